@@ -1,0 +1,29 @@
+//! The wire: what clients and servers say to each other, and the machine that decides what may be said when.
+//!
+//! Everything here is sans-IO. Bytes and times come in as arguments, answers go out as values of closed enums; there is
+//! no clock, socket, thread or global random in this crate (`clippy.toml` bans them). Reading order: the words
+//! ([`ids`], [`channel`], [`payload`], [`publication`]), the rules ([`namespace`], [`grant`], [`limits`], [`codes`]), the
+//! wire ([`command`], [`reply`], [`json`]) and the machine ([`session`]).
+
+pub mod channel;
+pub mod codes;
+pub mod command;
+pub mod generation;
+pub mod grant;
+pub mod ids;
+pub mod json;
+pub mod limits;
+pub mod namespace;
+pub mod payload;
+pub mod publication;
+pub mod reply;
+pub mod session;
+
+pub use channel::Channel;
+pub use codes::{CloseCode, ErrorCode, UnsubscribeCode};
+pub use grant::Grant;
+pub use ids::{BranchId, ChoiceId, ClientId, GenerationId, JobOwner, StoryId, TurnId, UserId};
+pub use limits::Limits;
+pub use namespace::{Kind, Namespace, Namespaces};
+pub use payload::Payload;
+pub use publication::{ClientInfo, Entry, Epoch, Position, Publication, Since};
