@@ -45,7 +45,9 @@ impl GenerationStatus {
     /// The status with this word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Queued, Self::Running, Self::Done, Self::Cancelled, Self::Failed].into_iter().find(|s| s.as_str() == word)
+        [Self::Queued, Self::Running, Self::Done, Self::Cancelled, Self::Failed]
+            .into_iter()
+            .find(|s| s.as_str() == word)
     }
 }
 
@@ -100,7 +102,10 @@ impl GenerationFrame {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         match self {
-            Self::Snapshot { attempt, .. } | Self::Delta { attempt, .. } | Self::Reset { attempt, .. } | Self::End { attempt, .. } => *attempt,
+            Self::Snapshot { attempt, .. }
+            | Self::Delta { attempt, .. }
+            | Self::Reset { attempt, .. }
+            | Self::End { attempt, .. } => *attempt,
         }
     }
 }
@@ -112,7 +117,9 @@ impl std::fmt::Debug for GenerationFrame {
             Self::Snapshot { attempt, text, status, .. } => {
                 write!(f, "Snapshot {{ attempt: {attempt}, {} bytes, {} }}", text.len(), status.as_str())
             }
-            Self::Delta { attempt, at, text, .. } => write!(f, "Delta {{ attempt: {attempt}, at: {at}, {} bytes }}", text.len()),
+            Self::Delta { attempt, at, text, .. } => {
+                write!(f, "Delta {{ attempt: {attempt}, at: {at}, {} bytes }}", text.len())
+            }
             Self::Reset { attempt, .. } => write!(f, "Reset {{ attempt: {attempt} }}"),
             Self::End { attempt, status, .. } => write!(f, "End {{ attempt: {attempt}, {} }}", status.as_str()),
         }
