@@ -1,1 +1,347 @@
-//! placeholder
+//! What carries publications between those who publish and the hubs that fan out.
+//!
+//! Publications come in from sessions, the HTTP API and use cases; [`Delivery`] values go out to the hub of every node, this
+//! one too, by the sink given to [`Broker::deliver_to`]. Beside them the broker keeps what is shared and need not outlive
+//! it: history of history channels, presence, generation streams, wake-ups. Today there is one backend, inside
+//! the process ([`memory`]); callers name [`Broker`] and never a backend.
+
+mod error;
+mod memory;
+mod settings;
+
+use std::sync::Arc;
+
+use talewire_proto::generation::{GenerationFrame, GenerationStatus};
+use talewire_proto::{
+    Channel, ClientId, ClientInfo, Entry, Epoch, GenerationId, Namespace, Position, Publication, Since, StoryId, UserId,
+};
+use tokio::sync::broadcast;
+
+pub use error::{BrokerError, StreamError};
+pub use settings::BrokerSettings;
+
+/// Something for the subscribers of a channel.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Whose subscribers.
+    pub channel: Channel,
+    /// What they get.
+    pub message: Message,
+}
+
+/// What a delivery carries.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// A kept publication at its position. May come late, doubled, swapped or not at all; the offset tells.
+    Entry {
+        /// The history that the offset belongs to.
+        epoch: Epoch,
+        /// The entry.
+        entry: Arc<Entry>,
+    },
+    /// A publication that is not kept.
+    Signal(Arc<Publication>),
+    /// Somebody subscribed.
+    Join(Arc<ClientInfo>),
+    /// Somebody is gone.
+    Leave(Arc<ClientInfo>),
+    /// A frame of a generation stream; a reader who misses one needs a snapshot.
+    Generation(Arc<GenerationFrame>),
+}
+
+/// Takes deliveries. Called in the order of each channel, from any thread; it must not block.
+pub type Sink = Arc<dyn Fn(Delivery) + Send + Sync>;
+
+/// A page of a channel's history.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The entries, in the direction asked for.
+    pub entries: Vec<Arc<Entry>>,
+    /// Where the channel stands now.
+    pub top: Position,
+    /// Whether the entries are all that was asked for: false when a limit cut them or older ones are gone.
+    pub complete: bool,
+}
+
+/// Which way to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Oldest first.
+    Forward,
+    /// Newest first.
+    Backward,
+}
+
+/// What a publish came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Where the entry stands.
+    pub position: Position,
+    /// Whether the same key had been published before; then nothing was added.
+    pub repeated: bool,
+}
+
+/// An idempotency key and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Keys of different users never meet.
+    pub user: UserId,
+    /// The key as the publisher chose it.
+    pub key: String,
+}
+
+/// The text of a generation so far.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GenerationSnapshot {
+    /// The attempt that writes, or wrote, it.
+    pub attempt: u32,
+    /// The text so far.
+    pub text: String,
+    /// How far it has come.
+    pub status: GenerationStatus,
+}
+
+/// Shows the length, never the text.
+impl std::fmt::Debug for GenerationSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "GenerationSnapshot {{ attempt: {}, {} bytes, {} }}",
+            self.attempt,
+            self.text.len(),
+            self.status.as_str()
+        )
+    }
+}
+
+/// "Look again": carries no facts and may be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WakeUp {
+    /// There may be jobs to claim.
+    Jobs,
+    /// Somebody asked to stop this generation.
+    Cancel(GenerationId),
+}
+
+/// The broker. A clone is a reference count.
+#[derive(Clone)]
+pub struct Broker {
+    backend: Backend,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Memory(Arc<memory::Memory>),
+}
+
+impl Broker {
+    /// A broker inside this process; what it keeps ends with the process.
+    #[must_use]
+    pub fn in_process(settings: &BrokerSettings) -> Self {
+        Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone()))) }
+    }
+
+    /// Says who takes the deliveries of this node. Called once, before anything is published.
+    pub fn deliver_to(&self, sink: Sink) {
+        let Backend::Memory(memory) = &self.backend;
+        memory.deliver_to(sink);
+    }
+
+    /// Publishes an entry to a history channel: key check, offset, keeping, trimming and announcing are one step.
+    ///
+    /// # Errors
+    /// [`BrokerError::Full`] when the node keeps as many channels as it may; [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn publish(
+        &self,
+        channel: &Channel,
+        rules: &Namespace,
+        publication: Publication,
+        key: Option<Key>,
+    ) -> Result<Published, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.history.publish(channel, rules, publication, key)
+    }
+
+    /// Sends a publication that is not kept.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn signal(&self, channel: &Channel, publication: Publication) -> Result<(), BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.deliver(channel, Message::Signal(Arc::new(publication)));
+        Ok(())
+    }
+
+    /// Tells every node that the store has committed an entry. It may be lost: hubs find out by themselves within a second.
+    pub async fn announce(&self, channel: &Channel, epoch: &Epoch, entry: Arc<Entry>) {
+        let Backend::Memory(memory) = &self.backend;
+        memory.deliver(channel, Message::Entry { epoch: epoch.clone(), entry });
+    }
+
+    /// Reads a history channel.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn history(
+        &self,
+        channel: &Channel,
+        rules: &Namespace,
+        since: Since,
+        direction: Direction,
+        limit: PageLimit,
+    ) -> Result<Page, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.history.read(channel, rules, &since, direction, limit)
+    }
+
+    /// Notes that a connection is subscribed; with `tell`, the subscribers of the channel hear of it.
+    ///
+    /// # Errors
+    /// [`BrokerError::Full`] when the channel has as many present as are kept.
+    pub async fn enter(
+        &self,
+        channel: &Channel,
+        client: &ClientId,
+        info: &Arc<ClientInfo>,
+        tell: Tell,
+    ) -> Result<(), BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.presence.enter(channel, client, info)?;
+        if tell == Tell::Subscribers {
+            memory.deliver(channel, Message::Join(info.clone()));
+        }
+        Ok(())
+    }
+
+    /// Notes that a connection is no longer subscribed. Leaving what one has not entered changes nothing and tells nobody.
+    pub async fn leave(&self, channel: &Channel, client: &ClientId, tell: Tell) {
+        let Backend::Memory(memory) = &self.backend;
+        if let Some(info) = memory.presence.leave(channel, client)
+            && tell == Tell::Subscribers
+        {
+            memory.deliver(channel, Message::Leave(info));
+        }
+    }
+
+    /// Who is subscribed to a channel, at most as many as are kept.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn presence(&self, channel: &Channel) -> Result<Vec<(ClientId, Arc<ClientInfo>)>, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        Ok(memory.presence.all(channel))
+    }
+
+    /// How many connections and how many users are subscribed to a channel.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn presence_stats(&self, channel: &Channel) -> Result<PresenceStats, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        Ok(memory.presence.stats(channel))
+    }
+
+    /// Begins an attempt at a generation: its text starts from nothing, and readers are told.
+    ///
+    /// # Errors
+    /// [`StreamError::Fenced`] when this or a newer attempt has begun already.
+    pub async fn generation_begin(
+        &self,
+        story: &StoryId,
+        generation: &GenerationId,
+        attempt: u32,
+    ) -> Result<(), StreamError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.generations.begin(story, generation, attempt)
+    }
+
+    /// Appends to the text of the current attempt and sends the delta.
+    ///
+    /// # Errors
+    /// [`StreamError::Fenced`] when a newer attempt has begun or this one has ended; [`StreamError::TooLong`] past the limit.
+    pub async fn generation_append(
+        &self,
+        story: &StoryId,
+        generation: &GenerationId,
+        attempt: u32,
+        text: &str,
+    ) -> Result<(), StreamError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.generations.append(story, generation, attempt, text)
+    }
+
+    /// Ends the stream; its text stays readable for a while. Ending one that is not there tells the end all the same.
+    ///
+    /// # Errors
+    /// [`StreamError::Fenced`] when a newer attempt has begun or it has ended otherwise.
+    pub async fn generation_end(
+        &self,
+        story: &StoryId,
+        generation: &GenerationId,
+        attempt: u32,
+        status: GenerationStatus,
+    ) -> Result<(), StreamError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.generations.end(story, generation, attempt, status)
+    }
+
+    /// The text of a generation so far, or nothing when no attempt has begun or it ended long ago.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn generation_snapshot(
+        &self,
+        _story: &StoryId,
+        generation: &GenerationId,
+    ) -> Result<Option<GenerationSnapshot>, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        Ok(memory.generations.snapshot(generation))
+    }
+
+    /// Tells every process that runs jobs to look again. May be lost.
+    pub fn wake(&self, wake: WakeUp) {
+        let Backend::Memory(memory) = &self.backend;
+        // Nobody listening is no fault: the sweep finds the work.
+        let _ = memory.wakeups.send(wake);
+    }
+
+    /// Wake-ups from now on. A receiver that lags has to look at everything.
+    #[must_use]
+    pub fn wakeups(&self) -> broadcast::Receiver<WakeUp> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.wakeups.subscribe()
+    }
+
+    /// Forgets what has outlived its time. Called every few seconds by the process; `publish` and `history` also trim what they touch.
+    pub fn sweep(&self) {
+        let Backend::Memory(memory) = &self.backend;
+        memory.sweep();
+    }
+}
+
+/// How much one page of history may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Entries.
+    pub entries: usize,
+    /// Bytes of payload; the first entry always fits.
+    pub bytes: usize,
+}
+
+/// Whether subscribers hear of who comes and goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tell {
+    /// They do.
+    Subscribers,
+    /// They do not.
+    Nobody,
+}
+
+/// How many are subscribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PresenceStats {
+    /// Connections.
+    pub clients: u32,
+    /// Different users among them.
+    pub users: u32,
+}

@@ -18,6 +18,7 @@ pub mod payload;
 pub mod publication;
 pub mod reply;
 pub mod session;
+pub mod wire;
 
 pub use channel::Channel;
 pub use codes::{CloseCode, ErrorCode, UnsubscribeCode};

@@ -1,1 +1,155 @@
-//! In the making.
+//! What the server says: replies to commands, and pushes that nobody asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::channel::Channel;
+use crate::codes::{ErrorCode, UnsubscribeCode};
+use crate::ids::ClientId;
+use crate::payload::Payload;
+use crate::publication::{ClientInfo, Entry, Position, Publication};
+
+/// One message to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The command was refused.
+    Error {
+        /// The command's id.
+        id: u32,
+        /// The code.
+        code: ErrorCode,
+        /// A sentence in place of the code's own, where a use case has more to say.
+        message: Option<String>,
+    },
+    /// The connection stands.
+    Connect {
+        /// The command's id.
+        id: u32,
+        /// What the client needs to know.
+        result: ConnectResult,
+    },
+    /// The subscription stands.
+    Subscribe {
+        /// The command's id.
+        id: u32,
+        /// What the client needs to know.
+        result: SubscribeResult,
+    },
+    /// The subscription is gone.
+    Unsubscribe {
+        /// The command's id.
+        id: u32,
+    },
+    /// The publication was accepted, as the channel's kind promises.
+    Publish {
+        /// The command's id.
+        id: u32,
+    },
+    /// Who is subscribed.
+    Presence {
+        /// The command's id.
+        id: u32,
+        /// Connections and who they are.
+        clients: Vec<(ClientId, Arc<ClientInfo>)>,
+    },
+    /// How many are subscribed.
+    PresenceStats {
+        /// The command's id.
+        id: u32,
+        /// Connections.
+        clients: u32,
+        /// Different users.
+        users: u32,
+    },
+    /// A page of history.
+    History {
+        /// The command's id.
+        id: u32,
+        /// The entries.
+        entries: Vec<Arc<Entry>>,
+        /// Where the channel stands.
+        top: Position,
+    },
+    /// A method's result.
+    Rpc {
+        /// The command's id.
+        id: u32,
+        /// The result.
+        data: Payload,
+    },
+    /// The new connection token was taken.
+    Refresh {
+        /// The command's id.
+        id: u32,
+        /// The connection.
+        client: ClientId,
+        /// Seconds until the next refresh is due; absent if the token never expires.
+        ttl_s: Option<u32>,
+    },
+    /// The new subscription token was taken.
+    SubRefresh {
+        /// The command's id.
+        id: u32,
+        /// Seconds until the next refresh is due; absent if the token never expires.
+        ttl_s: Option<u32>,
+    },
+    /// A sign of life, to be answered by an empty command.
+    Ping,
+    /// Something nobody asked for.
+    Push {
+        /// Of which channel.
+        channel: Channel,
+        /// What.
+        push: Push,
+    },
+}
+
+/// What a push carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Push {
+    /// A publication; `offset` is 0 for signals.
+    Publication {
+        /// Where it stands.
+        offset: u64,
+        /// What it says.
+        publication: Arc<Publication>,
+    },
+    /// Somebody subscribed.
+    Join(Arc<ClientInfo>),
+    /// Somebody is gone.
+    Leave(Arc<ClientInfo>),
+    /// The server ended the subscription.
+    Unsubscribe(UnsubscribeCode),
+}
+
+/// `ConnectResult`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectResult {
+    /// The connection's id.
+    pub client: ClientId,
+    /// Seconds until a refresh is due; absent if the client never expires.
+    pub ttl_s: Option<u32>,
+    /// Seconds between pings.
+    pub ping_s: u32,
+    /// The server's time, in Unix milliseconds.
+    pub time_ms: i64,
+    /// Subscriptions that the server made.
+    pub subs: BTreeMap<Channel, SubscribeResult>,
+}
+
+/// `SubscribeResult`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SubscribeResult {
+    /// Seconds until a refresh is due; absent if the subscription never expires.
+    pub ttl_s: Option<u32>,
+    /// Where the subscription begins, for channels that can be recovered: what was recovered comes after it.
+    pub position: Option<Position>,
+    /// Whether the client had asked to recover.
+    pub was_recovering: bool,
+    /// Whether it got everything it missed.
+    pub recovered: bool,
+    /// What it missed, oldest first.
+    pub entries: Vec<Arc<Entry>>,
+    /// For generation streams: the snapshot.
+    pub data: Option<Payload>,
+}

@@ -1,1 +1,22 @@
-//! placeholder
+//! Every socket and every HTTP route.
+//!
+//! [`Server::start`] opens the listeners and one thread per hub shard, each with its own runtime, accept loop and
+//! connections ([`reactor`]); [`Node`] is what all of them share. A byte's way in: [`accept`], [`transport`], the session of
+//! `talewire-proto`, [`perform`]; its way out: the hub's shard, [`reactor`], the socket. Called by the binary alone.
+
+mod accept;
+mod connection;
+mod metrics;
+mod node;
+mod perform;
+mod reactor;
+mod routes;
+mod server;
+mod settings;
+mod timers;
+mod transport;
+
+pub use metrics::Metrics;
+pub use node::{About, Node, NodeParts};
+pub use server::{Server, ServerError};
+pub use settings::ServerSettings;

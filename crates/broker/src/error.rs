@@ -1,0 +1,26 @@
+//! What can go wrong in the broker, told by what a caller can do.
+
+/// Why the broker did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// Try again later; nothing was done.
+    #[error("the broker does not answer: {0}")]
+    Unavailable(String),
+    /// A limit on what is kept is reached; nothing was done.
+    #[error("the broker keeps as much as it may: {0}")]
+    Full(&'static str),
+}
+
+/// Why text could not be added to a generation stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// A newer attempt writes, or the generation has ended: stop writing and say nothing.
+    #[error("a newer attempt writes, or the generation has ended")]
+    Fenced,
+    /// The text would pass the limit: end the generation.
+    #[error("the text of the generation is too long")]
+    TooLong,
+    /// Try again later.
+    #[error("the broker does not answer")]
+    Unavailable,
+}

@@ -1,0 +1,94 @@
+//! The broker inside the process: everything under short locks, deliveries made in the order of the lock.
+
+mod generations;
+mod history;
+mod presence;
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use talewire_proto::{Channel, ids};
+use tokio::sync::broadcast;
+
+use crate::{BrokerSettings, Delivery, Message, Sink, WakeUp};
+
+/// Locks per table, so that channels rarely wait for each other. A power of two.
+const STRIPES: usize = 64;
+
+/// The in-process backend.
+pub(crate) struct Memory {
+    pub(crate) history: history::Histories,
+    pub(crate) presence: presence::Presence,
+    pub(crate) generations: generations::Generations,
+    pub(crate) wakeups: broadcast::Sender<WakeUp>,
+    outlet: Outlet,
+}
+
+/// Where deliveries go, shared by the tables.
+#[derive(Clone, Default)]
+pub(crate) struct Outlet(Arc<OnceLock<Sink>>);
+
+impl Outlet {
+    pub(crate) fn send(&self, channel: &Channel, message: Message) {
+        if let Some(sink) = self.0.get() {
+            sink(Delivery { channel: channel.clone(), message });
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn new(settings: BrokerSettings) -> Self {
+        let settings = Arc::new(settings);
+        let outlet = Outlet::default();
+        let (wakeups, _) = broadcast::channel(settings.wakeups_waiting_max.max(1));
+        Self {
+            history: history::Histories::new(settings.clone(), outlet.clone()),
+            presence: presence::Presence::new(settings.presence_per_channel_max),
+            generations: generations::Generations::new(settings, outlet.clone()),
+            wakeups,
+            outlet,
+        }
+    }
+
+    pub(crate) fn deliver_to(&self, sink: Sink) {
+        assert!(self.outlet.0.set(sink).is_ok(), "a node has one hub, which attaches once");
+    }
+
+    pub(crate) fn deliver(&self, channel: &Channel, message: Message) {
+        self.outlet.send(channel, message);
+    }
+
+    pub(crate) fn sweep(&self) {
+        self.history.sweep();
+        self.generations.sweep();
+    }
+}
+
+/// A table in stripes, each under its own lock.
+pub(crate) struct Striped<T> {
+    stripes: Vec<Mutex<T>>,
+    hasher: std::hash::RandomState,
+}
+
+impl<T: Default> Striped<T> {
+    pub(crate) fn new() -> Self {
+        Self { stripes: (0..STRIPES).map(|_| Mutex::default()).collect(), hasher: std::hash::RandomState::new() }
+    }
+
+    pub(crate) fn of(&self, key: &impl Hash) -> &Mutex<T> {
+        let at = self.hasher.hash_one(key) as usize & (STRIPES - 1);
+        &self.stripes[at]
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Mutex<T>> {
+        self.stripes.iter()
+    }
+}
+
+/// Random text for a new epoch.
+pub(crate) fn random_text() -> String {
+    let mut bytes = [0; 13];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    ids::text_of_random(bytes)
+}

@@ -1,0 +1,43 @@
+//! The broker's limits, each with its unit in its name and what happens beyond it.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of the broker inside the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerSettings {
+    /// History channels kept at once; publishing to one more is refused (106).
+    pub history_channels_max: usize,
+    /// How long the position of a silent history channel is remembered after its last entry, in milliseconds; then its epoch changes.
+    pub history_idle_ms: u64,
+    /// Idempotency keys kept per history channel; the oldest go first.
+    pub keys_per_channel_max: usize,
+    /// How long an idempotency key of a history channel is kept, in milliseconds.
+    pub key_age_ms: u64,
+    /// Connections kept in one channel's presence; further ones are subscribed but not listed.
+    pub presence_per_channel_max: usize,
+    /// Generation streams kept at once; beginning one more forgets the one that ended longest ago, or is refused if none has.
+    pub generations_max: usize,
+    /// Text of one generation, in bytes; an append beyond it is refused and ends the generation.
+    pub generation_bytes_max: usize,
+    /// How long the text of an ended generation stays readable, in milliseconds.
+    pub generation_age_ms: u64,
+    /// Wake-ups waiting for one listener; a listener that lags looks at everything.
+    pub wakeups_waiting_max: usize,
+}
+
+impl Default for BrokerSettings {
+    fn default() -> Self {
+        Self {
+            history_channels_max: 100_000,
+            history_idle_ms: 86_400_000,
+            keys_per_channel_max: 10_000,
+            key_age_ms: 300_000,
+            presence_per_channel_max: 10_000,
+            generations_max: 10_000,
+            generation_bytes_max: 131_072,
+            generation_age_ms: 3_600_000,
+            wakeups_waiting_max: 1_024,
+        }
+    }
+}

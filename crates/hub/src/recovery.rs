@@ -1,0 +1,184 @@
+//! Reading what was missed: history from the broker or the store, snapshots of generations, and the honest flag.
+
+use std::sync::Arc;
+
+use talewire_broker::{GenerationSnapshot, PageLimit};
+use talewire_proto::generation::{GenerationFrame, GenerationStatus};
+use talewire_proto::reply::SubscribeResult;
+use talewire_proto::{Channel, Entry, Kind, Namespace, Payload, Position, Since};
+
+use crate::error::HubError;
+use crate::node::Hub;
+
+/// What joining a channel came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// What the client is told.
+    pub result: SubscribeResult,
+    /// The offset of the first entry that is not in the answer.
+    pub next: u64,
+}
+
+/// What a reader who fell behind gets.
+#[derive(Debug, Clone)]
+pub enum CatchUp {
+    /// The entries from where it stopped.
+    Entries {
+        /// In order, without a gap from the first offset asked for.
+        entries: Vec<Arc<Entry>>,
+        /// Whether they reach the top; else there is more to read when these are written.
+        complete: bool,
+    },
+    /// The whole text of the generation so far.
+    Snapshot(Arc<GenerationFrame>),
+    /// What it missed is gone, or the epoch changed: it must subscribe again.
+    Gone,
+}
+
+/// What a reader missed, as the shard asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missed {
+    /// Of which channel.
+    pub channel: Channel,
+    /// The channel's rules.
+    pub rules: Arc<Namespace>,
+    /// The first offset it does not have.
+    pub next: u64,
+}
+
+struct Read {
+    entries: Vec<Arc<Entry>>,
+    top: Position,
+    complete: bool,
+}
+
+impl Hub {
+    /// What a client gets that joins `channel` and was last at `recover`. The subscriber must be registered on its shard
+    /// before this is called, so that what is published meanwhile is held for it.
+    ///
+    /// # Errors
+    /// Those of the store and the broker.
+    pub async fn recover(
+        &self,
+        channel: &Channel,
+        rules: &Arc<Namespace>,
+        recover: Option<&Position>,
+        limit: PageLimit,
+    ) -> Result<Recovered, HubError> {
+        match rules.kind {
+            Kind::Signal => Ok(Recovered { result: SubscribeResult::default(), next: 0 }),
+            Kind::Generation => {
+                let data = self.snapshot(channel).await?.map(|frame| Payload::of(&frame));
+                Ok(Recovered { result: SubscribeResult { data, ..SubscribeResult::default() }, next: 0 })
+            }
+            Kind::History | Kind::Durable => self.recover_entries(channel, rules, recover, limit).await,
+        }
+    }
+
+    async fn recover_entries(
+        &self,
+        channel: &Channel,
+        rules: &Arc<Namespace>,
+        recover: Option<&Position>,
+        limit: PageLimit,
+    ) -> Result<Recovered, HubError> {
+        // This node already follows the channel: whoever is at its position, or wants no more than that, needs no read.
+        if let Some(top) = self.position(channel) {
+            if recover.is_none() {
+                return Ok(joined(top, None));
+            }
+            if recover == Some(&top) {
+                return Ok(joined(top, Some(Vec::new())));
+            }
+        }
+        let limit = if recover.is_some() { limit } else { PageLimit { entries: 0, bytes: 0 } };
+        let after = recover.map_or(0, |position| position.offset);
+        let read = self.read(channel, rules, Since::After(after), limit).await?;
+        self.observe(channel, &read.top);
+        let Some(asked) = recover else { return Ok(joined(read.top, None)) };
+        if !same_epoch(asked, &read.top) || !reaches(&read, asked.offset) {
+            let mut lost = joined(read.top, None);
+            lost.result.was_recovering = true;
+            return Ok(lost);
+        }
+        let mut found = joined(read.top.clone(), Some(read.entries));
+        // The client moves its position on with each entry that it is given.
+        found.result.position = Some(Position { offset: asked.offset, epoch: read.top.epoch });
+        Ok(found)
+    }
+
+    /// What a subscriber that fell behind gets, from the first offset that it does not have.
+    ///
+    /// # Errors
+    /// Those of the store and the broker.
+    pub async fn catch_up(&self, missed: &Missed, limit: PageLimit) -> Result<CatchUp, HubError> {
+        let Missed { channel, rules, next } = missed;
+        if rules.kind == Kind::Generation {
+            return Ok(self.snapshot(channel).await?.map_or(CatchUp::Gone, |frame| CatchUp::Snapshot(Arc::new(frame))));
+        }
+        if !rules.is_recoverable() {
+            return Ok(CatchUp::Entries { entries: Vec::new(), complete: true });
+        }
+        let epoch = self.position(channel).map(|position| position.epoch);
+        let read = self.read(channel, rules, Since::After(next.saturating_sub(1)), limit).await?;
+        self.observe(channel, &read.top);
+        let broken = epoch.is_some_and(|epoch| epoch != read.top.epoch);
+        let begins = read.entries.first().map_or(read.top.offset + 1 == *next, |entry| entry.offset == *next);
+        if broken || !begins {
+            return Ok(CatchUp::Gone);
+        }
+        Ok(CatchUp::Entries { entries: read.entries, complete: read.complete })
+    }
+
+    /// The text of a generation so far, as a reader gets it; nothing for a channel that names no generation.
+    async fn snapshot(&self, channel: &Channel) -> Result<Option<GenerationFrame>, HubError> {
+        let (Some(story), Some(generation)) = (channel.story_id(), channel.generation_id()) else { return Ok(None) };
+        let found = self.broker().generation_snapshot(&story, &generation).await?;
+        let GenerationSnapshot { attempt, text, status } =
+            found.unwrap_or(GenerationSnapshot { attempt: 0, text: String::new(), status: GenerationStatus::Queued });
+        Ok(Some(GenerationFrame::Snapshot { generation, attempt, at: 0, text, status }))
+    }
+
+    async fn read(
+        &self,
+        channel: &Channel,
+        rules: &Namespace,
+        since: Since,
+        limit: PageLimit,
+    ) -> Result<Read, HubError> {
+        if rules.kind == Kind::Durable {
+            use talewire_store::Direction::Forward;
+            let page = self.store().history(channel, since, limit.entries, limit.bytes, Forward).await?;
+            return Ok(Read { entries: page.entries, top: page.top, complete: page.complete });
+        }
+        let page = self.broker().history(channel, rules, since, talewire_broker::Direction::Forward, limit).await?;
+        Ok(Read { entries: page.entries, top: page.top, complete: page.complete })
+    }
+}
+
+fn joined(top: Position, recovered: Option<Vec<Arc<Entry>>>) -> Recovered {
+    let next = top.offset + 1;
+    let was_recovering = recovered.is_some();
+    let entries = recovered.unwrap_or_default();
+    let result = SubscribeResult {
+        position: Some(top),
+        was_recovering,
+        recovered: was_recovering,
+        entries,
+        ..SubscribeResult::default()
+    };
+    Recovered { result, next }
+}
+
+/// A client that never saw the channel's epoch has an empty one and asks from the beginning.
+fn same_epoch(asked: &Position, top: &Position) -> bool {
+    asked.epoch.is_empty() || asked.epoch == top.epoch
+}
+
+/// Whether the read holds everything from after `offset` to the top, by the offsets themselves.
+fn reaches(read: &Read, offset: u64) -> bool {
+    match (read.entries.first(), read.entries.last()) {
+        (Some(first), Some(last)) => first.offset == offset + 1 && last.offset == read.top.offset,
+        _ => read.top.offset == offset,
+    }
+}

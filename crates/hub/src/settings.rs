@@ -1,0 +1,43 @@
+//! The hub's limits, each with its unit in its name and what happens beyond it.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of fan-out and recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HubSettings {
+    /// Bytes that wait for one connection; beyond it signals are dropped and counted, and entries mark the subscription behind.
+    pub outbox_bytes_max: usize,
+    /// Bytes that wait for one connection with replies counted in; beyond it the connection is closed with 3008.
+    pub outbox_bytes_hard_max: usize,
+    /// How long the oldest waiting frame may wait while the peer takes nothing, in milliseconds; then the connection is closed with 3008.
+    pub outbox_age_max_ms: u64,
+    /// Deliveries that wait for one shard; beyond it signals are dropped and counted, and the channels' subscribers are marked behind.
+    pub shard_queue_max: usize,
+    /// Deliveries held for a subscriber while its history is read; beyond it the history is read again.
+    pub joining_held_max: usize,
+    /// Deliveries held for a channel while an earlier one is awaited; beyond it history is read at once.
+    pub ahead_held_max: usize,
+    /// How long an earlier delivery is awaited before history is read, in milliseconds.
+    pub gap_wait_ms: u64,
+    /// Time between two looks at which durable channels have grown, in milliseconds.
+    pub growth_check_ms: u64,
+    /// Channels that wait to have a gap repaired; beyond it the next look at growth finds them.
+    pub repairs_waiting_max: usize,
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            outbox_bytes_max: 262_144,
+            outbox_bytes_hard_max: 4_194_304,
+            outbox_age_max_ms: 30_000,
+            shard_queue_max: 65_536,
+            joining_held_max: 512,
+            ahead_held_max: 512,
+            gap_wait_ms: 20,
+            growth_check_ms: 1_000,
+            repairs_waiting_max: 4_096,
+        }
+    }
+}

@@ -1,0 +1,491 @@
+//! One shard: the subscribers and outboxes of the connections that live on one thread.
+//!
+//! A plain machine: the thread's loop feeds it messages and connections, takes the list of outboxes that have something
+//! to write, and carries out its events. It has no socket, no lock and no task.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+use talewire_proto::wire::Wire;
+use talewire_proto::{Channel, Entry, Kind, Namespace};
+
+use crate::fanout::{Fanout, What};
+use crate::node::Hub;
+use crate::outbox::Outbox;
+use crate::queue::{ShardCounters, ShardMessage, ShardQueue};
+use crate::recovery::{CatchUp, Missed};
+
+/// Names a connection on its shard. Used again after the connection is removed.
+pub type ConnectionKey = usize;
+
+/// What the shard wants done for a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardEvent {
+    /// The connection has room again: read what it missed ([`Hub::catch_up`]) and give it to [`Shard::caught_up`].
+    CatchUp(ConnectionKey, Missed),
+    /// The subscription cannot go on without a gap: the client is to subscribe again.
+    Broken(ConnectionKey, Channel),
+    /// The connection's outbox is over its hard limit: close it.
+    Overfull(ConnectionKey),
+}
+
+/// One thread's part of the hub.
+pub struct Shard {
+    hub: Hub,
+    index: usize,
+    queue: Arc<ShardQueue>,
+    channels: HashMap<Channel, Local>,
+    connections: Slab<Connection>,
+    dirty: Vec<ConnectionKey>,
+    events: VecDeque<ShardEvent>,
+    now_ms: u64,
+}
+
+struct Local {
+    rules: Arc<Namespace>,
+    subscribers: Vec<Subscriber>,
+}
+
+struct Subscriber {
+    connection: ConnectionKey,
+    /// The offset that comes next; unused where there are no offsets.
+    next: u64,
+    mode: Mode,
+    join_leave: bool,
+}
+
+enum Mode {
+    /// Gets what comes.
+    Live,
+    /// Missed something; catches up when its outbox has room.
+    Behind,
+    /// Its history is being read; what comes meanwhile is held.
+    Waiting(Box<Held>),
+}
+
+#[derive(Default)]
+struct Held {
+    fanouts: Vec<Arc<Fanout>>,
+    /// More came than is held: read history again.
+    overflowed: bool,
+}
+
+struct Connection {
+    outbox: Outbox,
+    /// Where this connection stands in each channel's list of subscribers.
+    places: HashMap<Channel, usize>,
+    dirty: bool,
+    /// Some subscription waits for room.
+    behind: bool,
+    overfull: bool,
+}
+
+impl Shard {
+    /// The shard with this index.
+    ///
+    /// # Panics
+    /// If the hub has no such shard.
+    #[must_use]
+    pub fn new(hub: Hub, index: usize) -> Self {
+        let queue = hub.shards()[index].clone();
+        Self {
+            hub,
+            index,
+            queue,
+            channels: HashMap::new(),
+            connections: Slab::new(),
+            dirty: Vec::new(),
+            events: VecDeque::new(),
+            now_ms: 0,
+        }
+    }
+
+    /// Moves the shard's clock (monotonic, in milliseconds), from which the age of what waits is told.
+    pub fn set_now(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    /// A new connection.
+    pub fn add(&mut self, wire: Wire) -> ConnectionKey {
+        self.connections.insert(Connection {
+            outbox: Outbox::new(wire),
+            places: HashMap::new(),
+            dirty: false,
+            behind: false,
+            overfull: false,
+        })
+    }
+
+    /// The connection is gone, and with it all of its subscriptions.
+    pub fn remove(&mut self, key: ConnectionKey) {
+        let channels: Vec<Channel> = self.connections[key].places.keys().cloned().collect();
+        for channel in channels {
+            self.unsubscribe(key, &channel);
+        }
+        self.connections.remove(key);
+        self.dirty.retain(|dirty| *dirty != key);
+    }
+
+    /// Registers a subscriber. Until [`Shard::go_live`] what comes for it is held.
+    pub fn subscribe(&mut self, key: ConnectionKey, channel: &Channel, rules: &Arc<Namespace>, join_leave: bool) {
+        self.hub.join(channel, rules, self.index);
+        let local = self
+            .channels
+            .entry(channel.clone())
+            .or_insert_with(|| Local { rules: rules.clone(), subscribers: Vec::new() });
+        self.connections[key].places.insert(channel.clone(), local.subscribers.len());
+        let mode = Mode::Waiting(Box::default());
+        local.subscribers.push(Subscriber { connection: key, next: 0, mode, join_leave });
+    }
+
+    /// Ends a subscription; one that is not there changes nothing.
+    pub fn unsubscribe(&mut self, key: ConnectionKey, channel: &Channel) {
+        let Some(place) = self.connections.get_mut(key).and_then(|connection| connection.places.remove(channel)) else {
+            return;
+        };
+        if let Some(local) = self.channels.get_mut(channel) {
+            local.subscribers.swap_remove(place);
+            if let Some(moved) = local.subscribers.get(place) {
+                self.connections[moved.connection].places.insert(channel.clone(), place);
+            }
+            if local.subscribers.is_empty() {
+                self.channels.remove(channel);
+            }
+        }
+        self.hub.part(channel, self.index);
+    }
+
+    /// The subscribe reply is in the outbox: what was held flows now, from offset `next` on.
+    pub fn go_live(&mut self, key: ConnectionKey, channel: &Channel, next: u64) {
+        let Some((held, followed)) = self.release(key, channel, next) else { return };
+        for fanout in held.fanouts {
+            self.deliver_to(key, &fanout);
+        }
+        if held.overflowed && followed {
+            self.fall_behind(key, channel);
+        }
+    }
+
+    /// Makes a waiting subscriber live and hands out what was held for it.
+    fn release(&mut self, key: ConnectionKey, channel: &Channel, next: u64) -> Option<(Held, bool)> {
+        let place = *self.connections.get(key)?.places.get(channel)?;
+        let local = self.channels.get_mut(channel)?;
+        let followed = Hub::is_followed(local.rules.kind) || local.rules.kind == Kind::Generation;
+        let subscriber = local.subscribers.get_mut(place)?;
+        subscriber.next = next;
+        match std::mem::replace(&mut subscriber.mode, Mode::Live) {
+            Mode::Waiting(held) => Some((*held, followed)),
+            Mode::Live | Mode::Behind => Some((Held::default(), followed)),
+        }
+    }
+
+    /// What a subscriber that was behind had missed. `Err` tries again when there is room and time.
+    pub fn caught_up(&mut self, key: ConnectionKey, channel: &Channel, answer: Result<CatchUp, ()>) {
+        let Some(place) = self.place(key, channel) else { return };
+        let Some(local) = self.channels.get_mut(channel) else { return };
+        let next = local.subscribers[place].next;
+        match answer {
+            Err(()) => {
+                local.subscribers[place].mode = Mode::Behind;
+                self.connections[key].behind = true;
+            }
+            Ok(CatchUp::Gone) => self.events.push_back(ShardEvent::Broken(key, channel.clone())),
+            Ok(CatchUp::Snapshot(frame)) => {
+                let fanout = Fanout::new(channel.clone(), What::Generation(frame));
+                let bytes = fanout.bytes(self.connections[key].outbox.wire());
+                self.send(key, bytes);
+                ShardCounters::add(&self.queue.counters.caught_up, 1);
+                self.go_live(key, channel, next);
+            }
+            Ok(CatchUp::Entries { entries, complete }) => {
+                let next = self.send_entries(key, channel, next, entries);
+                if !complete {
+                    // There is more: it is read when what was given is written.
+                    self.set_behind(key, channel, next);
+                    return;
+                }
+                ShardCounters::add(&self.queue.counters.caught_up, 1);
+                self.go_live(key, channel, next);
+            }
+        }
+    }
+
+    fn send_entries(&mut self, key: ConnectionKey, channel: &Channel, next: u64, entries: Vec<Arc<Entry>>) -> u64 {
+        let wire = self.connections[key].outbox.wire();
+        let mut next = next;
+        for entry in entries {
+            if entry.offset == next {
+                let fanout = Fanout::new(channel.clone(), What::Entry(entry));
+                self.send(key, fanout.bytes(wire));
+                next += 1;
+            }
+        }
+        next
+    }
+
+    fn place(&self, key: ConnectionKey, channel: &Channel) -> Option<usize> {
+        self.connections.get(key)?.places.get(channel).copied()
+    }
+
+    fn set_behind(&mut self, key: ConnectionKey, channel: &Channel, next: u64) {
+        let Some(place) = self.place(key, channel) else { return };
+        if let Some(local) = self.channels.get_mut(channel) {
+            local.subscribers[place].next = next;
+            local.subscribers[place].mode = Mode::Behind;
+            self.connections[key].behind = true;
+            self.mark_dirty(key);
+        }
+    }
+
+    fn fall_behind(&mut self, key: ConnectionKey, channel: &Channel) {
+        let Some(place) = self.place(key, channel) else { return };
+        let Some(local) = self.channels.get(channel) else { return };
+        let next = local.subscribers[place].next;
+        ShardCounters::add(&self.queue.counters.behind, 1);
+        self.set_behind(key, channel, next);
+    }
+
+    /// Puts a frame for one connection into its outbox: replies, and what it alone gets.
+    pub fn send(&mut self, key: ConnectionKey, frame: Bytes) {
+        let hard = self.hub.settings().outbox_bytes_hard_max;
+        let connection = &mut self.connections[key];
+        if connection.overfull {
+            return;
+        }
+        connection.outbox.push(frame, self.now_ms);
+        if connection.outbox.bytes() > hard {
+            connection.overfull = true;
+            self.events.push_back(ShardEvent::Overfull(key));
+        }
+        self.mark_dirty(key);
+    }
+
+    fn mark_dirty(&mut self, key: ConnectionKey) {
+        let connection = &mut self.connections[key];
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Carries out one message of the shard's queue.
+    pub fn handle(&mut self, message: &ShardMessage) {
+        match message {
+            ShardMessage::Deliver(fanout) => self.deliver(fanout),
+            ShardMessage::Reset(channel) => {
+                let keys = self.subscribers_of(channel);
+                ShardCounters::add(&self.queue.counters.reset, keys.len() as u64);
+                self.events.extend(keys.into_iter().map(|key| ShardEvent::Broken(key, channel.clone())));
+            }
+            ShardMessage::Missed(channel) => {
+                for key in self.subscribers_of(channel) {
+                    self.miss(key, channel);
+                }
+            }
+        }
+    }
+
+    fn subscribers_of(&self, channel: &Channel) -> Vec<ConnectionKey> {
+        let local = self.channels.get(channel);
+        local.map(|local| local.subscribers.iter().map(|s| s.connection).collect()).unwrap_or_default()
+    }
+
+    /// Deliveries of the channel were dropped before they came here.
+    fn miss(&mut self, key: ConnectionKey, channel: &Channel) {
+        let Some(place) = self.place(key, channel) else { return };
+        let Some(local) = self.channels.get_mut(channel) else { return };
+        if local.rules.kind == Kind::Signal {
+            return;
+        }
+        match &mut local.subscribers[place].mode {
+            Mode::Live => self.fall_behind(key, channel),
+            Mode::Waiting(held) => held.overflowed = true,
+            Mode::Behind => {}
+        }
+    }
+
+    /// Puts one thing into the outbox of every subscriber on this shard. The hot path.
+    fn deliver(&mut self, fanout: &Arc<Fanout>) {
+        let Some(local) = self.channels.get_mut(&fanout.channel) else { return };
+        let settings = self.hub.settings();
+        let mut told = Told::default();
+        for subscriber in &mut local.subscribers {
+            let connection = &mut self.connections[subscriber.connection];
+            if told.tell(subscriber, connection, fanout, settings, self.now_ms) && !connection.dirty {
+                connection.dirty = true;
+                self.dirty.push(subscriber.connection);
+            }
+        }
+        told.count(&self.queue.counters);
+    }
+
+    /// The same for one subscriber.
+    fn deliver_to(&mut self, key: ConnectionKey, fanout: &Arc<Fanout>) {
+        let Some(place) = self.place(key, &fanout.channel) else { return };
+        let Some(local) = self.channels.get_mut(&fanout.channel) else { return };
+        let mut told = Told::default();
+        let connection = &mut self.connections[key];
+        if told.tell(&mut local.subscribers[place], connection, fanout, self.hub.settings(), self.now_ms) {
+            self.mark_dirty(key);
+        }
+        told.count(&self.queue.counters);
+    }
+
+    /// The connections that have something to write since the last call. Each is to be written with
+    /// [`Shard::outbox`] and then given to [`Shard::written`].
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionKey>) {
+        for key in &self.dirty {
+            self.connections[*key].dirty = false;
+        }
+        into.append(&mut self.dirty);
+    }
+
+    /// A connection's outbox, if the connection is still there.
+    pub fn outbox(&mut self, key: ConnectionKey) -> Option<&mut Outbox> {
+        self.connections.get_mut(key).map(|connection| &mut connection.outbox)
+    }
+
+    /// A connection's outbox was written: subscriptions that wait for room may go on.
+    pub fn written(&mut self, key: ConnectionKey) {
+        let low = self.hub.settings().outbox_bytes_max / 4;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.behind || connection.outbox.bytes() > low {
+            return;
+        }
+        connection.behind = false;
+        for (channel, place) in &connection.places {
+            let Some(local) = self.channels.get_mut(channel) else { continue };
+            let subscriber = &mut local.subscribers[*place];
+            if matches!(subscriber.mode, Mode::Behind) {
+                subscriber.mode = Mode::Waiting(Box::default());
+                let missed = Missed { channel: channel.clone(), rules: local.rules.clone(), next: subscriber.next };
+                self.events.push_back(ShardEvent::CatchUp(key, missed));
+            }
+        }
+    }
+
+    /// What is to be done next for some connection.
+    pub fn poll_event(&mut self) -> Option<ShardEvent> {
+        self.events.pop_front()
+    }
+
+    /// Looks again after subscriptions that could not catch up, for example because the store did not answer.
+    pub fn retry_behind(&mut self) {
+        let behind: Vec<_> = self.connections.iter().filter(|(_, c)| c.behind).map(|(key, _)| key).collect();
+        behind.into_iter().for_each(|key| self.written(key));
+    }
+
+    /// Connections whose peer has taken nothing for longer than allowed.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<ConnectionKey> {
+        let max = self.hub.settings().outbox_age_max_ms;
+        let stuck =
+            |(key, connection): (usize, &Connection)| (connection.outbox.stuck_ms(self.now_ms) > max).then_some(key);
+        self.connections.iter().filter_map(stuck).collect()
+    }
+
+    /// Connections on this shard.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is no connection on this shard.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Bytes that wait in all outboxes.
+    #[must_use]
+    pub fn bytes_waiting(&self) -> usize {
+        self.connections.iter().map(|(_, connection)| connection.outbox.bytes()).sum()
+    }
+}
+
+/// What telling subscribers came to, counted once per publication instead of once per subscriber.
+#[derive(Default)]
+struct Told {
+    delivered: u64,
+    dropped: u64,
+    behind: u64,
+}
+
+impl Told {
+    /// Puts a fan-out into one outbox as its kind demands. Says whether the outbox has something new to write.
+    fn tell(
+        &mut self,
+        subscriber: &mut Subscriber,
+        connection: &mut Connection,
+        fanout: &Arc<Fanout>,
+        settings: &crate::HubSettings,
+        now_ms: u64,
+    ) -> bool {
+        let offset = match &fanout.what {
+            What::Join(_) | What::Leave(_) if !subscriber.join_leave => return false,
+            What::Entry(entry) => Some(entry.offset),
+            What::Join(_) | What::Leave(_) | What::Signal(_) | What::Generation(_) => None,
+        };
+        match &mut subscriber.mode {
+            Mode::Live => {}
+            Mode::Behind => {
+                self.dropped += u64::from(offset.is_none());
+                return false;
+            }
+            Mode::Waiting(held) => {
+                if held.fanouts.len() < settings.joining_held_max {
+                    held.fanouts.push(fanout.clone());
+                } else {
+                    self.dropped += u64::from(offset.is_none());
+                    held.overflowed = true;
+                }
+                return false;
+            }
+        }
+        if let Some(offset) = offset {
+            if offset < subscriber.next {
+                return false;
+            }
+            if offset > subscriber.next {
+                return self.fell_behind(subscriber, connection);
+            }
+        }
+        if connection.overfull || connection.outbox.bytes() > settings.outbox_bytes_max {
+            return match fanout.what {
+                What::Entry(_) => self.fell_behind(subscriber, connection),
+                What::Generation(_) => {
+                    self.dropped += 1;
+                    self.fell_behind(subscriber, connection)
+                }
+                What::Signal(_) | What::Join(_) | What::Leave(_) => {
+                    self.dropped += 1;
+                    false
+                }
+            };
+        }
+        connection.outbox.push(fanout.bytes(connection.outbox.wire()), now_ms);
+        subscriber.next += u64::from(offset.is_some());
+        self.delivered += 1;
+        true
+    }
+
+    /// Marked as dirty too, so that a connection whose outbox is already empty is looked at.
+    fn fell_behind(&mut self, subscriber: &mut Subscriber, connection: &mut Connection) -> bool {
+        subscriber.mode = Mode::Behind;
+        connection.behind = true;
+        self.behind += 1;
+        true
+    }
+
+    fn count(&self, counters: &ShardCounters) {
+        ShardCounters::add(&counters.deliveries, self.delivered);
+        if self.dropped > 0 {
+            ShardCounters::add(&counters.dropped, self.dropped);
+        }
+        if self.behind > 0 {
+            ShardCounters::add(&counters.behind, self.behind);
+        }
+    }
+}

@@ -1,0 +1,773 @@
+//! The session: one connection's protocol state, as a machine that a test can hold.
+//!
+//! The world comes in by `handle_*` methods, each with the time as an argument; what is to be done comes out by
+//! [`Session::poll_output`] as values of one closed enum, and when to call again by [`Session::poll_deadline`]. The
+//! session does nothing itself: a token to verify, a role to look up or a channel to join leaves as an [`Output`] and
+//! comes back as an answer. One command is carried out at a time, in the order they came; replies carry its id.
+
+mod clock;
+mod rate;
+mod subscriptions;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::channel::Channel;
+use crate::codes::{CloseCode, ErrorCode, UnsubscribeCode};
+use crate::command::{Body, Command, Connect, History, Publish, Rpc, Subscribe, Token};
+use crate::grant::{Grant, SubscriptionGrant, TokenVerdict};
+use crate::ids::ClientId;
+use crate::json;
+use crate::limits::Limits;
+use crate::namespace::{Action, Namespace, Namespaces, Subscribed, Verdict};
+use crate::payload::Payload;
+use crate::publication::{ClientInfo, Position};
+use crate::reply::{ConnectResult, Push, Reply, SubscribeResult};
+
+pub use clock::Now;
+use rate::Rate;
+use subscriptions::{Subscription, Subscriptions};
+
+/// What the session wants done. Whoever drives it carries each out in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Put this on the wire.
+    Send(Reply),
+    /// Verify a connection token (on connect, and on refresh); answer with [`Session::handle_verified`].
+    Verify(Token),
+    /// Verify a subscription token; answer with [`Session::handle_subscription_verified`].
+    VerifySubscription(Token),
+    /// Look up whether the user has the role; answer with [`Session::handle_role`].
+    AskRole {
+        /// In the story of which channel.
+        channel: Channel,
+        /// Which role.
+        role: RoleNeeded,
+    },
+    /// Join a channel; answer with [`Session::handle_subscribed`].
+    Subscribe(Join),
+    /// Leave a channel. No answer.
+    Unsubscribe {
+        /// Which channel.
+        channel: Channel,
+        /// Its rules.
+        rules: Arc<Namespace>,
+    },
+    /// Carry out a command that changes or asks something elsewhere; answer with [`Session::handle_done`].
+    Perform(Task),
+    /// Close the connection with this code. Nothing follows.
+    Close(CloseCode),
+}
+
+/// A subscription to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// Which channel.
+    pub channel: Channel,
+    /// Its rules.
+    pub rules: Arc<Namespace>,
+    /// The position to recover from, if any.
+    pub recover: Option<Position>,
+    /// How the subscriber appears to others.
+    pub info: Arc<ClientInfo>,
+    /// Whether the subscriber hears who comes and goes.
+    pub join_leave: bool,
+}
+
+/// A command that needs others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Publish to a channel.
+    Publish {
+        /// Which channel.
+        channel: Channel,
+        /// Its rules.
+        rules: Arc<Namespace>,
+        /// What.
+        data: Payload,
+        /// Who says so.
+        info: Arc<ClientInfo>,
+        /// The idempotency key, if given.
+        key: Option<String>,
+    },
+    /// Read history.
+    History {
+        /// Its rules.
+        rules: Arc<Namespace>,
+        /// What was asked, with `limit` cut to what the server gives.
+        request: History,
+    },
+    /// Who is subscribed?
+    Presence(Channel),
+    /// How many are subscribed?
+    PresenceStats(Channel),
+    /// Call a method.
+    Rpc(Rpc),
+}
+
+/// What a task came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// It was published.
+    Published,
+    /// A page of history.
+    History {
+        /// The entries.
+        entries: Vec<Arc<crate::Entry>>,
+        /// Where the channel stands.
+        top: Position,
+    },
+    /// Who is subscribed.
+    Presence(Vec<(ClientId, Arc<ClientInfo>)>),
+    /// How many are subscribed.
+    PresenceStats {
+        /// Connections.
+        clients: u32,
+        /// Different users.
+        users: u32,
+    },
+    /// A method's result.
+    Rpc(Payload),
+}
+
+/// Why something was refused: a code, and a sentence where there is more to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The code.
+    pub code: ErrorCode,
+    /// What to tell in place of the code's own sentence.
+    pub message: Option<String>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: None }
+    }
+}
+
+/// A role in a story that a rule asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleNeeded {
+    /// Any member.
+    Member,
+    /// A member who may write.
+    Writer,
+}
+
+/// Who may connect without a token or a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Nobody.
+    Refused,
+    /// Everybody, with every right (the insecure development flag).
+    Insecure,
+}
+
+/// What a session is made from.
+#[derive(Debug, Clone)]
+pub struct SessionStart {
+    /// The connection's id, unguessable.
+    pub client: ClientId,
+    /// The login that the browser's cookie stands for.
+    pub login: Option<Grant>,
+    /// Who may connect without showing who they are.
+    pub anonymous: Anonymous,
+    /// The limits.
+    pub limits: Arc<Limits>,
+    /// The rules of channels.
+    pub namespaces: Namespaces,
+    /// Spreads the first ping of many connections.
+    pub seed: u64,
+}
+
+/// One connection's protocol state.
+pub struct Session {
+    client: ClientId,
+    login: Option<Grant>,
+    anonymous: Anonymous,
+    limits: Arc<Limits>,
+    namespaces: Namespaces,
+    phase: Phase,
+    current: Option<Current>,
+    waiting: VecDeque<Command>,
+    subscriptions: Subscriptions,
+    outputs: VecDeque<Output>,
+    rate: Rate,
+    keepalive: clock::KeepAlive,
+}
+
+enum Phase {
+    /// Nobody has said who they are; until when that may stay so.
+    New { deadline_ms: u64 },
+    /// Connected.
+    Open(Box<Open>),
+    /// Closing; nothing is taken or said any more.
+    Closed,
+}
+
+struct Open {
+    grant: Grant,
+    info: Arc<ClientInfo>,
+    /// When the token runs out, on the monotonic clock, grace included.
+    expires_ms: Option<u64>,
+}
+
+/// The command that is being carried out, and what is awaited.
+struct Current {
+    id: u32,
+    step: Step,
+}
+
+enum Step {
+    /// The token of `connect` is being verified.
+    Connecting,
+    /// The token of `refresh` is being verified.
+    Refreshing,
+    /// A subscription token is being verified.
+    SubscriptionToken(Box<Subscribe>, Arc<Namespace>),
+    /// A subscription token is being verified for a subscription that stands.
+    SubRefreshing(Channel),
+    /// A role is being looked up for a subscription.
+    RoleToSubscribe(Box<Subscribe>, Arc<Namespace>),
+    /// A role is being looked up for a task.
+    RoleToPerform(Task),
+    /// A channel is being joined.
+    Joining(Channel, Subscription, MustRecover),
+    /// A task is being carried out.
+    Performing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MustRecover {
+    Yes,
+    No,
+}
+
+impl Session {
+    /// A session whose transport has just opened.
+    #[must_use]
+    pub fn new(start: SessionStart, now: Now) -> Self {
+        let deadline_ms = now.mono_ms + start.limits.connect_deadline_ms;
+        Self {
+            rate: Rate::new(start.limits.command_burst, start.limits.commands_per_second, now),
+            keepalive: clock::KeepAlive::new(start.limits.ping_interval_ms, start.limits.pong_deadline_ms, start.seed),
+            client: start.client,
+            login: start.login,
+            anonymous: start.anonymous,
+            limits: start.limits,
+            namespaces: start.namespaces,
+            phase: Phase::New { deadline_ms },
+            current: None,
+            waiting: VecDeque::new(),
+            subscriptions: Subscriptions::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The connection's id.
+    #[must_use]
+    pub fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    /// The grant, once connected.
+    #[must_use]
+    pub fn grant(&self) -> Option<&Grant> {
+        if let Phase::Open(open) = &self.phase { Some(&open.grant) } else { None }
+    }
+
+    /// Whether the socket may be read: false while enough commands wait, and after closing.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        !matches!(self.phase, Phase::Closed) && self.waiting.len() < self.limits.commands_waiting_max
+    }
+
+    /// What to do next; call until it gives nothing.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Session::handle_deadline`], on the monotonic clock in milliseconds.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::New { deadline_ms } => Some(*deadline_ms),
+            Phase::Open(open) => {
+                let token = open.expires_ms;
+                [self.keepalive.deadline_ms(), token, self.subscriptions.next_expiry_ms()].into_iter().flatten().min()
+            }
+            Phase::Closed => None,
+        }
+    }
+
+    /// A whole frame came in.
+    pub fn handle_frame(&mut self, frame: &[u8], now: Now) {
+        match json::decode_frame(frame, &self.limits) {
+            Ok(commands) => self.handle_commands(commands, now),
+            Err(code) => self.close(code),
+        }
+    }
+
+    /// Commands came in, by whatever codec.
+    pub fn handle_commands(&mut self, commands: Vec<Command>, now: Now) {
+        for command in commands {
+            if matches!(self.phase, Phase::Closed) {
+                return;
+            }
+            // Answers to pings overtake what waits, or a slow command would look like a dead peer.
+            if command.id == 0 && command.body == Ok(Body::Pong) {
+                self.handle_pong();
+            } else if self.take_rate(&command, now) {
+                self.waiting.push_back(command);
+            }
+        }
+        self.go_on(now);
+    }
+
+    fn handle_pong(&mut self) {
+        if !matches!(self.phase, Phase::Open(_)) || !self.keepalive.pong() {
+            self.close(CloseCode::BadRequest);
+        }
+    }
+
+    /// Whether the command is within the rate; if not, it has been answered.
+    fn take_rate(&mut self, command: &Command, now: Now) -> bool {
+        if self.rate.take(now) {
+            return true;
+        }
+        if self.rate.refusals() > self.limits.refusals_max {
+            self.close(CloseCode::TooManyRequests);
+        } else if command.id > 0 && matches!(self.phase, Phase::Open(_)) {
+            self.error(command.id, ErrorCode::TooManyRequests);
+        } else {
+            self.close(CloseCode::TooManyRequests);
+        }
+        false
+    }
+
+    /// Starts the next command if none is being carried out.
+    fn go_on(&mut self, now: Now) {
+        while self.current.is_none() && !matches!(self.phase, Phase::Closed) {
+            let Some(Command { id, body }) = self.waiting.pop_front() else { return };
+            let body = match body {
+                Ok(body) => body,
+                Err(code) if id > 0 && matches!(self.phase, Phase::Open(_)) => {
+                    self.error(id, code);
+                    continue;
+                }
+                Err(_) => return self.close(CloseCode::BadRequest),
+            };
+            if let Body::Send = body {
+                return self.close(CloseCode::NotAvailable);
+            }
+            if id == 0 {
+                return self.close(CloseCode::BadRequest);
+            }
+            match (&self.phase, body) {
+                (Phase::New { .. }, Body::Connect(connect)) => self.connect(id, connect, now),
+                (Phase::New { .. }, _) | (_, Body::Connect(_) | Body::Pong | Body::Send) => {
+                    return self.close(CloseCode::BadRequest);
+                }
+                (_, Body::Subscribe(request)) => self.subscribe(id, request),
+                (_, Body::Unsubscribe { channel }) => self.unsubscribe(id, &channel),
+                (_, Body::Publish(request)) => self.publish(id, request),
+                (_, Body::Presence { channel }) => {
+                    self.ask(id, Action::Presence, channel, |channel, _| Task::Presence(channel));
+                }
+                (_, Body::PresenceStats { channel }) => {
+                    self.ask(id, Action::Presence, channel, |channel, _| Task::PresenceStats(channel));
+                }
+                (_, Body::History(request)) => self.history(id, request),
+                (_, Body::Rpc(rpc)) => self.rpc(id, rpc),
+                (_, Body::Refresh { token }) => self.refresh(id, token),
+                (_, Body::SubRefresh { channel, token }) => self.sub_refresh(id, channel, token),
+            }
+        }
+    }
+
+    fn connect(&mut self, id: u32, connect: Connect, now: Now) {
+        self.current = Some(Current { id, step: Step::Connecting });
+        if !connect.token.0.is_empty() {
+            return self.outputs.push_back(Output::Verify(connect.token));
+        }
+        let grant = match (self.login.take(), self.anonymous) {
+            (Some(login), _) => login,
+            (None, Anonymous::Insecure) => Grant::default(),
+            (None, Anonymous::Refused) => {
+                self.error(id, ErrorCode::Unauthorized);
+                return self.close(CloseCode::PermissionDenied);
+            }
+        };
+        self.handle_verified(TokenVerdict::Good(grant), now);
+    }
+
+    /// The answer to [`Output::Verify`].
+    pub fn handle_verified(&mut self, verdict: TokenVerdict<Grant>, now: Now) {
+        let Some(current) = self.current.take() else { return };
+        match (current.step, verdict) {
+            (Step::Connecting, TokenVerdict::Good(grant)) => self.open(current.id, grant, now),
+            (Step::Connecting, TokenVerdict::Expired) => {
+                // A reply and then a close that lets the client come again, with a new token.
+                self.error(current.id, ErrorCode::TokenExpired);
+                self.close(CloseCode::Normal);
+            }
+            (Step::Connecting | Step::Refreshing, TokenVerdict::Bad) => self.close(CloseCode::InvalidToken),
+            (Step::Refreshing, TokenVerdict::Expired) => self.close(CloseCode::Expired),
+            (Step::Refreshing, TokenVerdict::Good(grant)) => self.refreshed(current.id, grant, now),
+            (step, _) => self.current = Some(Current { id: current.id, step }),
+        }
+        self.go_on(now);
+    }
+
+    fn open(&mut self, id: u32, mut grant: Grant, now: Now) {
+        grant.insecure |= self.anonymous == Anonymous::Insecure;
+        let Some(expiry) = clock::expiry(grant.expires_at_ms, self.limits.expiry_grace_ms, now) else {
+            self.error(id, ErrorCode::TokenExpired);
+            return self.close(CloseCode::Normal);
+        };
+        let info = ClientInfo {
+            user: grant.user.clone(),
+            client: Some(self.client.clone()),
+            conn_info: grant.info.clone(),
+            chan_info: None,
+        };
+        self.phase = Phase::Open(Box::new(Open { grant, info: Arc::new(info), expires_ms: expiry.deadline_ms }));
+        self.keepalive.start(now);
+        let result = ConnectResult {
+            client: self.client.clone(),
+            ttl_s: expiry.ttl_s,
+            ping_s: u32::try_from(self.limits.ping_interval_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
+            time_ms: now.unix_ms,
+            subs: BTreeMap::new(),
+        };
+        self.outputs.push_back(Output::Send(Reply::Connect { id, result }));
+    }
+
+    fn refresh(&mut self, id: u32, token: Token) {
+        if token.0.is_empty() {
+            return self.error(id, ErrorCode::BadRequest);
+        }
+        self.current = Some(Current { id, step: Step::Refreshing });
+        self.outputs.push_back(Output::Verify(token));
+    }
+
+    fn refreshed(&mut self, id: u32, mut grant: Grant, now: Now) {
+        let Phase::Open(open) = &mut self.phase else { return };
+        if grant.user != open.grant.user {
+            return self.close(CloseCode::InvalidToken);
+        }
+        let Some(expiry) = clock::expiry(grant.expires_at_ms, self.limits.expiry_grace_ms, now) else {
+            return self.error(id, ErrorCode::Expired);
+        };
+        grant.insecure = open.grant.insecure;
+        open.grant = grant;
+        open.expires_ms = expiry.deadline_ms;
+        self.outputs.push_back(Output::Send(Reply::Refresh { id, client: self.client.clone(), ttl_s: expiry.ttl_s }));
+    }
+
+    /// The rules of a channel and what they say; answers by itself what needs nobody else.
+    fn judge(&mut self, id: u32, action: Action, channel: &Channel) -> Option<(Arc<Namespace>, Verdict)> {
+        let Phase::Open(open) = &self.phase else { return None };
+        let subscribed = if self.subscriptions.contains(channel) { Subscribed::Yes } else { Subscribed::No };
+        let judged =
+            self.namespaces.of(channel).map(|rules| (rules.clone(), rules.verdict(action, &open.grant, subscribed)));
+        match judged {
+            Ok((_, Verdict::Refused(code))) | Err(code) => {
+                self.error(id, code);
+                None
+            }
+            Ok(judged) => Some(judged),
+        }
+    }
+
+    fn subscribe(&mut self, id: u32, request: Subscribe) {
+        if self.subscriptions.contains(&request.channel) {
+            return self.error(id, ErrorCode::AlreadySubscribed);
+        }
+        if self.subscriptions.len() >= self.limits.subscriptions_max {
+            return self.error(id, ErrorCode::LimitExceeded);
+        }
+        let Some((rules, verdict)) = self.judge(id, Action::Subscribe, &request.channel) else { return };
+        let request = Box::new(request);
+        match verdict {
+            Verdict::Allowed if request.token.0.is_empty() => self.join(id, *request, rules, None),
+            // A token that is shown is verified even where none is needed: it may carry info and an expiry.
+            Verdict::Allowed | Verdict::NeedsToken if !request.token.0.is_empty() => {
+                self.outputs.push_back(Output::VerifySubscription(request.token.clone()));
+                self.current = Some(Current { id, step: Step::SubscriptionToken(request, rules) });
+            }
+            Verdict::Allowed | Verdict::NeedsToken | Verdict::Refused(_) => self.error(id, ErrorCode::PermissionDenied),
+            Verdict::AskMember | Verdict::AskWriter => {
+                self.ask_role(&request.channel, verdict);
+                self.current = Some(Current { id, step: Step::RoleToSubscribe(request, rules) });
+            }
+        }
+    }
+
+    fn ask_role(&mut self, channel: &Channel, verdict: Verdict) {
+        let role = if verdict == Verdict::AskWriter { RoleNeeded::Writer } else { RoleNeeded::Member };
+        self.outputs.push_back(Output::AskRole { channel: channel.clone(), role });
+    }
+
+    fn join(&mut self, id: u32, request: Subscribe, rules: Arc<Namespace>, grant: Option<SubscriptionGrant>) {
+        let Phase::Open(open) = &self.phase else { return };
+        let chan_info = grant.as_ref().and_then(|grant| grant.info.clone());
+        let info = if chan_info.is_some() {
+            Arc::new(ClientInfo { chan_info, ..(*open.info).clone() })
+        } else {
+            open.info.clone()
+        };
+        let subscription = Subscription::new(rules.clone(), info.clone(), grant.and_then(|grant| grant.expires_at_ms));
+        let must = if request.must_recover { MustRecover::Yes } else { MustRecover::No };
+        self.outputs.push_back(Output::Subscribe(Join {
+            channel: request.channel.clone(),
+            recover: request.recover.filter(|_| rules.is_recoverable()),
+            join_leave: request.join_leave && rules.join_leave,
+            rules,
+            info,
+        }));
+        self.current = Some(Current { id, step: Step::Joining(request.channel, subscription, must) });
+    }
+
+    /// The answer to [`Output::VerifySubscription`].
+    pub fn handle_subscription_verified(&mut self, verdict: TokenVerdict<SubscriptionGrant>, now: Now) {
+        let Some(Current { id, step }) = self.current.take() else { return };
+        let Phase::Open(open) = &self.phase else { return };
+        let user = open.grant.user.clone();
+        match step {
+            Step::SubscriptionToken(request, rules) => match verdict {
+                TokenVerdict::Good(grant) if grant.user != user || grant.channel != request.channel => {
+                    self.close(CloseCode::InvalidToken);
+                }
+                TokenVerdict::Good(grant) => self.join(id, *request, rules, Some(grant)),
+                TokenVerdict::Expired => self.error(id, ErrorCode::TokenExpired),
+                TokenVerdict::Bad => self.error(id, ErrorCode::PermissionDenied),
+            },
+            Step::SubRefreshing(channel) => match verdict {
+                TokenVerdict::Good(grant) if grant.user == user && grant.channel == channel => {
+                    self.sub_refreshed(id, &channel, &grant, now);
+                }
+                TokenVerdict::Good(_) | TokenVerdict::Bad => self.close(CloseCode::InvalidToken),
+                TokenVerdict::Expired => {
+                    self.error(id, ErrorCode::TokenExpired);
+                    self.handle_dropped(&channel, UnsubscribeCode::Expired);
+                }
+            },
+            step => self.current = Some(Current { id, step }),
+        }
+        self.go_on(now);
+    }
+
+    /// The answer to [`Output::AskRole`]: whether the user has the role, or why that is not known.
+    pub fn handle_role(&mut self, answer: Result<bool, Refused>, now: Now) {
+        let Some(Current { id, step }) = self.current.take() else { return };
+        match (answer, step) {
+            (Err(refused), Step::RoleToSubscribe(..) | Step::RoleToPerform(_)) => self.refuse(id, refused),
+            (Ok(false), Step::RoleToSubscribe(..) | Step::RoleToPerform(_)) => {
+                self.error(id, ErrorCode::PermissionDenied);
+            }
+            (Ok(true), Step::RoleToSubscribe(request, rules)) => self.join(id, *request, rules, None),
+            (Ok(true), Step::RoleToPerform(task)) => self.perform(id, task),
+            (_, step) => self.current = Some(Current { id, step }),
+        }
+        self.go_on(now);
+    }
+
+    /// Whether the session still waits for [`Output::Subscribe`] of this channel: not after it has closed.
+    #[must_use]
+    pub fn is_joining(&self, channel: &Channel) -> bool {
+        matches!(&self.current, Some(Current { step: Step::Joining(joining, ..), .. }) if joining == channel)
+    }
+
+    /// The answer to [`Output::Subscribe`]. When it is `Ok`, the reply is among the outputs before this returns, so that
+    /// whoever drives the session can let publications flow right after it.
+    pub fn handle_subscribed(&mut self, answer: Result<SubscribeResult, Refused>, now: Now) {
+        let Some(Current { id, step: Step::Joining(channel, mut subscription, must) }) = self.current.take() else {
+            return;
+        };
+        match answer {
+            Err(refused) => self.refuse(id, refused),
+            Ok(result) if must == MustRecover::Yes && result.was_recovering && !result.recovered => {
+                self.outputs.push_back(Output::Unsubscribe { channel, rules: subscription.rules });
+                self.error(id, ErrorCode::UnrecoverablePosition);
+            }
+            Ok(mut result) => match clock::expiry(subscription.expires_at_ms, self.limits.expiry_grace_ms, now) {
+                None => {
+                    self.outputs.push_back(Output::Unsubscribe { channel, rules: subscription.rules });
+                    self.error(id, ErrorCode::TokenExpired);
+                }
+                Some(expiry) => {
+                    subscription.expires_ms = expiry.deadline_ms;
+                    result.ttl_s = expiry.ttl_s;
+                    self.subscriptions.insert(channel, subscription);
+                    self.outputs.push_back(Output::Send(Reply::Subscribe { id, result }));
+                }
+            },
+        }
+        self.go_on(now);
+    }
+
+    /// The hub can no longer serve a subscription, or a right was taken away.
+    pub fn handle_dropped(&mut self, channel: &Channel, code: UnsubscribeCode) {
+        if let Some(subscription) = self.subscriptions.remove(channel) {
+            self.outputs.push_back(Output::Unsubscribe { channel: channel.clone(), rules: subscription.rules });
+            let push = Push::Unsubscribe(code);
+            self.outputs.push_back(Output::Send(Reply::Push { channel: channel.clone(), push }));
+        }
+    }
+
+    fn unsubscribe(&mut self, id: u32, channel: &Channel) {
+        if let Some(subscription) = self.subscriptions.remove(channel) {
+            self.outputs.push_back(Output::Unsubscribe { channel: channel.clone(), rules: subscription.rules });
+        }
+        self.outputs.push_back(Output::Send(Reply::Unsubscribe { id }));
+    }
+
+    fn publish(&mut self, id: u32, request: Publish) {
+        let Publish { channel, data, key } = request;
+        if key.chars().count() > self.limits.key_chars_max {
+            return self.error(id, ErrorCode::BadRequest);
+        }
+        let Some((rules, verdict)) = self.judge(id, Action::Publish, &channel) else { return };
+        if data.len() > rules.publication_bytes_max {
+            return self.error(id, ErrorCode::LimitExceeded);
+        }
+        let info = match (self.subscriptions.info(&channel), &self.phase) {
+            (Some(info), _) => info,
+            (None, Phase::Open(open)) => open.info.clone(),
+            (None, _) => return,
+        };
+        let key = (!key.is_empty()).then_some(key);
+        self.judged(id, verdict, &channel.clone(), Task::Publish { channel, rules, data, info, key });
+    }
+
+    fn history(&mut self, id: u32, mut request: History) {
+        let most = i32::try_from(self.limits.history_entries_max).unwrap_or(i32::MAX);
+        request.limit = if request.limit < 0 { most } else { request.limit.min(most) };
+        self.ask(id, Action::History, request.channel.clone(), |_, rules| Task::History { rules, request });
+    }
+
+    fn rpc(&mut self, id: u32, rpc: Rpc) {
+        if rpc.data.len() > self.limits.rpc_bytes_max {
+            return self.error(id, ErrorCode::LimitExceeded);
+        }
+        self.perform(id, Task::Rpc(rpc));
+    }
+
+    fn ask(&mut self, id: u32, action: Action, channel: Channel, task: impl FnOnce(Channel, Arc<Namespace>) -> Task) {
+        let Some((rules, verdict)) = self.judge(id, action, &channel) else { return };
+        self.judged(id, verdict, &channel.clone(), task(channel, rules));
+    }
+
+    fn judged(&mut self, id: u32, verdict: Verdict, channel: &Channel, task: Task) {
+        match verdict {
+            Verdict::Allowed => self.perform(id, task),
+            Verdict::AskMember | Verdict::AskWriter => {
+                self.ask_role(channel, verdict);
+                self.current = Some(Current { id, step: Step::RoleToPerform(task) });
+            }
+            Verdict::Refused(_) | Verdict::NeedsToken => self.error(id, ErrorCode::PermissionDenied),
+        }
+    }
+
+    fn perform(&mut self, id: u32, task: Task) {
+        self.current = Some(Current { id, step: Step::Performing });
+        self.outputs.push_back(Output::Perform(task));
+    }
+
+    /// The answer to [`Output::Perform`].
+    pub fn handle_done(&mut self, answer: Result<Done, Refused>, now: Now) {
+        let Some(Current { id, step: Step::Performing }) = self.current.take() else { return };
+        match answer {
+            Err(refused) => self.refuse(id, refused),
+            Ok(done) => self.outputs.push_back(Output::Send(match done {
+                Done::Published => Reply::Publish { id },
+                Done::History { entries, top } => Reply::History { id, entries, top },
+                Done::Presence(clients) => Reply::Presence { id, clients },
+                Done::PresenceStats { clients, users } => Reply::PresenceStats { id, clients, users },
+                Done::Rpc(data) => Reply::Rpc { id, data },
+            })),
+        }
+        self.go_on(now);
+    }
+
+    fn sub_refresh(&mut self, id: u32, channel: Channel, token: Token) {
+        if !self.subscriptions.contains(&channel) {
+            return self.error(id, ErrorCode::PermissionDenied);
+        }
+        self.outputs.push_back(Output::VerifySubscription(token));
+        self.current = Some(Current { id, step: Step::SubRefreshing(channel) });
+    }
+
+    fn sub_refreshed(&mut self, id: u32, channel: &Channel, grant: &SubscriptionGrant, now: Now) {
+        match clock::expiry(grant.expires_at_ms, self.limits.expiry_grace_ms, now) {
+            None => self.error(id, ErrorCode::Expired),
+            Some(expiry) => {
+                self.subscriptions.set_expiry(channel, expiry.deadline_ms);
+                self.outputs.push_back(Output::Send(Reply::SubRefresh { id, ttl_s: expiry.ttl_s }));
+            }
+        }
+    }
+
+    /// A deadline of [`Session::poll_deadline`] has come.
+    pub fn handle_deadline(&mut self, now: Now) {
+        match &self.phase {
+            Phase::New { deadline_ms } if *deadline_ms <= now.mono_ms => self.close(CloseCode::Stale),
+            Phase::Open(open) if open.expires_ms.is_some_and(|at| at <= now.mono_ms) => self.close(CloseCode::Expired),
+            Phase::Open(_) => {
+                for channel in self.subscriptions.expired(now) {
+                    self.handle_dropped(&channel, UnsubscribeCode::Expired);
+                }
+                match self.keepalive.tick(now) {
+                    clock::Tick::Nothing => {}
+                    clock::Tick::Ping => self.outputs.push_back(Output::Send(Reply::Ping)),
+                    clock::Tick::Dead => self.close(CloseCode::NoPong),
+                }
+            }
+            Phase::New { .. } | Phase::Closed => {}
+        }
+    }
+
+    /// Closes from outside: shutdown, a slow reader, an operator.
+    pub fn handle_close(&mut self, code: CloseCode) {
+        self.close(code);
+    }
+
+    /// The transport is gone or going: everything that was joined is to be left.
+    pub fn handle_gone(&mut self) {
+        self.phase = Phase::Closed;
+        self.current = None;
+        self.waiting.clear();
+        self.outputs.retain(|output| matches!(output, Output::Unsubscribe { .. }));
+        self.leave_all();
+    }
+
+    fn close(&mut self, code: CloseCode) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
+        self.phase = Phase::Closed;
+        self.current = None;
+        self.waiting.clear();
+        self.leave_all();
+        self.outputs.push_back(Output::Close(code));
+    }
+
+    fn leave_all(&mut self) {
+        for (channel, subscription) in self.subscriptions.take_all() {
+            self.outputs.push_back(Output::Unsubscribe { channel, rules: subscription.rules });
+        }
+    }
+
+    fn error(&mut self, id: u32, code: ErrorCode) {
+        self.refuse(id, code.into());
+    }
+
+    fn refuse(&mut self, id: u32, refused: Refused) {
+        let Refused { code, message } = refused;
+        self.outputs.push_back(Output::Send(Reply::Error { id, code, message }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! The subscriptions of one session, by channel.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::clock::Now;
+use crate::channel::Channel;
+use crate::namespace::Namespace;
+use crate::publication::ClientInfo;
+
+pub(super) struct Subscription {
+    pub(super) rules: Arc<Namespace>,
+    /// How the subscriber appears in this channel.
+    info: Arc<ClientInfo>,
+    /// As the token has it, on the wall clock.
+    pub(super) expires_at_ms: Option<i64>,
+    /// On the monotonic clock, grace included.
+    pub(super) expires_ms: Option<u64>,
+}
+
+impl Subscription {
+    pub(super) fn new(rules: Arc<Namespace>, info: Arc<ClientInfo>, expires_at_ms: Option<i64>) -> Self {
+        Self { rules, info, expires_at_ms, expires_ms: None }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    by_channel: HashMap<Channel, Subscription>,
+    /// The earliest expiry, kept so that asking for a deadline costs nothing.
+    next_expiry_ms: Option<u64>,
+}
+
+impl Subscriptions {
+    pub(super) fn len(&self) -> usize {
+        self.by_channel.len()
+    }
+
+    pub(super) fn contains(&self, channel: &Channel) -> bool {
+        self.by_channel.contains_key(channel)
+    }
+
+    pub(super) fn info(&self, channel: &Channel) -> Option<Arc<ClientInfo>> {
+        self.by_channel.get(channel).map(|subscription| subscription.info.clone())
+    }
+
+    pub(super) fn next_expiry_ms(&self) -> Option<u64> {
+        self.next_expiry_ms
+    }
+
+    pub(super) fn insert(&mut self, channel: Channel, subscription: Subscription) {
+        self.by_channel.insert(channel, subscription);
+        self.find_next_expiry();
+    }
+
+    pub(super) fn remove(&mut self, channel: &Channel) -> Option<Subscription> {
+        let removed = self.by_channel.remove(channel)?;
+        self.find_next_expiry();
+        Some(removed)
+    }
+
+    pub(super) fn set_expiry(&mut self, channel: &Channel, expires_ms: Option<u64>) {
+        if let Some(subscription) = self.by_channel.get_mut(channel) {
+            subscription.expires_ms = expires_ms;
+        }
+        self.find_next_expiry();
+    }
+
+    /// The channels whose token has run out.
+    pub(super) fn expired(&self, now: Now) -> Vec<Channel> {
+        if self.next_expiry_ms.is_none_or(|at| at > now.mono_ms) {
+            return Vec::new();
+        }
+        let due = |subscription: &Subscription| subscription.expires_ms.is_some_and(|at| at <= now.mono_ms);
+        self.by_channel
+            .iter()
+            .filter(|(_, subscription)| due(subscription))
+            .map(|(channel, _)| channel.clone())
+            .collect()
+    }
+
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = (Channel, Subscription)> {
+        self.next_expiry_ms = None;
+        std::mem::take(&mut self.by_channel).into_iter()
+    }
+
+    fn find_next_expiry(&mut self) {
+        self.next_expiry_ms = self.by_channel.values().filter_map(|subscription| subscription.expires_ms).min();
+    }
+}

@@ -1,0 +1,88 @@
+//! How a message stands on a transport: the codec and the framing around it, as one shared piece of bytes.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// A codec on a transport. Fan-out encodes a publication once for each that is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wire {
+    /// JSON lines, one WebSocket text frame per message.
+    WebSocketJson,
+}
+
+impl Wire {
+    /// How many there are, for tables indexed by [`Wire::index`].
+    pub const COUNT: usize = 1;
+
+    /// A small number for tables.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::WebSocketJson => 0,
+        }
+    }
+
+    /// Puts the transport's framing around an encoded message.
+    #[must_use]
+    pub fn frame(self, message: &[u8]) -> Bytes {
+        match self {
+            Self::WebSocketJson => websocket_frame(WEBSOCKET_TEXT, message),
+        }
+    }
+}
+
+const WEBSOCKET_TEXT: u8 = 0x1;
+const WEBSOCKET_CLOSE: u8 = 0x8;
+
+/// An unmasked, unfragmented WebSocket frame (RFC 6455, section 5.2), as servers send it.
+fn websocket_frame(opcode: u8, payload: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(payload.len() + 10);
+    frame.put_u8(0x80 | opcode);
+    match payload.len() {
+        length @ ..=125 => frame.put_u8(length as u8),
+        length @ 126..=65_535 => {
+            frame.put_u8(126);
+            frame.put_u16(length as u16);
+        }
+        length => {
+            frame.put_u8(127);
+            frame.put_u64(length as u64);
+        }
+    }
+    frame.put_slice(payload);
+    frame.freeze()
+}
+
+/// A WebSocket close frame (RFC 6455, section 5.5.1); the reason is cut to what a control frame holds.
+#[must_use]
+pub fn websocket_close(code: u16, reason: &str) -> Bytes {
+    let mut payload = Vec::with_capacity(2 + reason.len());
+    payload.extend_from_slice(&code.to_be_bytes());
+    payload.extend_from_slice(&reason.as_bytes()[..reason.len().min(123)]);
+    websocket_frame(WEBSOCKET_CLOSE, &payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_written_in_their_shortest_form() {
+        for (length, header) in [
+            (0, &[0x81, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (65_535, &[0x81, 126, 0xff, 0xff]),
+            (65_536, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = Wire::WebSocketJson.frame(&vec![b'x'; length]);
+            assert_eq!(&frame[..header.len()], header);
+            assert_eq!(frame.len(), header.len() + length);
+        }
+    }
+
+    #[test]
+    fn a_close_frame_carries_code_and_reason() {
+        assert_eq!(&websocket_close(3501, "bad request")[..], b"\x88\x0d\x0d\xadbad request");
+        assert_eq!(websocket_close(3000, &"x".repeat(200)).len(), 2 + 125);
+    }
+}

@@ -1,0 +1,201 @@
+//! What the server counts, for Prometheus. Names begin with `talewire_` and end with their unit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
+use talewire_hub::{Hub, ShardCounters};
+use talewire_proto::reply::SubscribeResult;
+use talewire_proto::{CloseCode, ErrorCode, UnsubscribeCode};
+use talewire_store::Store;
+
+use crate::transport::guard::{Guard, Turned};
+
+/// Counters and gauges of one node.
+pub struct Metrics {
+    registry: Registry,
+    pub(crate) connections: Gauge,
+    pub(crate) connects: Counter,
+    pub(crate) publications: Counter,
+    pub(crate) refused_tokens: Counter,
+    pub(crate) refused_origins: Counter,
+    pub(crate) violations: Counter,
+    errors: Family<CodeLabel, Counter>,
+    closes: Family<CodeLabel, Counter>,
+    unsubscribes: Family<CodeLabel, Counter>,
+    recoveries: Family<OutcomeLabel, Counter>,
+    turned_away: Family<ReasonLabel, Counter>,
+    shards: Vec<Arc<ShardIo>>,
+}
+
+/// Bytes of one shard, apart from those of others so that counting is cheap.
+#[derive(Debug, Default)]
+struct ShardIo {
+    sent: AtomicU64,
+    received: AtomicU64,
+    waiting: AtomicU64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new(hub: &Hub, store: &Store, guard: &Arc<Guard>) -> Self {
+        let mut registry = Registry::with_prefix("talewire");
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections", connections.clone());
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let connects = counter("connects", "Connections on which somebody has said who they are");
+        let publications = counter("publications", "Publications taken from clients and the server API");
+        let refused_tokens = counter("refused_tokens", "Tokens and logins that were not good");
+        let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
+        let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
+        let (errors, closes, unsubscribes) = (Family::default(), Family::default(), Family::default());
+        registry.register("errors", "Commands refused, by code", errors.clone());
+        registry.register("closes", "Connections closed by the server, by code", closes.clone());
+        registry.register("unsubscribes", "Subscriptions ended by the server, by code", unsubscribes.clone());
+        let recoveries = Family::default();
+        registry.register(
+            "recoveries",
+            "Subscriptions that asked for what they missed, by outcome",
+            recoveries.clone(),
+        );
+        let turned_away = Family::default();
+        registry.register("turned_away", "Sockets closed at once, by the limit that was reached", turned_away.clone());
+        let shards: Vec<Arc<ShardIo>> = hub.shards().iter().map(|_| Arc::default()).collect();
+        let scrape = Scrape { hub: hub.clone(), store: store.clone(), guard: guard.clone(), shards: shards.clone() };
+        registry.register_collector(Box::new(scrape));
+        Self {
+            registry,
+            connections,
+            connects,
+            publications,
+            refused_tokens,
+            refused_origins,
+            violations,
+            errors,
+            closes,
+            unsubscribes,
+            recoveries,
+            turned_away,
+            shards,
+        }
+    }
+
+    pub(crate) fn error(&self, code: ErrorCode) {
+        self.errors.get_or_create(&CodeLabel { code: code.code() }).inc();
+    }
+
+    pub(crate) fn closed(&self, code: CloseCode) {
+        self.closes.get_or_create(&CodeLabel { code: code.code() }).inc();
+    }
+
+    pub(crate) fn unsubscribed(&self, code: UnsubscribeCode) {
+        self.unsubscribes.get_or_create(&CodeLabel { code: code.code() }).inc();
+    }
+
+    pub(crate) fn recovered(&self, result: &SubscribeResult) {
+        if result.was_recovering {
+            let outcome = if result.recovered { "recovered" } else { "lost" };
+            self.recoveries.get_or_create(&OutcomeLabel { outcome }).inc();
+        }
+    }
+
+    pub(crate) fn turned_away(&self, turned: Turned) {
+        self.turned_away.get_or_create(&ReasonLabel { reason: turned.as_str() }).inc();
+    }
+
+    pub(crate) fn sent(&self, shard: usize, bytes: usize) {
+        self.shards[shard].sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, shard: usize, bytes: usize) {
+        self.shards[shard].received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn waiting(&self, shard: usize, bytes: usize) {
+        self.shards[shard].waiting.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes every byte");
+        text
+    }
+}
+
+/// What others count by themselves, read when somebody asks.
+#[derive(Debug)]
+struct Scrape {
+    hub: Hub,
+    store: Store,
+    guard: Arc<Guard>,
+    shards: Vec<Arc<ShardIo>>,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let io = |of: fn(&ShardIo) -> &AtomicU64| {
+            self.shards.iter().map(|shard| of(shard).load(Ordering::Relaxed)).sum::<u64>()
+        };
+        let hub = |of: fn(&ShardCounters) -> &AtomicU64| {
+            self.hub.shards().iter().map(|shard| of(&shard.counters).load(Ordering::Relaxed)).sum::<u64>()
+        };
+        let store = self.store.figures();
+        let counters = [
+            ("deliveries", "Publications put into outboxes", None, hub(|c| &c.deliveries)),
+            ("dropped", "Signals and deltas dropped for slow readers", None, hub(|c| &c.dropped)),
+            ("behind", "Subscriptions that fell behind", None, hub(|c| &c.behind)),
+            ("caught_up", "Subscriptions that caught up from history", None, hub(|c| &c.caught_up)),
+            ("reset", "Subscriptions whose channel's history was broken off", None, hub(|c| &c.reset)),
+            ("sent", "Written to WebSocket connections", Some(Unit::Bytes), io(|io| &io.sent)),
+            ("received", "Read from WebSocket connections", Some(Unit::Bytes), io(|io| &io.received)),
+            ("store_operations", "Writes that the store carried out", None, store.operations),
+            ("store_commits", "Commits that carried them", None, store.groups),
+            ("store_commits_failed", "Commits that failed", None, store.groups_failed),
+            ("store_refused", "Operations refused because a queue of the store was full", None, store.refused_full),
+        ];
+        for (name, help, unit, value) in counters {
+            let metric = ConstCounter::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?)?;
+        }
+        let (sockets, strangers) = self.guard.sockets();
+        let gauges = [
+            ("sockets", "Open sockets", None, sockets as u64),
+            ("strangers", "Open sockets on which nobody has said who they are", None, strangers as u64),
+            ("outbox", "Waits in outboxes, as of the last second", Some(Unit::Bytes), io(|io| &io.waiting)),
+            ("channels", "Channels with subscribers on this node", None, self.hub.channels() as u64),
+            ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),
+            ("store_reads_waiting", "Reads that wait for the store", None, store.reads_waiting),
+        ];
+        for (name, help, unit, value) in gauges {
+            let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! What all threads of one server share: the rooms of the house, as the binary has assembled them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use talewire_auth::{Auth, OriginRule};
+use talewire_broker::Broker;
+use talewire_hub::Hub;
+use talewire_proto::session::{Anonymous, Now};
+use talewire_proto::{ClientId, Limits, Namespaces};
+use talewire_store::Store;
+use talewire_story::Stories;
+
+use crate::metrics::Metrics;
+use crate::settings::ServerSettings;
+use crate::transport::guard::Guard;
+
+/// What the page shows about the server.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// Which provider the narrator uses: `demo` or `openai`.
+    pub provider: String,
+    /// What readers are told about it.
+    pub label: String,
+}
+
+/// The parts of a server, assembled.
+pub struct Node {
+    /// Sockets and HTTP.
+    pub settings: ServerSettings,
+    /// Limits of sessions.
+    pub limits: Arc<Limits>,
+    /// The rules of channels.
+    pub namespaces: Namespaces,
+    /// Who may connect without showing who they are.
+    pub anonymous: Anonymous,
+    /// Tokens and logins.
+    pub auth: Auth,
+    /// From which pages browsers may come.
+    pub origins: OriginRule,
+    /// What must last.
+    pub store: Store,
+    /// What carries publications.
+    pub broker: Broker,
+    /// Who is subscribed here.
+    pub hub: Hub,
+    /// The use cases of stories.
+    pub stories: Stories,
+    /// What the page shows about the server.
+    pub about: About,
+    /// Counters and gauges.
+    pub metrics: Metrics,
+    /// Caps and rates before anything is parsed.
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) stopping: AtomicBool,
+    started: Instant,
+}
+
+/// What a node is made from.
+pub struct NodeParts {
+    /// Sockets and HTTP.
+    pub settings: ServerSettings,
+    /// Limits of sessions.
+    pub limits: Limits,
+    /// The rules of channels.
+    pub namespaces: Namespaces,
+    /// Who may connect without showing who they are.
+    pub anonymous: Anonymous,
+    /// Tokens and logins.
+    pub auth: Auth,
+    /// From which pages browsers may come.
+    pub origins: OriginRule,
+    /// Who is subscribed here; store and broker are its.
+    pub hub: Hub,
+    /// The use cases of stories.
+    pub stories: Stories,
+    /// What the page shows about the server.
+    pub about: About,
+}
+
+impl Node {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: NodeParts) -> Self {
+        let guard = Arc::new(Guard::new(&parts.settings));
+        Self {
+            metrics: Metrics::new(&parts.hub, parts.hub.store(), &guard),
+            guard,
+            limits: Arc::new(parts.limits),
+            namespaces: parts.namespaces,
+            anonymous: parts.anonymous,
+            auth: parts.auth,
+            origins: parts.origins,
+            store: parts.hub.store().clone(),
+            broker: parts.hub.broker().clone(),
+            hub: parts.hub,
+            stories: parts.stories,
+            about: parts.about,
+            settings: parts.settings,
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    /// The time, for sessions.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let mono_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { mono_ms, unix_ms: unix_ms() }
+    }
+
+    /// Whether the server is going down and takes nobody new.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// The wall clock in Unix milliseconds.
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// An unguessable id for a new connection.
+pub(crate) fn new_client() -> ClientId {
+    let key = talewire_auth::new_key();
+    let mut bytes = [0; 13];
+    bytes.copy_from_slice(&key[..13]);
+    ClientId::from_random(bytes)
+}

@@ -1,0 +1,308 @@
+//! Carrying out what a session wants done: its closed outputs in, answers to the session and frames to the outbox out.
+//!
+//! What needs nobody else is done on the spot; what waits for the store, the broker or a use case runs as a task of the
+//! same thread and comes back with its answer. One command per connection is under way at a time.
+
+use std::rc::Rc;
+
+use talewire_broker::{Key, PageLimit, Tell};
+use talewire_hub::Missed;
+use talewire_proto::command::{History, Rpc};
+use talewire_proto::grant::TokenVerdict;
+use talewire_proto::reply::{Push, Reply};
+use talewire_proto::session::{Done, Join, Output, Refused, RoleNeeded, Task};
+use talewire_proto::wire::websocket_close;
+use talewire_proto::{Channel, ClientInfo, CloseCode, ErrorCode, Kind, Namespace, Publication, Since, json};
+use talewire_story::Caller;
+
+use crate::node::{Node, unix_ms};
+use crate::reactor::{Peer, Reactor};
+
+/// From where a subscription goes live once its reply is in the outbox.
+pub(crate) struct LiveFrom {
+    channel: Channel,
+    next: u64,
+}
+
+/// Carries out the session's outputs until it has none. The caller writes the outboxes afterwards ([`Reactor::flush`]).
+pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
+    loop {
+        let output = peer.session.borrow_mut().poll_output();
+        let Some(output) = output else { break };
+        match output {
+            Output::Send(reply) => send(reactor, peer, &reply),
+            Output::Verify(token) => {
+                let now = reactor.node.now();
+                let verdict = reactor.node.auth.verify_connect(&token.0, now.unix_ms);
+                if let TokenVerdict::Bad = verdict {
+                    reactor.node.metrics.refused_tokens.inc();
+                }
+                peer.session.borrow_mut().handle_verified(verdict, now);
+            }
+            Output::VerifySubscription(token) => {
+                let now = reactor.node.now();
+                let verdict = reactor.node.auth.tokens.verify_subscription(&token.0, now.unix_ms);
+                peer.session.borrow_mut().handle_subscription_verified(verdict, now);
+            }
+            Output::AskRole { channel, role } => ask_role(reactor, peer, channel, role),
+            Output::Subscribe(join) => subscribe(reactor, peer, join),
+            Output::Unsubscribe { channel, rules } => unsubscribe(reactor, peer, channel, &rules),
+            Output::Perform(task) => perform(reactor, peer, task),
+            Output::Close(code) => close(reactor, peer, code),
+        }
+    }
+    reactor.arm(peer);
+    peer.wake.notify_one();
+}
+
+fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: &Reply) {
+    let mut shard = reactor.shard.borrow_mut();
+    let Some(outbox) = shard.outbox(peer.key) else { return };
+    let frame = outbox.wire().frame(&json::encode(reply));
+    shard.send(peer.key, frame);
+    match reply {
+        // Nothing may come between the reply and the publications that were held for it.
+        Reply::Subscribe { .. } => {
+            if let Some(LiveFrom { channel, next }) = peer.live_from.take() {
+                shard.go_live(peer.key, &channel, next);
+            }
+        }
+        Reply::Connect { .. } => {
+            reactor.node.metrics.connects.inc();
+        }
+        Reply::Error { code, .. } => reactor.node.metrics.error(*code),
+        Reply::Push { push: Push::Unsubscribe(code), .. } => reactor.node.metrics.unsubscribed(*code),
+        _ => {}
+    }
+}
+
+fn close(reactor: &Rc<Reactor>, peer: &Rc<Peer>, code: CloseCode) {
+    tracing::debug!(client = %peer.session.borrow().client(), code = code.code(), reason = code.text(), "closing");
+    reactor.node.metrics.closed(code);
+    peer.closing.set(true);
+    let number = u16::try_from(code.code()).expect("close codes are below 5000");
+    reactor.shard.borrow_mut().send(peer.key, websocket_close(number, code.text()));
+}
+
+/// Runs a task of this thread whose result goes to the session, if the connection is still there by then.
+fn answer_later<T: 'static>(
+    reactor: &Rc<Reactor>,
+    peer: &Rc<Peer>,
+    work: impl Future<Output = T> + 'static,
+    give: impl FnOnce(&Rc<Peer>, T, &Rc<Reactor>) + 'static,
+) {
+    let (reactor, peer) = (reactor.clone(), peer.clone());
+    tokio::task::spawn_local(async move {
+        let answer = work.await;
+        if !peer.gone.get() {
+            give(&peer, answer, &reactor);
+            drive(&reactor, &peer);
+            reactor.flush();
+        }
+    });
+}
+
+fn ask_role(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel, needed: RoleNeeded) {
+    let user = peer.session.borrow().grant().map(|grant| grant.user.clone()).unwrap_or_default();
+    let stories = reactor.node.stories.clone();
+    let work = async move {
+        let story = channel.story_id().ok_or(ErrorCode::UnknownChannel)?;
+        let role = stories.role(&user, &story).await.map_err(refused)?;
+        Ok(role.is_some_and(|role| needed == RoleNeeded::Member || role.may_write()))
+    };
+    answer_later(reactor, peer, work, |peer, answer, reactor| {
+        peer.session.borrow_mut().handle_role(answer, reactor.node.now());
+    });
+}
+
+fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
+    let Join { channel, rules, recover, info, join_leave } = join;
+    reactor.shard.borrow_mut().subscribe(peer.key, &channel, &rules, join_leave);
+    let limits = &reactor.node.limits;
+    let limit = PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max };
+    let node = reactor.node.clone();
+    let client = peer.session.borrow().client().clone();
+    let (reactor, peer) = (reactor.clone(), peer.clone());
+    tokio::task::spawn_local(async move {
+        let recovered = node.hub.recover(&channel, &rules, recover.as_ref(), limit).await;
+        if recovered.is_ok() && rules.presence {
+            // A full presence list costs the listing, not the subscription.
+            let _ = node.broker.enter(&channel, &client, &info, tell(&rules)).await;
+        }
+        if !peer.session.borrow().is_joining(&channel) {
+            // The connection ended meanwhile; nobody else undoes what was begun here.
+            if !peer.gone.get() {
+                reactor.shard.borrow_mut().unsubscribe(peer.key, &channel);
+            }
+            if rules.presence {
+                node.broker.leave(&channel, &client, tell(&rules)).await;
+            }
+            return;
+        }
+        let answer = match recovered {
+            Ok(recovered) => {
+                node.metrics.recovered(&recovered.result);
+                *peer.live_from.borrow_mut() = Some(LiveFrom { channel, next: recovered.next });
+                Ok(recovered.result)
+            }
+            Err(error) => {
+                tracing::warn!(%channel, %error, "a subscription failed");
+                reactor.shard.borrow_mut().unsubscribe(peer.key, &channel);
+                Err(error.code().into())
+            }
+        };
+        peer.session.borrow_mut().handle_subscribed(answer, node.now());
+        drive(&reactor, &peer);
+        peer.live_from.take();
+        reactor.flush();
+    });
+}
+
+fn unsubscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel, rules: &Namespace) {
+    reactor.shard.borrow_mut().unsubscribe(peer.key, &channel);
+    if rules.presence {
+        let broker = reactor.node.broker.clone();
+        let client = peer.session.borrow().client().clone();
+        let tell = tell(rules);
+        tokio::task::spawn_local(async move { broker.leave(&channel, &client, tell).await });
+    }
+}
+
+fn tell(rules: &Namespace) -> Tell {
+    if rules.join_leave { Tell::Subscribers } else { Tell::Nobody }
+}
+
+fn perform(reactor: &Rc<Reactor>, peer: &Rc<Peer>, task: Task) {
+    let node = reactor.node.clone();
+    let work = {
+        let session = peer.session.borrow();
+        let caller = session.grant().map(caller);
+        async move {
+            match task {
+                Task::Publish { channel, rules, data, info, key } => {
+                    let key = key.map(|key| Key { user: info.user.clone(), key });
+                    let info = (*info).clone();
+                    publish(&node, &channel, &rules, data, Some(info), key).await.map(|_| Done::Published)
+                }
+                Task::History { rules, request } => history(&node, &rules, request).await,
+                Task::Presence(channel) => {
+                    node.broker.presence(&channel).await.map(Done::Presence).map_err(|_| ErrorCode::Unavailable.into())
+                }
+                Task::PresenceStats(channel) => {
+                    let stats = node.broker.presence_stats(&channel).await;
+                    let stats = stats.map_err(|_| ErrorCode::Unavailable)?;
+                    Ok(Done::PresenceStats { clients: stats.clients, users: stats.users })
+                }
+                Task::Rpc(rpc) => call(&node, caller, rpc).await,
+            }
+        }
+    };
+    answer_later(reactor, peer, work, |peer, answer, reactor| {
+        peer.session.borrow_mut().handle_done(answer, reactor.node.now());
+    });
+}
+
+/// Who calls, with the display name that the login or token gives.
+pub(crate) fn caller(grant: &talewire_proto::Grant) -> Caller {
+    #[derive(serde::Deserialize)]
+    struct Info {
+        name: String,
+    }
+    let name = grant.info.as_ref().and_then(|info| info.read::<Info>().ok()).map(|info| info.name);
+    Caller { user: grant.user.clone(), name: name.unwrap_or_else(|| grant.user.as_str().chars().take(40).collect()) }
+}
+
+async fn call(node: &Node, caller: Option<Caller>, rpc: Rpc) -> Result<Done, Refused> {
+    // The use cases are for people with an id; to the anonymous this server offers no methods.
+    let Some(caller) = caller.filter(|caller| !caller.user.is_anonymous()) else {
+        return Err(ErrorCode::NotAvailable.into());
+    };
+    node.stories.call(&caller, &rpc.method, &rpc.data).await.map(Done::Rpc).map_err(refused)
+}
+
+pub(crate) fn refused(refusal: talewire_story::Refusal) -> Refused {
+    Refused { code: refusal.code, message: Some(refusal.message) }
+}
+
+/// Publishes as the channel's kind promises, and acknowledges only then. What sessions and `/api/publish` share.
+pub(crate) async fn publish(
+    node: &Node,
+    channel: &Channel,
+    rules: &Namespace,
+    data: talewire_proto::Payload,
+    info: Option<ClientInfo>,
+    key: Option<Key>,
+) -> Result<talewire_proto::Position, Refused> {
+    let publication = Publication { data: Some(data), info, time_ms: unix_ms(), ..Publication::default() };
+    node.metrics.publications.inc();
+    match rules.kind {
+        Kind::Signal => {
+            node.broker.signal(channel, publication).await.map_err(|_| ErrorCode::Unavailable)?;
+            Ok(talewire_proto::Position::default())
+        }
+        Kind::History => {
+            let published = node.broker.publish(channel, rules, publication, key).await;
+            Ok(published.map_err(|error| talewire_hub::HubError::from(error).code())?.position)
+        }
+        Kind::Durable => {
+            let key = key.map(|Key { user, key }| talewire_store::Key { user, key });
+            let append = talewire_store::Append { channel: channel.clone(), publication, key };
+            let appended = node.store.append(append).await.map_err(|error| {
+                tracing::warn!(%channel, %error, "a publication was not kept");
+                ErrorCode::Unavailable
+            })?;
+            if !appended.repeated {
+                node.broker.announce(channel, &appended.position.epoch, appended.entry).await;
+            }
+            Ok(appended.position)
+        }
+        Kind::Generation => Err(ErrorCode::PermissionDenied.into()),
+    }
+}
+
+async fn history(node: &Node, rules: &Namespace, request: History) -> Result<Done, Refused> {
+    let History { channel, limit, since, reverse } = request;
+    let entries_max = usize::try_from(limit).unwrap_or(0);
+    let bytes_max = node.limits.history_bytes_max;
+    let from = match (&since, reverse) {
+        (Some(position), _) => Since::After(position.offset),
+        (None, false) => Since::Oldest,
+        (None, true) => Since::Newest,
+    };
+    let (entries, top) = if rules.kind == Kind::Durable {
+        use talewire_store::Direction::{Backward, Forward};
+        let direction = if reverse { Backward } else { Forward };
+        let page = node.store.history(&channel, from, entries_max, bytes_max, direction).await;
+        let page = page.map_err(|_| ErrorCode::Unavailable)?;
+        (page.entries, page.top)
+    } else {
+        use talewire_broker::Direction::{Backward, Forward};
+        let direction = if reverse { Backward } else { Forward };
+        let limit = PageLimit { entries: entries_max, bytes: bytes_max };
+        let page = node.broker.history(&channel, rules, from, direction, limit).await;
+        let page = page.map_err(|_| ErrorCode::Unavailable)?;
+        (page.entries, page.top)
+    };
+    if since.is_some_and(|position| !position.epoch.is_empty() && position.epoch != top.epoch) {
+        return Err(ErrorCode::UnrecoverablePosition.into());
+    }
+    Ok(Done::History { entries, top })
+}
+
+/// Reads what a slow connection missed and gives it to the shard.
+pub(crate) fn catch_up(reactor: &Rc<Reactor>, peer: &Rc<Peer>, missed: Missed) {
+    let limits = &reactor.node.limits;
+    let limit = PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max };
+    let (reactor, peer) = (reactor.clone(), peer.clone());
+    tokio::task::spawn_local(async move {
+        let answer = reactor.node.hub.catch_up(&missed, limit).await;
+        if peer.gone.get() {
+            return;
+        }
+        let answer = answer.map_err(|error| {
+            tracing::warn!(channel = %missed.channel, %error, "a slow reader could not catch up yet");
+        });
+        reactor.shard.borrow_mut().caught_up(peer.key, &missed.channel, answer);
+        reactor.flush();
+    });
+}

@@ -1,0 +1,258 @@
+//! One thread of the server: its runtime, its hub shard and the connections that live on it.
+//!
+//! Everything here is of one thread: no lock, no `Send`. Deliveries come in by the shard's queue and are put into
+//! outboxes in batches; then every outbox with something new is written once, straight to its socket. A connection's own task is
+//! woken only when its socket takes no more.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+use talewire_hub::{ConnectionKey, Shard, ShardEvent, ShardMessage};
+use talewire_proto::session::Session;
+use talewire_proto::{CloseCode, UnsubscribeCode};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::node::Node;
+use crate::perform::{self, LiveFrom};
+use crate::timers::{TICK_MS, Timers};
+
+/// Messages of the shard's queue that are carried out before the outboxes are written.
+const BATCH: usize = 256;
+
+/// Bytes read from a socket at once, into a buffer that all connections of the thread share.
+pub(crate) const SCRATCH_BYTES: usize = 65_536;
+
+/// What lives on one thread.
+pub(crate) struct Reactor {
+    pub(crate) node: Arc<Node>,
+    pub(crate) index: usize,
+    pub(crate) shard: RefCell<Shard>,
+    pub(crate) scratch: RefCell<Vec<u8>>,
+    peers: RefCell<Slab<Rc<Peer>>>,
+    timers: RefCell<Timers>,
+    dirty: RefCell<Vec<ConnectionKey>>,
+    serials: Cell<u64>,
+}
+
+/// One connection, as its thread knows it.
+pub(crate) struct Peer {
+    pub(crate) key: ConnectionKey,
+    pub(crate) session: RefCell<Session>,
+    pub(crate) socket: TcpStream,
+    /// Tells the connection's task to look at `blocked`, `closing` and the session again.
+    pub(crate) wake: Notify,
+    /// The socket takes no more at the moment.
+    pub(crate) blocked: Cell<bool>,
+    /// A close frame is, or will be, the last thing in the outbox.
+    pub(crate) closing: Cell<bool>,
+    /// The socket failed: nothing can be said or heard any more.
+    pub(crate) broken: Cell<bool>,
+    /// The connection is removed; whatever still comes back for it is too late.
+    pub(crate) gone: Cell<bool>,
+    /// The subscription whose reply is about to be sent, and from where it goes live.
+    pub(crate) live_from: RefCell<Option<LiveFrom>>,
+    serial: u64,
+    armed_ms: Cell<u64>,
+}
+
+impl Reactor {
+    pub(crate) fn new(node: Arc<Node>, index: usize) -> Self {
+        let shard = RefCell::new(Shard::new(node.hub.clone(), index));
+        Self {
+            node,
+            index,
+            shard,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            peers: RefCell::default(),
+            timers: RefCell::default(),
+            dirty: RefCell::default(),
+            serials: Cell::new(0),
+        }
+    }
+
+    /// Takes a connection whose transport stands.
+    pub(crate) fn add(&self, socket: TcpStream, session: Session) -> Rc<Peer> {
+        let key = self.shard.borrow_mut().add(talewire_proto::wire::Wire::WebSocketJson);
+        self.serials.set(self.serials.get() + 1);
+        let peer = Rc::new(Peer {
+            key,
+            session: RefCell::new(session),
+            socket,
+            wake: Notify::new(),
+            blocked: Cell::new(false),
+            closing: Cell::new(false),
+            broken: Cell::new(false),
+            gone: Cell::new(false),
+            live_from: RefCell::new(None),
+            serial: self.serials.get(),
+            armed_ms: Cell::new(u64::MAX),
+        });
+        let slot = self.peers.borrow_mut().insert(peer.clone());
+        debug_assert_eq!(slot, key, "both slabs give and take keys together");
+        self.node.metrics.connections.inc();
+        self.arm(&peer);
+        peer
+    }
+
+    /// The connection's task is over.
+    pub(crate) fn remove(self: &Rc<Self>, peer: &Rc<Peer>) {
+        peer.session.borrow_mut().handle_gone();
+        perform::drive(self, peer);
+        peer.gone.set(true);
+        self.shard.borrow_mut().remove(peer.key);
+        self.peers.borrow_mut().remove(peer.key);
+        self.node.metrics.connections.dec();
+    }
+
+    /// Connections on this thread.
+    pub(crate) fn len(&self) -> usize {
+        self.peers.borrow().len()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Rc<Peer>> {
+        self.peers.borrow().iter().map(|(_, peer)| peer.clone()).collect()
+    }
+
+    fn peer(&self, key: ConnectionKey) -> Option<Rc<Peer>> {
+        self.peers.borrow().get(key).cloned()
+    }
+
+    /// Makes sure that the session's next deadline is looked at in time.
+    pub(crate) fn arm(&self, peer: &Peer) {
+        let Some(at_ms) = peer.session.borrow().poll_deadline() else { return };
+        if at_ms < peer.armed_ms.get() {
+            peer.armed_ms.set(at_ms);
+            self.timers.borrow_mut().arm(at_ms, peer.key, peer.serial);
+        }
+    }
+
+    /// Writes every outbox that has something new, and carries out what the shard wants done.
+    pub(crate) fn flush(self: &Rc<Self>) {
+        loop {
+            let mut dirty = self.dirty.take();
+            self.shard.borrow_mut().take_dirty(&mut dirty);
+            for key in dirty.drain(..) {
+                if let Some(peer) = self.peer(key) {
+                    self.write(&peer);
+                }
+            }
+            self.dirty.replace(dirty);
+            if !self.carry_out_events() {
+                return;
+            }
+        }
+    }
+
+    /// Writes one outbox as far as the socket takes it.
+    pub(crate) fn write(&self, peer: &Peer) {
+        if peer.broken.get() {
+            return;
+        }
+        let mut shard = self.shard.borrow_mut();
+        let now_ms = self.node.now().mono_ms;
+        let Some(outbox) = shard.outbox(peer.key) else { return };
+        if !peer.blocked.get() && !outbox.is_empty() {
+            match outbox.write_with(now_ms, |slices| peer.socket.try_write_vectored(slices)) {
+                Ok(written) => self.node.metrics.sent(self.index, written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => peer.broken.set(true),
+            }
+            peer.blocked.set(!outbox.is_empty());
+            if peer.blocked.get() || peer.broken.get() || peer.closing.get() {
+                peer.wake.notify_one();
+            }
+        }
+        shard.written(peer.key);
+    }
+
+    fn carry_out_events(self: &Rc<Self>) -> bool {
+        let mut any = false;
+        loop {
+            let event = self.shard.borrow_mut().poll_event();
+            let Some(event) = event else { return any };
+            any = true;
+            match event {
+                ShardEvent::CatchUp(key, missed) => {
+                    if let Some(peer) = self.peer(key) {
+                        perform::catch_up(self, &peer, missed);
+                    }
+                }
+                ShardEvent::Broken(key, channel) => {
+                    if let Some(peer) = self.peer(key) {
+                        peer.session.borrow_mut().handle_dropped(&channel, UnsubscribeCode::InsufficientState);
+                        perform::drive(self, &peer);
+                    }
+                }
+                ShardEvent::Overfull(key) => self.close(key, CloseCode::Slow),
+            }
+        }
+    }
+
+    fn close(self: &Rc<Self>, key: ConnectionKey, code: CloseCode) {
+        if let Some(peer) = self.peer(key) {
+            peer.session.borrow_mut().handle_close(code);
+            perform::drive(self, &peer);
+        }
+    }
+
+    /// Carries deliveries from the shard's queue into outboxes and onto sockets, for ever.
+    pub(crate) async fn pump(self: Rc<Self>) {
+        let queue = self.node.hub.shards()[self.index].clone();
+        let mut messages: Vec<ShardMessage> = Vec::with_capacity(BATCH);
+        loop {
+            queue.filled().await;
+            loop {
+                let more = queue.take(&mut messages, BATCH);
+                {
+                    let mut shard = self.shard.borrow_mut();
+                    shard.set_now(self.node.now().mono_ms);
+                    messages.drain(..).for_each(|message| shard.handle(&message));
+                }
+                self.flush();
+                if !more {
+                    break;
+                }
+                // Readers and new connections have their turn between two batches.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Looks at deadlines a few times a second, and once a second at readers that take nothing.
+    pub(crate) async fn tick(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for count in 1u64.. {
+            ticks.tick().await;
+            let now = self.node.now();
+            self.shard.borrow_mut().set_now(now.mono_ms);
+            loop {
+                let due = self.timers.borrow_mut().due(now.mono_ms);
+                let Some((key, serial)) = due else { break };
+                let Some(peer) = self.peer(key).filter(|peer| peer.serial == serial) else { continue };
+                peer.armed_ms.set(u64::MAX);
+                let is_due = peer.session.borrow().poll_deadline().is_some_and(|at_ms| at_ms <= now.mono_ms);
+                if is_due {
+                    peer.session.borrow_mut().handle_deadline(now);
+                    perform::drive(&self, &peer);
+                }
+                self.arm(&peer);
+            }
+            if count % (1_000 / TICK_MS) == 0 {
+                let stuck = self.shard.borrow().stuck();
+                for key in stuck {
+                    self.close(key, CloseCode::Slow);
+                }
+                self.shard.borrow_mut().retry_behind();
+                let waiting = self.shard.borrow().bytes_waiting();
+                self.node.metrics.waiting(self.index, waiting);
+            }
+            self.flush();
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! `/app`: what the page and programs of people use, by login.
+//!
+//! A login comes by the cookie or as a bearer token. A cookie goes along with every request that any page makes a
+//! browser send, so that with one an unsafe request must show a CSRF token and come from an allowed origin.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use talewire_auth::{Credentials, Login, display_name, new_user};
+use talewire_proto::grant::TokenVerdict;
+use talewire_proto::{BranchId, ErrorCode, Grant, Payload, StoryId};
+
+use super::error::HttpError;
+use crate::accept::Remote;
+use crate::node::{Node, unix_ms};
+use crate::perform::{caller, refused};
+
+/// The cookie that a browser keeps a login in.
+const COOKIE: &str = "talewire_login";
+
+const CSRF_HEADER: HeaderName = HeaderName::from_static("x-csrf-token");
+
+#[derive(Serialize)]
+struct User<'a> {
+    id: &'a str,
+    name: &'a str,
+    guest: bool,
+}
+
+impl<'a> User<'a> {
+    fn of(login: &'a Login) -> Self {
+        Self { id: login.user.as_str(), name: &login.name, guest: true }
+    }
+}
+
+/// What the page needs to know before anybody has said who they are.
+pub(super) async fn config(State(node): State<Arc<Node>>) -> Response {
+    #[derive(Serialize)]
+    struct Config<'a> {
+        narrator: Narrator<'a>,
+        version: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Narrator<'a> {
+        provider: &'a str,
+        label: &'a str,
+    }
+    let narrator = Narrator { provider: &node.about.provider, label: &node.about.label };
+    no_store(Json(Config { narrator, version: env!("CARGO_PKG_VERSION") }).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoginRequest {
+    name: String,
+    #[serde(default)]
+    tab: bool,
+}
+
+#[derive(Serialize)]
+struct LoginReply<'a> {
+    user: User<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csrf: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+}
+
+/// A guest login: for this browser by a cookie, or for one tab by a token in the answer.
+pub(super) async fn login(
+    State(node): State<Arc<Node>>,
+    Extension(Remote(peer)): Extension<Remote>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    check_origin(&node, &headers, Credentials::Explicit)?;
+    node.guard.login(peer.ip()).map_err(HttpError::too_many)?;
+    let request: LoginRequest = read_json(&headers, &body)?;
+    let name = display_name(&request.name)
+        .map_err(|bad| HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::BadText, bad.to_string()))?;
+    let user = new_user();
+    node.store.insert_guest(&user, &name).await.map_err(|error| {
+        tracing::error!(%error, "a guest could not be kept");
+        HttpError::from(ErrorCode::Unavailable)
+    })?;
+    let now_ms = unix_ms();
+    let token = node.auth.logins.issue(&user, &name, now_ms);
+    let login = node.auth.logins.verify(&token, now_ms).map_err(|_| ErrorCode::Internal)?;
+    let user = User::of(&login);
+    if request.tab {
+        return Ok(no_store(Json(LoginReply { user, csrf: None, token: Some(token) }).into_response()));
+    }
+    let reply = LoginReply { user, csrf: Some(node.auth.logins.csrf(&login)), token: None };
+    let mut response = no_store(Json(reply).into_response());
+    set_cookie(&mut response, &headers, &token, node.auth.logins.lifetime_s());
+    Ok(response)
+}
+
+/// Who the login stands for.
+pub(super) async fn me(State(node): State<Arc<Node>>, headers: HeaderMap) -> Result<Response, HttpError> {
+    if let Some(token) = bearer(&headers) {
+        let login = node.auth.logins.verify(token, unix_ms()).map_err(|_| ErrorCode::Unauthorized)?;
+        return Ok(no_store(Json(LoginReply { user: User::of(&login), csrf: None, token: None }).into_response()));
+    }
+    let login = login_of(&node, &headers, unix_ms()).ok_or(ErrorCode::Unauthorized)?;
+    let csrf = Some(node.auth.logins.csrf(&login));
+    Ok(no_store(Json(LoginReply { user: User::of(&login), csrf, token: None }).into_response()))
+}
+
+/// Forgets the browser's login.
+pub(super) async fn logout(State(node): State<Arc<Node>>, headers: HeaderMap) -> Result<Response, HttpError> {
+    let _ = who(&node, &headers, Unsafe::Yes)?;
+    let mut response = no_store(Json(serde_json::Map::new()).into_response());
+    set_cookie(&mut response, &headers, "", 0);
+    Ok(response)
+}
+
+/// A method of the use cases, the same as over the socket.
+pub(super) async fn rpc(
+    State(node): State<Arc<Node>>,
+    Path(method): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, HttpError> {
+    let grant = who(&node, &headers, Unsafe::Yes)?;
+    check_json(&headers)?;
+    let data = if body.is_empty() { Payload::of(&serde_json::Map::new()) } else { payload(&body)? };
+    let answer = node.stories.call(&caller(&grant), &method, &data).await.map_err(refused)?;
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Ok(no_store((json, answer.bytes()).into_response()))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ExportQuery {
+    branch: Option<BranchId>,
+}
+
+/// A story as Markdown, to be kept as a file.
+pub(super) async fn export(
+    State(node): State<Arc<Node>>,
+    Path(story): Path<StoryId>,
+    Query(query): Query<ExportQuery>,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    let grant = who(&node, &headers, Unsafe::No)?;
+    let export = node.stories.export_markdown(&caller(&grant), &story, query.branch).await.map_err(refused)?;
+    let disposition = format!("attachment; filename=\"{}\"", export.file_name);
+    let disposition = HeaderValue::from_str(&disposition).map_err(|_| ErrorCode::Internal)?;
+    let mut response = no_store(export.text.into_response());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/markdown; charset=utf-8"));
+    headers.insert(header::CONTENT_DISPOSITION, disposition);
+    Ok(response)
+}
+
+/// Whether a request changes something.
+#[derive(PartialEq, Eq)]
+enum Unsafe {
+    Yes,
+    No,
+}
+
+/// Who asks, by bearer token or by cookie with everything that a cookie needs beside it.
+fn who(node: &Node, headers: &HeaderMap, unsafe_: Unsafe) -> Result<Grant, HttpError> {
+    let now_ms = unix_ms();
+    if let Some(token) = bearer(headers) {
+        check_origin(node, headers, Credentials::Explicit)?;
+        return match node.auth.verify_connect(token, now_ms) {
+            TokenVerdict::Good(grant) if !grant.user.is_anonymous() => Ok(grant),
+            TokenVerdict::Expired => Err(ErrorCode::TokenExpired.into()),
+            TokenVerdict::Good(_) | TokenVerdict::Bad => Err(ErrorCode::Unauthorized.into()),
+        };
+    }
+    let login = login_of(node, headers, now_ms).ok_or(ErrorCode::Unauthorized)?;
+    if unsafe_ == Unsafe::Yes {
+        check_origin(node, headers, Credentials::Cookie)?;
+        let csrf = headers.get(CSRF_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("");
+        if !node.auth.logins.csrf_matches(&login, csrf) {
+            let message = "the X-CSRF-Token header is missing or not this login's; GET /app/me gives it";
+            return Err(HttpError::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message));
+        }
+    }
+    Ok(login.grant())
+}
+
+/// The login that the browser's cookie stands for.
+pub(crate) fn login_of(node: &Node, headers: &HeaderMap, now_ms: i64) -> Option<Login> {
+    let values = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, value) = pairs.find(|(name, _)| *name == COOKIE)?;
+    node.auth.logins.verify(value, now_ms).ok()
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ").map(str::trim)
+}
+
+fn check_origin(node: &Node, headers: &HeaderMap, credentials: Credentials) -> Result<(), HttpError> {
+    let origins = headers.get_all(header::ORIGIN).into_iter().map(HeaderValue::as_bytes);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    node.origins.check(origins, host, credentials).map_err(|refusal| {
+        node.metrics.refused_origins.inc();
+        HttpError::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, refusal.to_string())
+    })
+}
+
+/// Forms of other pages can send plain text without asking; JSON they cannot.
+fn check_json(headers: &HeaderMap) -> Result<(), HttpError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    if kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+        return Ok(());
+    }
+    let message = "the body must be application/json";
+    Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::BadRequest, message))
+}
+
+pub(super) fn read_json<'a, T: Deserialize<'a>>(headers: &HeaderMap, body: &'a [u8]) -> Result<T, HttpError> {
+    check_json(headers)?;
+    serde_json::from_slice(body).map_err(|error| {
+        HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, format!("the body does not fit: {error}"))
+    })
+}
+
+pub(super) fn payload(body: &[u8]) -> Result<Payload, HttpError> {
+    Payload::parse(body).map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, bad.to_string()))
+}
+
+fn no_store(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// `Secure` where the page itself came by TLS, which a browser shows in `Origin`.
+fn set_cookie(response: &mut Response, request: &HeaderMap, value: &str, max_age_s: i64) {
+    let secure = request.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{secure}");
+    let cookie = HeaderValue::from_str(&cookie).expect("a login is letters, digits, dots and dashes");
+    response.headers_mut().insert(header::SET_COOKIE, cookie);
+}

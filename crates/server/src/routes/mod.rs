@@ -1,0 +1,45 @@
+//! The HTTP routes: one readable list, with what each of them may be asked by whom.
+
+mod api;
+mod app;
+mod error;
+mod health;
+mod web;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+
+use crate::node::Node;
+
+pub(crate) use app::login_of;
+
+/// What people and programs reach.
+pub(crate) fn public(node: Arc<Node>) -> Router {
+    let body = DefaultBodyLimit::max(node.settings.body_bytes_max);
+    Router::new()
+        // By login: the cookie (with CSRF) or a bearer token.
+        .route("/app/config", get(app::config))
+        .route("/app/login", post(app::login))
+        .route("/app/logout", post(app::logout))
+        .route("/app/me", get(app::me))
+        .route("/app/rpc/{method}", post(app::rpc))
+        .route("/app/stories/{story}/export.md", get(app::export))
+        // By server key, never by cookie.
+        .route("/api/publish", post(api::publish))
+        // The page, for everybody.
+        .fallback(web::page)
+        .layer(body)
+        .with_state(node)
+}
+
+/// What operators reach, on a listener of its own.
+pub(crate) fn admin(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .with_state(node)
+}

@@ -1,0 +1,147 @@
+//! Starting and stopping: listeners, one thread per shard, the admin listener, and the way down.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use talewire_proto::CloseCode;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{self, Door};
+use crate::node::Node;
+use crate::perform;
+use crate::reactor::Reactor;
+use crate::routes;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The address cannot be listened on: choose another, or stop who uses it.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// A running server.
+pub struct Server {
+    node: Arc<Node>,
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    stop: CancellationToken,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the listeners and starts the threads: one for each shard of the node's hub.
+    ///
+    /// # Errors
+    /// [`ServerError`] when an address is taken or a thread cannot be started.
+    pub fn start(node: Arc<Node>) -> Result<Self, ServerError> {
+        let stop = CancellationToken::new();
+        let settings = &node.settings;
+        let first = listen(settings.listen, settings.backlog)?;
+        // With port 0 the kernel has chosen one now; the other shards listen on the same.
+        let address = first.local_addr().map_err(|error| ServerError::Listen { address: settings.listen, error })?;
+        let mut listeners = vec![first];
+        while listeners.len() < node.hub.shards().len() {
+            listeners.push(listen(address, settings.backlog)?);
+        }
+        let admin = listen(settings.admin_listen, settings.backlog)?;
+        let admin_address =
+            admin.local_addr().map_err(|error| ServerError::Listen { address: settings.admin_listen, error })?;
+        let mut admin = Some(admin);
+        let mut threads = Vec::new();
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let (node, stop) = (node.clone(), stop.clone());
+            let mut doors = vec![(listener, Door { router: routes::public(node.clone()), transports: true })];
+            // Operators ask rarely: the first shard answers them beside its other work.
+            if let Some(admin) = admin.take() {
+                doors.push((admin, Door { router: routes::admin(node.clone()), transports: false }));
+            }
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(move || run_shard(node, index, doors, stop))
+                .map_err(ServerError::Thread)?;
+            threads.push(thread);
+        }
+        Ok(Self { node, address, admin_address, stop, threads })
+    }
+
+    /// Where people and programs connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where metrics and health stand.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Takes nobody new, tells everybody to come again elsewhere or later, and waits until what waits is sent, within
+    /// the set time.
+    pub async fn stop(self) {
+        self.node.stopping.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+        let joined = tokio::task::spawn_blocking(move || self.threads.into_iter().all(|thread| thread.join().is_ok()));
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("a shard's thread had panicked");
+        }
+    }
+}
+
+/// A listening socket that shares its address with those of the other shards.
+fn listen(address: SocketAddr, backlog: u32) -> Result<std::net::TcpListener, ServerError> {
+    let open = || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    };
+    open().map_err(|error| ServerError::Listen { address, error })
+}
+
+fn run_shard(node: Arc<Node>, index: usize, doors: Vec<(std::net::TcpListener, Door)>, stop: CancellationToken) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    let runtime = runtime.expect("a runtime needs an epoll descriptor and a timer, which start has room for");
+    runtime.block_on(async move {
+        let reactor = Rc::new(Reactor::new(node.clone(), index));
+        let accepting = doors.into_iter().map(|(listener, door)| {
+            let listener = TcpListener::from_std(listener).expect("the listener is open and does not block");
+            tokio::task::spawn_local(accept::run(reactor.clone(), listener, door))
+        });
+        let accepting: Vec<_> = accepting.collect();
+        tokio::task::spawn_local(reactor.clone().pump());
+        tokio::task::spawn_local(reactor.clone().tick());
+        stop.cancelled().await;
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        for peer in reactor.all() {
+            peer.session.borrow_mut().handle_close(CloseCode::Shutdown);
+            perform::drive(&reactor, &peer);
+        }
+        reactor.flush();
+        let drained = async {
+            while reactor.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(node.settings.drain_ms), drained).await;
+    });
+}

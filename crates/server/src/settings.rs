@@ -1,0 +1,82 @@
+//! The server's settings and limits, each with its unit in its name and what happens beyond it.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use talewire_auth::Secret;
+
+/// Settings of sockets and HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerSettings {
+    /// Where people and programs connect.
+    pub listen: SocketAddr,
+    /// Where `/metrics`, `/health` and `/ready` stand: loopback unless an operator says otherwise. Port 0 chooses a free one.
+    pub admin_listen: SocketAddr,
+    /// Threads that carry connections, one hub shard each; 0 for one per core.
+    pub shards: usize,
+    /// Connections waiting to be accepted, per listener; the kernel drops what is beyond.
+    pub backlog: u32,
+    /// Open sockets of this process; one more is closed at once.
+    pub sockets_max: usize,
+    /// Open sockets from one IP address; one more is closed at once.
+    pub sockets_per_ip_max: usize,
+    /// Sockets on which nobody has said who they are; one more is closed at once.
+    pub strangers_max: usize,
+    /// Time to the first byte of a new socket, in milliseconds; then it is closed.
+    pub first_byte_ms: u64,
+    /// Time for the head of a request, also the idle time between requests, in milliseconds; then it is closed.
+    pub head_ms: u64,
+    /// Time for a whole request with its answer, in milliseconds; then 503.
+    pub request_ms: u64,
+    /// Largest head of a request, in bytes; beyond it 431.
+    pub head_bytes_max: usize,
+    /// Largest body of a request, in bytes; beyond it 413.
+    pub body_bytes_max: usize,
+    /// Time that data may stay unacknowledged by the peer's TCP, in milliseconds; then the socket is dead (Linux).
+    pub tcp_user_timeout_ms: u64,
+    /// Guest logins from one IP address at once before the rate applies; beyond it 429.
+    pub login_burst: u32,
+    /// Guest logins from one IP address per minute in the long run; beyond it 429.
+    pub logins_per_minute: u32,
+    /// Requests from one IP address at once before the rate applies; beyond it 429.
+    pub request_burst: u32,
+    /// Requests from one IP address per second in the long run; beyond it 429.
+    pub requests_per_second: u32,
+    /// IP addresses whose rates are remembered; beyond it the oldest are forgotten.
+    pub rates_kept_max: usize,
+    /// Time for the other side of a close, in milliseconds; then the socket is closed hard.
+    pub close_ms: u64,
+    /// Time for connections to take what waits for them when the server stops, in milliseconds.
+    pub drain_ms: u64,
+    /// The key of server programs for `/api`; without one `/api` answers 404.
+    pub api_key: Option<Secret>,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            shards: 0,
+            backlog: 4_096,
+            sockets_max: 100_000,
+            sockets_per_ip_max: 20_000,
+            strangers_max: 10_000,
+            first_byte_ms: 10_000,
+            head_ms: 10_000,
+            request_ms: 30_000,
+            head_bytes_max: 16_384,
+            body_bytes_max: 262_144,
+            tcp_user_timeout_ms: 30_000,
+            login_burst: 20,
+            logins_per_minute: 10,
+            request_burst: 200,
+            requests_per_second: 50,
+            rates_kept_max: 65_536,
+            close_ms: 5_000,
+            drain_ms: 5_000,
+            api_key: None,
+        }
+    }
+}

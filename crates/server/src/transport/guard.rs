@@ -1,0 +1,209 @@
+//! Before anything is parsed: how many sockets there may be, and how fast one address may ask.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::settings::ServerSettings;
+
+/// Caps and rates of the whole process.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    shared: Arc<Shared>,
+    logins: Rates,
+    requests: Rates,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sockets: AtomicUsize,
+    strangers: AtomicUsize,
+    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    sockets_max: usize,
+    per_ip_max: usize,
+    strangers_max: usize,
+}
+
+/// Why a socket was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// Too many sockets in all.
+    Sockets,
+    /// Too many from this address.
+    SocketsPerIp,
+    /// Too many on which nobody has said who they are.
+    Strangers,
+}
+
+impl Turned {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::SocketsPerIp => "sockets_per_ip",
+            Self::Strangers => "strangers",
+        }
+    }
+}
+
+/// A socket's place; dropping it gives the place back.
+pub(crate) struct Permit {
+    shared: Arc<Shared>,
+    ip: IpAddr,
+    known: bool,
+}
+
+impl Permit {
+    /// Somebody has said who they are on this socket.
+    pub(crate) fn known(&mut self) {
+        if !self.known {
+            self.known = true;
+            self.shared.strangers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.known();
+        self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
+        let mut by_ip = self.shared.by_ip.lock();
+        if let Some(count) = by_ip.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+impl Guard {
+    pub(crate) fn new(settings: &ServerSettings) -> Self {
+        let minute = Duration::from_secs(60);
+        let login_interval = minute / settings.logins_per_minute.max(1);
+        let request_interval = Duration::from_secs(1) / settings.requests_per_second.max(1);
+        Self {
+            shared: Arc::new(Shared {
+                sockets: AtomicUsize::new(0),
+                strangers: AtomicUsize::new(0),
+                by_ip: Mutex::default(),
+                sockets_max: settings.sockets_max,
+                per_ip_max: settings.sockets_per_ip_max,
+                strangers_max: settings.strangers_max,
+            }),
+            logins: Rates::new(settings.login_burst, login_interval, settings.rates_kept_max),
+            requests: Rates::new(settings.request_burst, request_interval, settings.rates_kept_max),
+        }
+    }
+
+    /// A place for a new socket.
+    pub(crate) fn admit(&self, ip: IpAddr) -> Result<Permit, Turned> {
+        let shared = &self.shared;
+        if !count_up(&shared.sockets, shared.sockets_max) {
+            return Err(Turned::Sockets);
+        }
+        if !count_up(&shared.strangers, shared.strangers_max) {
+            shared.sockets.fetch_sub(1, Ordering::Relaxed);
+            return Err(Turned::Strangers);
+        }
+        let mut by_ip = shared.by_ip.lock();
+        let count = by_ip.entry(ip).or_insert(0);
+        if *count >= shared.per_ip_max {
+            shared.sockets.fetch_sub(1, Ordering::Relaxed);
+            shared.strangers.fetch_sub(1, Ordering::Relaxed);
+            return Err(Turned::SocketsPerIp);
+        }
+        *count += 1;
+        Ok(Permit { shared: shared.clone(), ip, known: false })
+    }
+
+    /// Open sockets, and those on which nobody has said who they are.
+    pub(crate) fn sockets(&self) -> (usize, usize) {
+        (self.shared.sockets.load(Ordering::Relaxed), self.shared.strangers.load(Ordering::Relaxed))
+    }
+
+    /// Whether this address may log in once more now; if not, when it may.
+    pub(crate) fn login(&self, ip: IpAddr) -> Result<(), Duration> {
+        self.logins.take(ip)
+    }
+
+    /// Whether this address may ask once more now; if not, when it may.
+    pub(crate) fn request(&self, ip: IpAddr) -> Result<(), Duration> {
+        self.requests.take(ip)
+    }
+}
+
+fn count_up(counter: &AtomicUsize, max: usize) -> bool {
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+}
+
+/// A rate for each address: the generic cell rate algorithm, one time per address.
+#[derive(Debug)]
+struct Rates {
+    interval: Duration,
+    burst: u32,
+    kept_max: usize,
+    full_at: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Rates {
+    fn new(burst: u32, interval: Duration, kept_max: usize) -> Self {
+        Self { interval, burst: burst.max(1), kept_max, full_at: Mutex::default() }
+    }
+
+    fn take(&self, ip: IpAddr) -> Result<(), Duration> {
+        let now = Instant::now();
+        let mut table = self.full_at.lock();
+        if table.len() >= self.kept_max {
+            // Whose bucket is full again needs no memory; a table of busy addresses starts anew rather than grow.
+            table.retain(|_, full_at| *full_at > now);
+            if table.len() >= self.kept_max {
+                table.clear();
+            }
+        }
+        let full_at = table.entry(ip).or_insert(now);
+        let next = (*full_at).max(now) + self.interval;
+        let most = now + self.interval * self.burst;
+        if next > most {
+            return Err(next - most);
+        }
+        *full_at = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn places_are_given_back() {
+        let settings =
+            ServerSettings { sockets_max: 3, sockets_per_ip_max: 2, strangers_max: 2, ..ServerSettings::default() };
+        let guard = Guard::new(&settings);
+        let mut first = guard.admit(HERE).expect("room");
+        let second = guard.admit(HERE).expect("room");
+        assert_eq!(guard.admit([10, 0, 0, 1].into()).err(), Some(Turned::Strangers));
+        first.known();
+        assert_eq!(guard.admit(HERE).err(), Some(Turned::SocketsPerIp));
+        drop(second);
+        assert!(guard.admit(HERE).is_ok());
+        drop(first);
+        assert_eq!(guard.sockets(), (0, 0));
+        assert!(guard.shared.by_ip.lock().is_empty());
+    }
+
+    #[test]
+    fn a_rate_is_kept_for_each_address_and_says_when_to_come_back() {
+        let rates = Rates::new(2, Duration::from_secs(60), 10);
+        assert!(rates.take(HERE).is_ok() && rates.take(HERE).is_ok());
+        let wait = rates.take(HERE).expect_err("the burst is used up");
+        assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60));
+        assert!(rates.take([10, 0, 0, 1].into()).is_ok());
+    }
+}
