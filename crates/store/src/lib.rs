@@ -1,1 +1,113 @@
-//! placeholder
+//! What must last: the durable log of channels, stories, jobs, accounts and secrets.
+//!
+//! Operations flow in as typed values, answers flow out after they are committed and synced to disk; nobody outside this
+//! crate sees SQL, a row or a transaction. Use cases of stories call [`Store::decide`], workers call the job
+//! operations, the server appends to and reads durable channels. Everything is one concrete [`Store`] with one file per
+//! subject here and one file per subject and backend below (`sqlite/`; PostgreSQL will stand beside it).
+//!
+//! What holds for every write: it is one transaction, all or nothing, also when nobody waits for the answer any more; and
+//! an answer is given only after the commit is on disk.
+
+mod accounts;
+mod error;
+mod event;
+mod jobs;
+mod log;
+mod objects;
+mod settings;
+mod sqlite;
+mod stories;
+mod text;
+
+pub use accounts::Account;
+pub use error::StoreError;
+pub use event::StoryEvent;
+pub use jobs::{Finish, Finished, Job, NewTurn, Renewed};
+pub use log::{Append, Appended, Direction, Key, LogEntry, LogMark, Page};
+pub use objects::{
+    Agent, Author, AuthorKind, Branch, Choice, Generation, Invite, Member, Reason, Role, Story, Turn, TurnGeneration,
+    TurnKind,
+};
+pub use settings::StoreSettings;
+pub use stories::{
+    About, Accepted, BranchFacts, CallKey, ChoiceFacts, Decided, Decision, Effect, Facts, InviteFacts, InviteView,
+    PageSize, Picked, Question, Refusal, Rule, StoryCursor, StoryView, TurnPlace, TurnsPage,
+};
+pub use text::{InviteCode, Words};
+
+use std::sync::Arc;
+
+/// The database of one server. Cheap to clone; every clone is the same database.
+///
+/// After [`Store::close`], or when the last clone is gone, everything that was accepted is still written.
+#[derive(Clone)]
+pub struct Store {
+    backend: Backend,
+}
+
+/// Where the data is. PostgreSQL becomes a second variant; callers never see which one it is.
+#[derive(Clone)]
+enum Backend {
+    Sqlite(Arc<sqlite::Sqlite>),
+}
+
+impl Store {
+    /// Opens the database, makes its folder and tables if they are not there, and takes the folder for this process alone.
+    ///
+    /// Does blocking I/O; call it at start, before anything is served.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] while another process uses the folder, [`StoreError::NewerSchema`] when a newer version of
+    /// the program wrote it, else what the file system or the database says.
+    pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        Ok(Self { backend: Backend::Sqlite(Arc::new(sqlite::Sqlite::open(settings)?)) })
+    }
+
+    /// Takes no more operations, waits until all that were accepted are written, and gives the folder back.
+    pub async fn close(&self) {
+        match &self.backend {
+            Backend::Sqlite(db) => db.close().await,
+        }
+    }
+
+    /// What the store has done so far, for metrics.
+    #[must_use]
+    pub fn figures(&self) -> StoreFigures {
+        match &self.backend {
+            Backend::Sqlite(db) => db.figures(),
+        }
+    }
+
+    /// Moves the database's clock for this store: for tests of leases and expiry only.
+    #[doc(hidden)]
+    pub fn shift_clock(&self, by_ms: i64) {
+        match &self.backend {
+            Backend::Sqlite(db) => db.shift_clock(by_ms),
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({:?})", self.figures())
+    }
+}
+
+/// Counters of a store since it was opened, and the length of its queues now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreFigures {
+    /// Writes that were carried out.
+    pub operations: u64,
+    /// Commits that carried them.
+    pub groups: u64,
+    /// Commits that failed, with all their operations.
+    pub groups_failed: u64,
+    /// Operations refused because a queue was full.
+    pub refused_full: u64,
+    /// Time spent in commits, in microseconds.
+    pub commit_us: u64,
+    /// Writes that wait now.
+    pub writes_waiting: u64,
+    /// Reads that wait now.
+    pub reads_waiting: u64,
+}

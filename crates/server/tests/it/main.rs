@@ -1,0 +1,6 @@
+//! A whole server on real sockets, port 0, one data folder per test.
+
+mod http;
+mod sockets;
+mod stage;
+mod websocket;

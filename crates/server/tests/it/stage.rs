@@ -1,0 +1,208 @@
+//! Starts a server in the test's own process, and speaks the native protocol to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use talewire_auth::{Auth, AuthSettings, Hosts, Logins, OriginRule, Secret, Tokens};
+use talewire_broker::{Broker, BrokerSettings};
+use talewire_hub::{Hub, HubSettings};
+use talewire_proto::namespace::Rule;
+use talewire_proto::session::Anonymous;
+use talewire_proto::{Kind, Limits, Namespace, Namespaces};
+use talewire_server::{About, Node, NodeParts, Server, ServerSettings};
+use talewire_store::{Store, StoreSettings};
+use talewire_story::{Stories, StoryLimits};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// No answer within this time is a failure, never a wait that hangs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Stage {
+    pub(crate) node: Arc<Node>,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    server: Option<Server>,
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) struct Settings {
+    pub(crate) http: ServerSettings,
+    pub(crate) limits: Limits,
+    pub(crate) hub: HubSettings,
+    pub(crate) anonymous: Anonymous,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let http = ServerSettings {
+            listen: any,
+            admin_listen: any,
+            shards: 2,
+            drain_ms: 500,
+            close_ms: 500,
+            api_key: Some(Secret::new("the-key")),
+            ..ServerSettings::default()
+        };
+        Self { http, limits: Limits::default(), hub: HubSettings::default(), anonymous: Anonymous::Insecure }
+    }
+}
+
+fn namespaces() -> Namespaces {
+    let open = |kind| Namespace {
+        kind,
+        presence: true,
+        join_leave: true,
+        subscribe: Rule::Anyone,
+        publish: Rule::Anyone,
+        ..Namespace::default()
+    };
+    let kinds = [("chat", Kind::History), ("log", Kind::Durable), ("cursor", Kind::Signal)];
+    Namespaces::new(kinds.map(|(name, kind)| (name.to_owned(), open(kind))))
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_owned();
+        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).expect("a store");
+        let broker = Broker::in_process(&BrokerSettings::default());
+        let work = Hub::assemble(settings.hub, store.clone(), broker.clone(), settings.http.shards);
+        let hub = work.hub.clone();
+        tokio::spawn(work.run());
+        let parts = NodeParts {
+            settings: settings.http,
+            limits: settings.limits,
+            namespaces: namespaces(),
+            anonymous: settings.anonymous,
+            auth: Auth {
+                tokens: Tokens::new(AuthSettings::default()).expect("settings"),
+                logins: Logins::new([7; 32]),
+            },
+            origins: OriginRule::new(&[], Hosts::Any).expect("no origins"),
+            stories: Stories::new(store, broker, StoryLimits::default()),
+            hub,
+            about: About { provider: "demo".into(), label: "demo storyteller, no AI model".into() },
+        };
+        let node = Arc::new(Node::new(parts));
+        let server = Server::start(node.clone()).expect("a server");
+        let (address, admin) = (server.address(), server.admin_address());
+        Self { node, address, admin, server: Some(server), _folder: folder }
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.server.take().expect("it runs").stop().await;
+    }
+
+    /// A connection that has connected without a token.
+    pub(crate) async fn client(&self) -> Client {
+        let mut client = self.open(&[]).await.expect("an upgrade");
+        client.send(json!({"id": 1, "connect": {}})).await;
+        let reply = client.next().await;
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        client
+    }
+
+    /// Opens a WebSocket with these headers; the status if it is refused.
+    pub(crate) async fn open(&self, headers: &[(&'static str, String)]) -> Result<Client, u16> {
+        let mut request =
+            format!("ws://{}/connection/websocket", self.address).into_client_request().expect("a request");
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header"));
+        }
+        match tokio_tungstenite::connect_async(request).await {
+            Ok((socket, _)) => Ok(Client { socket, waiting: Default::default() }),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Waits until `condition` holds.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&Node) -> bool) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        while !condition(&self.node) {
+            assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// One number from the metrics page.
+    pub(crate) fn metric(node: &Node, name: &str) -> u64 {
+        let text = node.metrics.text();
+        let line = text.lines().find(|line| line.split([' ', '{']).next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("no metric {name} in\n{text}"));
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+    }
+}
+
+pub(crate) struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    waiting: std::collections::VecDeque<Value>,
+}
+
+impl Client {
+    pub(crate) async fn send(&mut self, command: Value) {
+        self.send_text(command.to_string()).await;
+    }
+
+    pub(crate) async fn send_text(&mut self, text: String) {
+        self.socket.send(Message::text(text)).await.expect("an open socket");
+    }
+
+    /// The next message, answering no pings.
+    pub(crate) async fn next(&mut self) -> Value {
+        loop {
+            if let Some(value) = self.waiting.pop_front() {
+                return value;
+            }
+            let message = tokio::time::timeout(DEADLINE, self.socket.next()).await.expect("a message in time");
+            match message.expect("an open socket").expect("a good frame") {
+                Message::Text(text) => {
+                    let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+                    self.waiting.extend(lines);
+                }
+                Message::Close(frame) => panic!("closed: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The reply to one command, skipping pushes.
+    pub(crate) async fn call(&mut self, command: Value) -> Value {
+        let id = command["id"].clone();
+        self.send(command).await;
+        loop {
+            let message = self.next().await;
+            if message["id"] == id {
+                return message;
+            }
+        }
+    }
+
+    /// The code and reason of the close frame that must come.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        loop {
+            let message = tokio::time::timeout(DEADLINE, self.socket.next()).await.expect("an end in time");
+            if let Some(Ok(Message::Close(Some(frame)))) = message {
+                return (frame.code.into(), frame.reason.to_string());
+            }
+            assert!(matches!(message, Some(Ok(_))), "an end without a close frame: {message:?}");
+        }
+    }
+
+    pub(crate) fn drop_hard(self) {
+        if let MaybeTlsStream::Plain(socket) = self.socket.get_ref() {
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+}

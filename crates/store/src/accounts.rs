@@ -1,0 +1,63 @@
+//! Who there is (guests so far), and the secrets that the server keeps for itself. Called by the login routes and at start.
+
+use serde::{Deserialize, Serialize};
+use talewire_proto::UserId;
+
+use crate::{Backend, Store, StoreError};
+
+/// A person that the server knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// The id that everything else names.
+    pub id: UserId,
+    /// The display name.
+    pub name: String,
+    /// Whether the account is a guest login, without a password or a provider.
+    pub guest: bool,
+    /// When it was made, in Unix milliseconds.
+    pub created_at: i64,
+    /// When [`Store::seen`] was last told that it is in use, in Unix milliseconds.
+    pub seen_at: i64,
+}
+
+impl Store {
+    /// Keeps a new guest. The same id again changes nothing and gives the account that is there.
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn insert_guest(&self, id: &UserId, name: &str) -> Result<Account, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.insert_guest(id.clone(), name.to_owned()).await,
+        }
+    }
+
+    /// The account with this id.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn user(&self, id: &UserId) -> Result<Option<Account>, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.user(id.clone()).await,
+        }
+    }
+
+    /// Notes that the account is in use now.
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn seen(&self, id: &UserId) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.seen(id.clone()).await,
+        }
+    }
+
+    /// 32 random bytes under a name, made at first ask and the same ever after. They never leave the database otherwise.
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn secret(&self, name: &'static str) -> Result<[u8; 32], StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.secret(name).await,
+        }
+    }
+}

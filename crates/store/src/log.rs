@@ -1,0 +1,137 @@
+//! The durable log of channels: entries go in with an idempotency key, and come out in order, page by page.
+//!
+//! The server calls it for durable channels; use cases and jobs append to it inside their own transactions. Offsets are
+//! given inside the transaction that holds the channel's counter to its commit: offset order is commit order.
+
+use std::sync::Arc;
+
+use talewire_proto::{Channel, Entry, Epoch, Position, Publication, Since, UserId};
+
+use crate::{Backend, Store, StoreError};
+
+/// What makes a repeated publication the same one: kept with the entry for as long as the entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Whose key it is; the same key of another user is another key.
+    pub user: UserId,
+    /// The key itself.
+    pub key: String,
+}
+
+/// One publication for a durable channel.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Where it goes.
+    pub channel: Channel,
+    /// What it says. A `time_ms` of 0 is set to the database's time.
+    pub publication: Publication,
+    /// What makes it the same publication when it comes again.
+    pub key: Option<Key>,
+}
+
+/// An entry that is on disk.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// Where it stands.
+    pub position: Position,
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// Whether it stood there before this call.
+    pub repeated: bool,
+}
+
+/// An entry that a use case or a job wrote, to be announced by the broker after the commit.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The channel.
+    pub channel: Channel,
+    /// The channel's epoch.
+    pub epoch: Epoch,
+    /// The entry.
+    pub entry: Arc<Entry>,
+}
+
+/// Which way a reader goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From old to new.
+    Forward,
+    /// From new to old.
+    Backward,
+}
+
+/// Some entries of a channel, and its top when they were read.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The entries, in the order asked for.
+    pub entries: Vec<Arc<Entry>>,
+    /// The newest position, of the same moment as the entries.
+    pub top: Position,
+    /// Whether there is nothing more in that direction; false when a limit cut the page.
+    pub complete: bool,
+}
+
+/// A place in the order of all entries of all channels. Opaque; it grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LogMark(pub(crate) i64);
+
+impl Store {
+    /// Appends one publication to a durable channel and answers when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] at once when too many writes wait; [`StoreError::Unavailable`] when the commit failed.
+    pub async fn append(&self, append: Append) -> Result<Appended, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.append(append).await,
+        }
+    }
+
+    /// Reads entries of a channel. [`Since::Newest`] always reads backwards. At least one entry is given, however long
+    /// it is, if there is one and `entries_max` is not 0.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn history(
+        &self,
+        channel: &Channel,
+        since: Since,
+        entries_max: usize,
+        bytes_max: usize,
+        direction: Direction,
+    ) -> Result<Page, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.history(channel.clone(), since, entries_max, bytes_max, direction).await,
+        }
+    }
+
+    /// The newest position of a channel. A channel without entries has offset 0 and an epoch that stays.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn top(&self, channel: &Channel) -> Result<Position, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.top(channel.clone()).await,
+        }
+    }
+
+    /// Where the log ends now: what [`Store::grown`] starts from on a node that has just started.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn log_mark(&self) -> Result<LogMark, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.log_mark().await,
+        }
+    }
+
+    /// Which channels have grown since `after`, and to which offset. One query whose cost follows what changed; after
+    /// very much has changed it tells a part, and the mark that it returns leads to the rest.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn grown(&self, after: LogMark) -> Result<(LogMark, Vec<(Channel, u64)>), StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.grown(after).await,
+        }
+    }
+}

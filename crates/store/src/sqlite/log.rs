@@ -1,0 +1,245 @@
+//! The durable log in SQLite: offsets are given inside the writer's transaction, so that offset order is commit order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use talewire_proto::ids::text_of_random;
+use talewire_proto::{Channel, ClientInfo, Entry, Epoch, Payload, Position, Publication, Since};
+
+use super::Sqlite;
+use super::rows::{count, parsed};
+use super::writer::Work;
+use crate::StoreError;
+use crate::event::StoryEvent;
+use crate::log::{Append, Appended, Direction, Key, LogEntry, LogMark, Page};
+
+/// Entries that one look for grown channels passes at most.
+const GROWN_ENTRIES_MAX: i64 = 10_000;
+
+/// A channel's row.
+struct ChannelRow {
+    id: i64,
+    epoch: Epoch,
+    top: u64,
+}
+
+impl Sqlite {
+    pub(crate) async fn append(&self, append: Append) -> Result<Appended, StoreError> {
+        self.write(move |work| append_to(work, &append.channel, append.publication, append.key.as_ref())).await
+    }
+
+    pub(crate) async fn history(
+        &self,
+        channel: Channel,
+        since: Since,
+        entries_max: usize,
+        bytes_max: usize,
+        direction: Direction,
+    ) -> Result<Page, StoreError> {
+        let wanted = channel.clone();
+        let page = self
+            .read(move |conn, _| match channel_row(conn, &wanted)? {
+                Some(row) => page(conn, &row, since, entries_max, bytes_max, direction).map(Some),
+                None => Ok(None),
+            })
+            .await?;
+        match page {
+            Some(page) => Ok(page),
+            None => Ok(Page { entries: Vec::new(), top: self.begin_channel(channel).await?, complete: true }),
+        }
+    }
+
+    pub(crate) async fn top(&self, channel: Channel) -> Result<Position, StoreError> {
+        let wanted = channel.clone();
+        match self.read(move |conn, _| top_of(conn, &wanted)).await? {
+            Some(top) => Ok(top),
+            None => self.begin_channel(channel).await,
+        }
+    }
+
+    /// Gives a channel that nobody has asked about its row, so that its epoch is the same at the next ask.
+    async fn begin_channel(&self, channel: Channel) -> Result<Position, StoreError> {
+        self.write(move |work| {
+            let row = channel_row_made(work.conn, &channel)?;
+            Ok(Position { offset: row.top, epoch: row.epoch })
+        })
+        .await
+    }
+
+    pub(crate) async fn log_mark(&self) -> Result<LogMark, StoreError> {
+        self.read(|conn, _| {
+            let newest: Option<i64> =
+                conn.prepare_cached("SELECT MAX(id) FROM log")?.query_row([], |row| row.get(0))?;
+            Ok(LogMark(newest.unwrap_or(0)))
+        })
+        .await
+    }
+
+    pub(crate) async fn grown(&self, after: LogMark) -> Result<(LogMark, Vec<(Channel, u64)>), StoreError> {
+        self.read(move |conn, _| {
+            let mut statement = conn.prepare_cached(
+                "SELECT channels.name, MAX(part.offset), MAX(part.id)
+                 FROM (SELECT id, channel, offset FROM log WHERE id > ?1 ORDER BY id LIMIT ?2) AS part
+                 JOIN channels ON channels.id = part.channel
+                 GROUP BY part.channel",
+            )?;
+            let mut rows = statement.query(params![after.0, GROWN_ENTRIES_MAX])?;
+            let mut mark = after;
+            let mut grown = Vec::new();
+            while let Some(row) = rows.next()? {
+                grown.push((parsed(row, 0)?, count(row, 1)?));
+                mark = mark.max(LogMark(row.get(2)?));
+            }
+            Ok((mark, grown))
+        })
+        .await
+    }
+}
+
+/// Appends one publication inside the writer's transaction.
+pub(super) fn append_to(
+    work: &Work<'_>,
+    channel: &Channel,
+    mut publication: Publication,
+    key: Option<&Key>,
+) -> Result<Appended, StoreError> {
+    let row = channel_row_made(work.conn, channel)?;
+    if let Some(key) = key
+        && let Some(entry) = entry_of_key(work.conn, row.id, key)?
+    {
+        let position = Position { offset: entry.offset, epoch: row.epoch };
+        return Ok(Appended { position, entry: Arc::new(entry), repeated: true });
+    }
+    if publication.time_ms == 0 {
+        publication.time_ms = work.now_ms;
+    }
+    let offset = row.top + 1;
+    work.conn.prepare_cached("UPDATE channels SET top = ?2 WHERE id = ?1")?.execute(params![row.id, offset as i64])?;
+    work.conn
+        .prepare_cached(
+            "INSERT INTO log (channel, offset, time_ms, data, info, tags, key_user, key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            row.id,
+            offset as i64,
+            publication.time_ms,
+            publication.data.as_ref().map(Payload::as_bytes),
+            publication.info.as_ref().map(json).transpose()?,
+            if publication.tags.is_empty() { None } else { Some(json(&publication.tags)?) },
+            key.map(|key| key.user.as_str()),
+            key.map(|key| key.key.as_str()),
+        ])?;
+    let position = Position { offset, epoch: row.epoch };
+    Ok(Appended { position, entry: Arc::new(Entry { offset, publication }), repeated: false })
+}
+
+/// Appends an event to a story's log.
+pub(super) fn append_event(work: &Work<'_>, channel: &Channel, event: &StoryEvent) -> Result<LogEntry, StoreError> {
+    let publication = Publication { data: Some(Payload::of(event)), time_ms: work.now_ms, ..Publication::default() };
+    let appended = append_to(work, channel, publication, None)?;
+    Ok(LogEntry { channel: channel.clone(), epoch: appended.position.epoch, entry: appended.entry })
+}
+
+/// The newest position of a channel that has a row.
+pub(super) fn top_of(conn: &Connection, channel: &Channel) -> Result<Option<Position>, StoreError> {
+    Ok(channel_row(conn, channel)?.map(|row| Position { offset: row.top, epoch: row.epoch }))
+}
+
+fn channel_row(conn: &Connection, channel: &Channel) -> Result<Option<ChannelRow>, StoreError> {
+    let row = conn
+        .prepare_cached("SELECT id, epoch, top FROM channels WHERE name = ?1")?
+        .query_row([channel.as_str()], |row| {
+            Ok(ChannelRow { id: row.get(0)?, epoch: Epoch::new(row.get_ref(1)?.as_str()?), top: count(row, 2)? })
+        })
+        .optional()?;
+    Ok(row)
+}
+
+fn channel_row_made(conn: &Connection, channel: &Channel) -> Result<ChannelRow, StoreError> {
+    if let Some(row) = channel_row(conn, channel)? {
+        return Ok(row);
+    }
+    let mut epoch = text_of_random(super::random()?);
+    epoch.truncate(8);
+    conn.prepare_cached("INSERT INTO channels (name, epoch, top) VALUES (?1, ?2, 0)")?
+        .execute([channel.as_str(), &epoch])?;
+    Ok(ChannelRow { id: conn.last_insert_rowid(), epoch: Epoch::new(&epoch), top: 0 })
+}
+
+fn entry_of_key(conn: &Connection, channel: i64, key: &Key) -> Result<Option<Entry>, StoreError> {
+    let found = conn
+        .prepare_cached(
+            "SELECT offset, time_ms, data, info, tags FROM log WHERE channel = ?1 AND key_user = ?2 AND key = ?3 AND key IS NOT NULL",
+        )?
+        .query_row(params![channel, key.user.as_str(), key.key], |row| Ok(entry(row)))
+        .optional()?;
+    Ok(found.transpose()?.map(|(entry, _)| entry))
+}
+
+fn page(
+    conn: &Connection,
+    channel: &ChannelRow,
+    since: Since,
+    entries_max: usize,
+    bytes_max: usize,
+    direction: Direction,
+) -> Result<Page, StoreError> {
+    let top = Position { offset: channel.top, epoch: channel.epoch.clone() };
+    // `from` and `to` are both left out.
+    let (from, to, direction) = match (since, direction) {
+        (Since::Newest, _) => (0, i64::MAX, Direction::Backward),
+        (Since::Oldest, Direction::Forward) => (0, i64::MAX, Direction::Forward),
+        (Since::Oldest, Direction::Backward) => (0, 0, Direction::Backward),
+        (Since::After(offset), Direction::Forward) => {
+            (i64::try_from(offset).unwrap_or(i64::MAX), i64::MAX, Direction::Forward)
+        }
+        (Since::After(offset), Direction::Backward) => {
+            (0, i64::try_from(offset).unwrap_or(i64::MAX), Direction::Backward)
+        }
+    };
+    let mut statement = conn.prepare_cached(match direction {
+        Direction::Forward => {
+            "SELECT offset, time_ms, data, info, tags FROM log WHERE channel = ?1 AND offset > ?2 AND offset < ?3 ORDER BY offset LIMIT ?4"
+        }
+        Direction::Backward => {
+            "SELECT offset, time_ms, data, info, tags FROM log WHERE channel = ?1 AND offset > ?2 AND offset < ?3 ORDER BY offset DESC LIMIT ?4"
+        }
+    })?;
+    // One more than asked for tells whether there is more.
+    let rows_max = i64::try_from(entries_max).unwrap_or(i64::MAX).saturating_add(1);
+    let mut rows = statement.query(params![channel.id, from, to, rows_max])?;
+    let mut entries = Vec::new();
+    let mut bytes_left = bytes_max;
+    while let Some(row) = rows.next()? {
+        let (entry, bytes) = entry(row)?;
+        if entries.len() >= entries_max || (bytes > bytes_left && !entries.is_empty()) {
+            return Ok(Page { entries, top, complete: false });
+        }
+        bytes_left = bytes_left.saturating_sub(bytes);
+        entries.push(Arc::new(entry));
+    }
+    Ok(Page { entries, top, complete: true })
+}
+
+/// An entry and its size in bytes, from `offset, time_ms, data, info, tags`.
+fn entry(row: &Row<'_>) -> Result<(Entry, usize), StoreError> {
+    let data = row.get_ref(2)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+    let info = row.get_ref(3)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+    let tags = row.get_ref(4)?.as_str_or_null().map_err(rusqlite::Error::from)?;
+    let bytes = data.map_or(0, <[u8]>::len) + info.map_or(0, str::len) + tags.map_or(0, str::len);
+    let info: Option<ClientInfo> = info.map(from_json).transpose()?;
+    let tags: BTreeMap<String, String> = tags.map(from_json).transpose()?.unwrap_or_default();
+    let data = data.map(|data| Payload::trusted(Bytes::copy_from_slice(data)));
+    let publication = Publication { data, info, tags, time_ms: row.get(1)? };
+    Ok((Entry { offset: count(row, 0)?, publication }, bytes))
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Broken(format!("not writable as JSON: {error}")))
+}
+
+fn from_json<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Broken(format!("unreadable JSON in the log: {error}")))
+}

@@ -1,0 +1,150 @@
+//! The durable log: order, keys, pages, growth.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use talewire_proto::{ClientInfo, Payload, Publication, Since};
+use talewire_store::{Append, Direction, Key};
+
+use crate::Open;
+use crate::world::{append, channel, texts, user};
+
+pub(crate) async fn appends_are_numbered_and_kept(open: Open<'_>) {
+    let news = channel("news:1");
+    let store = open();
+    let empty = store.top(&news).await.unwrap();
+    assert_eq!(empty.offset, 0);
+    assert!(!empty.epoch.is_empty());
+    let publication = Publication {
+        data: Some(Payload::of(&"one")),
+        info: Some(ClientInfo { user: user("ana"), conn_info: Some(Payload::of(&["x"])), ..ClientInfo::default() }),
+        tags: BTreeMap::from([("kind".to_owned(), "first".to_owned())]),
+        time_ms: 5,
+    };
+    let first = Append { channel: news.clone(), publication: publication.clone(), key: None };
+    assert_eq!(store.append(first).await.unwrap().position.offset, 1);
+    store.close().await;
+
+    let store = open();
+    let second = store.append(append(&news, "two")).await.unwrap();
+    assert_eq!((second.position.offset, &second.position.epoch), (2, &empty.epoch));
+    assert!(second.entry.publication.time_ms > 1_700_000_000_000, "the database sets the time");
+    let page = store.history(&news, Since::Oldest, 10, 1_000, Direction::Forward).await.unwrap();
+    assert_eq!(page.entries[0].publication, publication);
+    assert_eq!(page.entries[1], second.entry);
+    assert_eq!(page.top, second.position);
+    assert_eq!(store.top(&channel("news:other")).await.unwrap().offset, 0);
+    store.close().await;
+}
+
+pub(crate) async fn a_repeated_key_is_one_entry(open: Open<'_>) {
+    let keyed = channel("keyed:1");
+    let with =
+        |who: &str, text: &str| Append { key: Some(Key { user: user(who), key: "k1".into() }), ..append(&keyed, text) };
+    let store = open();
+    let first = store.append(with("ana", "a")).await.unwrap();
+    assert!(!first.repeated);
+    store.append(append(&keyed, "b")).await.unwrap();
+    store.close().await;
+
+    let store = open();
+    let again = store.append(with("ana", "something else")).await.unwrap();
+    assert!(again.repeated);
+    assert_eq!((again.position, again.entry), (first.position, first.entry));
+    assert!(!store.append(with("ben", "c")).await.unwrap().repeated, "another user's key is another key");
+    let elsewhere = Append { channel: channel("keyed:2"), ..with("ana", "d") };
+    assert!(!store.append(elsewhere).await.unwrap().repeated, "a key belongs to its channel");
+    assert_eq!(texts(&store, &keyed).await, ["a", "b", "c"]);
+    store.close().await;
+}
+
+pub(crate) async fn pages_are_cut_by_entries_and_bytes(open: Open<'_>) {
+    let paged = channel("paged:1");
+    let store = open();
+    for number in 1..=9 {
+        store.append(append(&paged, &number.to_string())).await.unwrap();
+    }
+    let page = |since, entries, bytes, direction| {
+        let (store, paged) = (store.clone(), paged.clone());
+        async move {
+            let page = store.history(&paged, since, entries, bytes, direction).await.unwrap();
+            assert_eq!(page.top.offset, 9);
+            (page.entries.iter().map(|entry| entry.offset).collect::<Vec<_>>(), page.complete)
+        }
+    };
+    use Direction::{Backward, Forward};
+    assert_eq!(page(Since::After(6), 9, 999, Forward).await, (vec![7, 8, 9], true));
+    assert_eq!(page(Since::After(6), 3, 999, Forward).await, (vec![7, 8, 9], true));
+    assert_eq!(page(Since::After(6), 2, 999, Forward).await, (vec![7, 8], false));
+    assert_eq!(page(Since::After(9), 2, 999, Forward).await, (vec![], true));
+    assert_eq!(page(Since::After(u64::MAX), 2, 999, Forward).await, (vec![], true));
+    assert_eq!(page(Since::Oldest, 0, 999, Forward).await, (vec![], false));
+    assert_eq!(page(Since::Oldest, 9, 7, Forward).await, (vec![1, 2], false), "three bytes each");
+    assert_eq!(page(Since::Oldest, 9, 1, Forward).await, (vec![1], false), "one at least");
+    assert_eq!(page(Since::Newest, 2, 999, Forward).await, (vec![9, 8], false));
+    assert_eq!(page(Since::After(3), 9, 999, Backward).await, (vec![2, 1], true));
+    assert_eq!(page(Since::After(1), 9, 999, Backward).await, (vec![], true));
+    store.close().await;
+}
+
+pub(crate) async fn many_writers_share_few_channels(open: Open<'_>) {
+    const TASKS: usize = 24;
+    const EACH: usize = 40;
+    let store = open();
+    let mut tasks = Vec::new();
+    for task in 0..TASKS {
+        let store = store.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            for number in 0..EACH {
+                let busy = channel(&format!("busy:{}", (task + number) % 3));
+                let text = format!("{task}-{number}");
+                let done = store.append(append(&busy, &text)).await.unwrap();
+                // Whoever is told of an entry can read it, and every entry before it.
+                let offset = done.position.offset;
+                let page = store.history(&busy, Since::After(offset - 1), 1, 100, Direction::Forward).await.unwrap();
+                assert_eq!(page.entries, [done.entry]);
+                acknowledged.push((busy, offset, text));
+            }
+            acknowledged
+        }));
+    }
+    let mut acknowledged = Vec::new();
+    for task in tasks {
+        acknowledged.extend(task.await.unwrap());
+    }
+    let figures = store.figures();
+    assert!(figures.groups < figures.operations, "commits are shared: {figures:?}");
+    store.close().await;
+
+    let store = open();
+    let mut kept = BTreeSet::new();
+    for number in 0..3 {
+        let busy = channel(&format!("busy:{number}"));
+        for (place, text) in texts(&store, &busy).await.into_iter().enumerate() {
+            kept.insert((busy.clone(), place as u64 + 1, text));
+        }
+    }
+    assert_eq!(kept.len(), TASKS * EACH);
+    assert_eq!(kept, acknowledged.into_iter().collect());
+    store.close().await;
+}
+
+pub(crate) async fn what_has_grown_is_found(open: Open<'_>) {
+    let (one, two) = (channel("grown:1"), channel("grown:2"));
+    let store = open();
+    let mark = store.log_mark().await.unwrap();
+    assert_eq!(store.grown(mark).await.unwrap(), (mark, vec![]));
+    store.append(append(&one, "a")).await.unwrap();
+    store.append(append(&two, "b")).await.unwrap();
+    store.append(append(&one, "c")).await.unwrap();
+    store.close().await;
+
+    let store = open();
+    let (next, mut grown) = store.grown(mark).await.unwrap();
+    grown.sort();
+    assert_eq!(grown, [(one.clone(), 2), (two, 1)]);
+    assert_eq!(store.grown(next).await.unwrap(), (next, vec![]));
+    store.append(append(&one, "d")).await.unwrap();
+    assert_eq!(store.grown(next).await.unwrap().1, [(one, 3)]);
+    store.close().await;
+}
