@@ -48,7 +48,7 @@ export default tseslint.config(
   {
     // Features are rooms: a route composes them, none walks into another. ui/ knows no feature and no client.
     files: ['apps/web/src/features/**'],
-    rules: { 'no-restricted-imports': ['error', { patterns: [{ group: ['**/features/*', '../../features/**', '**/routes/*'], message: 'Features never import each other or a route.' }] }] },
+    rules: { 'no-restricted-imports': ['error', { patterns: [{ regex: '(^\\.\\./(?!\\.\\./))|/features/|/routes/', message: 'Features never import each other or a route.' }] }] },
   },
   {
     files: ['apps/web/src/ui/**'],

@@ -171,4 +171,20 @@ mod tests {
             assert_eq!(code.resubscribe(), code.code() >= 2500, "{code}");
         }
     }
+
+    #[test]
+    fn the_protocol_document_lists_every_code() {
+        let document = include_str!("../../../PROTOCOL.md");
+        let again = |yes: bool| if yes { "yes" } else { "no" };
+        let errors = ErrorCode::ALL.iter().map(|c| (c.code(), c.text(), again(c.temporary())));
+        let closes = CloseCode::ALL.iter().map(|c| (c.code(), c.text(), again(c.reconnect())));
+        let unsubscribes = UnsubscribeCode::ALL.iter().map(|c| (c.code(), c.text(), again(c.resubscribe())));
+        let mut rows = 0;
+        for (code, text, again) in errors.chain(closes).chain(unsubscribes) {
+            assert!(document.contains(&format!("| {code} | {text} | {again} |")), "{code} {text} is not in PROTOCOL.md");
+            rows += 1;
+        }
+        let is_row = |line: &&str| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit());
+        assert_eq!(document.lines().filter(is_row).count(), rows, "PROTOCOL.md lists a code that is not there");
+    }
 }

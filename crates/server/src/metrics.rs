@@ -10,10 +10,10 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
+use talewire_agents::counts::AgentCounts;
 use talewire_hub::{Hub, ShardCounters};
 use talewire_proto::reply::SubscribeResult;
 use talewire_proto::{CloseCode, ErrorCode, UnsubscribeCode};
-use talewire_store::Store;
 
 use crate::transport::guard::{Guard, Turned};
 
@@ -58,7 +58,7 @@ struct ReasonLabel {
 }
 
 impl Metrics {
-    pub(crate) fn new(hub: &Hub, store: &Store, guard: &Arc<Guard>) -> Self {
+    pub(crate) fn new(hub: &Hub, guard: &Arc<Guard>, agents: Arc<AgentCounts>) -> Self {
         let mut registry = Registry::with_prefix("talewire");
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
@@ -85,7 +85,7 @@ impl Metrics {
         let turned_away = Family::default();
         registry.register("turned_away", "Sockets closed at once, by the limit that was reached", turned_away.clone());
         let shards: Vec<Arc<ShardIo>> = hub.shards().iter().map(|_| Arc::default()).collect();
-        let scrape = Scrape { hub: hub.clone(), store: store.clone(), guard: guard.clone(), shards: shards.clone() };
+        let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, shards: shards.clone() };
         registry.register_collector(Box::new(scrape));
         Self {
             registry,
@@ -152,8 +152,8 @@ impl Metrics {
 #[derive(Debug)]
 struct Scrape {
     hub: Hub,
-    store: Store,
     guard: Arc<Guard>,
+    agents: Arc<AgentCounts>,
     shards: Vec<Arc<ShardIo>>,
 }
 
@@ -165,7 +165,7 @@ impl Collector for Scrape {
         let hub = |of: fn(&ShardCounters) -> &AtomicU64| {
             self.hub.shards().iter().map(|shard| of(&shard.counters).load(Ordering::Relaxed)).sum::<u64>()
         };
-        let store = self.store.figures();
+        let store = self.hub.store().figures();
         let counters = [
             ("deliveries", "Publications put into outboxes", None, hub(|c| &c.deliveries)),
             ("dropped", "Signals and deltas dropped for slow readers", None, hub(|c| &c.dropped)),
@@ -182,6 +182,26 @@ impl Collector for Scrape {
         for (name, help, unit, value) in counters {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?)?;
+        }
+        for (name, value) in self.agents.all() {
+            let name = format!("agents_{name}");
+            if name == "agents_running" {
+                let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+                metric.encode(encoder.encode_descriptor(
+                    &name,
+                    "Generations that run now",
+                    None,
+                    MetricType::Gauge,
+                )?)?;
+            } else {
+                let help = "What agents have done since the start";
+                ConstCounter::new(value).encode(encoder.encode_descriptor(
+                    &name,
+                    help,
+                    None,
+                    MetricType::Counter,
+                )?)?;
+            }
         }
         let (sockets, strangers) = self.guard.sockets();
         let gauges = [

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use talewire_agents::counts::AgentCounts;
 use talewire_auth::{Auth, OriginRule};
 use talewire_broker::Broker;
 use talewire_hub::Hub;
@@ -77,6 +78,8 @@ pub struct NodeParts {
     pub stories: Stories,
     /// What the page shows about the server.
     pub about: About,
+    /// What the worker of this process has done, for metrics.
+    pub agents: Arc<AgentCounts>,
 }
 
 impl Node {
@@ -85,7 +88,7 @@ impl Node {
     pub fn new(parts: NodeParts) -> Self {
         let guard = Arc::new(Guard::new(&parts.settings));
         Self {
-            metrics: Metrics::new(&parts.hub, parts.hub.store(), &guard),
+            metrics: Metrics::new(&parts.hub, &guard, parts.agents),
             guard,
             limits: Arc::new(parts.limits),
             namespaces: parts.namespaces,

@@ -48,10 +48,11 @@ impl From<Refused> for HttpError {
             ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
             ErrorCode::BadText => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorCode::BadInvite => StatusCode::GONE,
-            ErrorCode::AlreadySubscribed | ErrorCode::GenerationOpen | ErrorCode::UnrecoverablePosition => {
-                StatusCode::CONFLICT
-            }
-            ErrorCode::LimitExceeded | ErrorCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::AlreadySubscribed
+            | ErrorCode::GenerationOpen
+            | ErrorCode::LimitExceeded
+            | ErrorCode::UnrecoverablePosition => StatusCode::CONFLICT,
+            ErrorCode::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -93,6 +93,7 @@ impl Stage {
             stories: Stories::new(store, broker, StoryLimits::default()),
             hub,
             about: About { provider: "demo".into(), label: "demo storyteller, no AI model".into() },
+            agents: Arc::default(),
         };
         let node = Arc::new(Node::new(parts));
         let server = Server::start(node.clone()).expect("a server");

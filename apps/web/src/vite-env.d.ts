@@ -1,0 +1,2 @@
+/** Types of what Vite adds to imports. Read by the compiler alone. */
+/// <reference types="vite/client" />

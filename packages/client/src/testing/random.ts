@@ -1,0 +1,13 @@
+/**
+ * Randomness from a seed, so that a failing run can be repeated. In: a seed. Out: numbers in [0, 1).
+ * Called by property-style tests, which print the seed when they fail.
+ */
+export function randomFrom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+}
