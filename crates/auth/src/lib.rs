@@ -1,1 +1,52 @@
-//! placeholder
+//! Who somebody is and what they may do: bytes and a clock in, a grant or a reason out.
+//!
+//! Nothing here reads a clock, a file or a socket; times are arguments, in Unix milliseconds. The only randomness is in
+//! [`new_key`] and [`new_user`], where a secret or an id is made. This is the one crate that holds keys. Reading order:
+//! the settings ([`settings`]), tokens of other systems ([`tokens`], their [`claims`], the [`verified`] cache), our own
+//! guest [`login`]s, the [`name`]s that people show, and the [`origin`]s that browsers come from.
+
+pub mod claims;
+pub mod error;
+pub mod login;
+pub mod name;
+pub mod origin;
+pub mod secret;
+pub mod settings;
+pub mod tokens;
+pub mod verified;
+
+pub use claims::Claims;
+pub use error::{BadName, BadSettings, LoginRefusal, OriginRefusal, TokenRefusal};
+pub use login::{Login, Logins};
+pub use name::display_name;
+pub use origin::{Credentials, Hosts, OriginRule};
+pub use secret::{Secret, new_key, new_user};
+pub use settings::AuthSettings;
+pub use tokens::Tokens;
+
+use talewire_proto::Grant;
+use talewire_proto::grant::TokenVerdict;
+
+/// Both ways of showing who one is: a token that another system signed, and a guest login that we signed.
+#[derive(Debug)]
+pub struct Auth {
+    /// Tokens (JWT).
+    pub tokens: Tokens,
+    /// Guest logins.
+    pub logins: Logins,
+}
+
+impl Auth {
+    /// Verifies the `token` of a connect or refresh command, be it a JWT or a login; the prefix tells them apart.
+    #[must_use]
+    pub fn verify_connect(&self, token: &str, now_ms: i64) -> TokenVerdict<Grant> {
+        if !Logins::is_login(token) {
+            return self.tokens.verify_connect(token, now_ms);
+        }
+        match self.logins.verify(token, now_ms) {
+            Ok(login) => TokenVerdict::Good(login.grant()),
+            Err(LoginRefusal::Expired) => TokenVerdict::Expired,
+            Err(_) => TokenVerdict::Bad,
+        }
+    }
+}

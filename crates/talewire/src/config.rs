@@ -1,0 +1,184 @@
+//! All settings: defaults, then the file, then the environment, then flags in; one [`Config`] or a list of problems out.
+//!
+//! Every section is a struct of the crate that uses it. The names of settings, their environment variables and types come
+//! from the serialised defaults ([`Known`]), so that a new field has them by itself. Namespaces are written
+//! `[namespaces.NAME]`; `[namespaces.default]` holds the rules of channels without a namespace (`news`, not `a:news`).
+
+mod check;
+mod file;
+mod known;
+#[cfg(test)]
+mod tests;
+mod variables;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use talewire_agents::AgentSettings;
+use talewire_auth::AuthSettings;
+use talewire_broker::BrokerSettings;
+use talewire_hub::HubSettings;
+use talewire_proto::{Limits, Namespace, Namespaces};
+use talewire_server::ServerSettings;
+use talewire_store::StoreSettings;
+use talewire_story::StoryLimits;
+
+pub(crate) use known::Known;
+pub(crate) use variables::environment;
+
+/// How `[namespaces.default]` is written, whose channels have no namespace.
+const NO_NAMESPACE: &str = "default";
+
+/// Every setting of the process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The process itself.
+    pub(crate) process: ProcessSettings,
+    /// Sockets and HTTP.
+    pub(crate) http: ServerSettings,
+    /// One session.
+    pub(crate) limits: Limits,
+    /// Fan-out and outboxes.
+    pub(crate) hub: HubSettings,
+    /// The database.
+    pub(crate) store: StoreSettings,
+    /// History, presence and generation streams.
+    pub(crate) broker: BrokerSettings,
+    /// Stories.
+    pub(crate) story: StoryLimits,
+    /// AI participants.
+    pub(crate) agents: AgentSettings,
+    /// Tokens, logins, origins.
+    pub(crate) auth: AuthSettings,
+    /// The rules of channels, by namespace.
+    pub(crate) namespaces: BTreeMap<String, Namespace>,
+}
+
+/// The process itself: its log and its mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ProcessSettings {
+    /// Development: everything is allowed in configured namespaces. Only on loopback.
+    pub(crate) insecure: bool,
+    /// How log lines look.
+    pub(crate) log_format: LogFormat,
+    /// Which log lines are written, such as `info` or `warn,talewire_server=debug`.
+    pub(crate) log_filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Plain on a terminal, else JSON.
+    Auto,
+    /// For people.
+    Plain,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        Self { insecure: false, log_format: LogFormat::Auto, log_filter: "info".into() }
+    }
+}
+
+impl Config {
+    /// The rules of all channels, for the session.
+    pub(crate) fn rules(&self) -> Namespaces {
+        let unnamed = |name: &String| if name == NO_NAMESPACE { String::new() } else { name.clone() };
+        Namespaces::new(self.namespaces.iter().map(|(name, rules)| (unnamed(name), rules.clone())))
+    }
+}
+
+/// What settings are made of.
+pub(crate) struct Layers<'a> {
+    /// The file's name and text.
+    pub(crate) file: Option<(&'a str, &'a str)>,
+    /// Variables that begin with `TALEWIRE_`.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Flags with the setting that each stands for and the text that was typed.
+    pub(crate) flags: Vec<(&'static str, &'static str, String)>,
+    /// Where data lies unless something is set.
+    pub(crate) data_folder: PathBuf,
+}
+
+/// Something that is not right, and where it was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    place: String,
+    reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.reason)
+    }
+}
+
+/// What has been said so far: values by path, and the place of each.
+#[derive(Default)]
+struct Said {
+    values: toml::Table,
+    places: BTreeMap<String, String>,
+}
+
+impl Said {
+    fn set(&mut self, path: &str, value: toml::Value, place: String) {
+        put(&mut self.values, path, value);
+        self.places.insert(path.to_owned(), place);
+    }
+}
+
+/// Puts a value at a path whose inner parts are tables or not there yet.
+fn put(table: &mut toml::Table, path: &str, value: toml::Value) {
+    let Some((first, rest)) = path.split_once('.') else {
+        table.insert(path.to_owned(), value);
+        return;
+    };
+    let inner = table.entry(first).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    if let toml::Value::Table(inner) = inner {
+        put(inner, rest, value);
+    }
+}
+
+/// Lays the layers over each other and checks the whole.
+pub(crate) fn load(layers: Layers<'_>) -> Result<Config, Vec<Problem>> {
+    let known = Known::new();
+    let mut said = Said::default();
+    if let Some((name, text)) = layers.file {
+        file::read(name, text, &known, &mut said)?;
+    }
+    let mut problems = Vec::new();
+    let mut unknown = Vec::new();
+    for (name, text) in layers.environment {
+        match known.path_of_variable(&name) {
+            Some(path) => problems.extend(said.take(&known, &path, &text, name).err()),
+            None => unknown.push(name),
+        }
+    }
+    for (flag, path, text) in layers.flags {
+        problems.extend(said.take(&known, path, &text, flag.to_owned()).err());
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if !said.places.contains_key("store.path") {
+        let folder = layers.data_folder.to_string_lossy().into_owned();
+        said.set("store.path", toml::Value::String(folder), "the default data folder".into());
+    }
+    let Said { values, places } = said;
+    let config: Config = toml::Value::Table(values).try_into().map_err(|error: toml::de::Error| {
+        vec![Problem { place: "configuration".into(), reason: error.message().to_owned() }]
+    })?;
+    problems.extend(unknown.iter().filter_map(|name| variables::unknown(name, &known, &config)));
+    problems.extend(check::check(&config).into_iter().map(|(path, reason)| {
+        let place = places.get(&path).map_or_else(|| "default".to_owned(), Clone::clone);
+        Problem { place, reason: format!("{path}: {reason}") }
+    }));
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}

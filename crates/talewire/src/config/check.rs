@@ -1,0 +1,134 @@
+//! What types cannot say: settings that contradict each other or mean nothing, each with the path and the reason.
+
+use serde_json::Value;
+use talewire_proto::namespace::{RESERVED, Rule};
+use talewire_proto::{Channel, Kind, Namespace};
+
+use super::{Config, Known, NO_NAMESPACE};
+
+/// Settings above zero by default that may be zero: it means "at once", or "as fast as possible".
+const MAY_BE_ZERO: [&str; 6] = [
+    "agents.demo.tokens_per_second",
+    "agents.drain_ms",
+    "http.drain_ms",
+    "hub.gap_wait_ms",
+    "limits.expiry_grace_ms",
+    "store.group_ms_max",
+];
+
+type Findings = Vec<(String, String)>;
+
+/// Everything that is wrong.
+pub(super) fn check(config: &Config) -> Findings {
+    let mut findings = Vec::new();
+    zeros(config, &mut findings);
+    contradictions(config, &mut findings);
+    for (name, rules) in &config.namespaces {
+        namespace(name, rules, config, &mut findings);
+    }
+    findings
+}
+
+fn zeros(config: &Config, findings: &mut Findings) {
+    let values = serde_json::to_value(config).expect("settings are plain data");
+    let is = |value: &Value, wanted: fn(f64) -> bool| value.as_f64().is_some_and(wanted);
+    for setting in Known::new().all() {
+        let value = values.pointer(&format!("/{}", setting.path.replace('.', "/")));
+        let became_zero = is(&setting.default, |d| d > 0.0) && value.is_some_and(|value| is(value, |v| v <= 0.0));
+        if became_zero && !MAY_BE_ZERO.contains(&setting.path.as_str()) {
+            findings.push((setting.path.clone(), "must be greater than zero".into()));
+        }
+    }
+}
+
+fn contradictions(config: &Config, findings: &mut Findings) {
+    let Config { process, http, limits, hub, .. } = config;
+    let mut must = |holds: bool, path: &str, reason: String| {
+        if !holds {
+            findings.push((path.to_owned(), reason));
+        }
+    };
+    must(
+        limits.pong_deadline_ms < limits.ping_interval_ms,
+        "limits.pong_deadline_ms",
+        format!(
+            "must be less than limits.ping_interval_ms ({}): a pong is due before the next ping",
+            limits.ping_interval_ms
+        ),
+    );
+    must(
+        limits.rpc_bytes_max <= limits.frame_bytes_max,
+        "limits.rpc_bytes_max",
+        format!("cannot be more than limits.frame_bytes_max ({}): no larger one would arrive", limits.frame_bytes_max),
+    );
+    must(
+        hub.outbox_bytes_max <= hub.outbox_bytes_hard_max,
+        "hub.outbox_bytes_max",
+        format!("cannot be more than hub.outbox_bytes_hard_max ({})", hub.outbox_bytes_hard_max),
+    );
+    must(
+        !process.insecure || http.listen.ip().is_loopback(),
+        "process.insecure",
+        format!(
+            "everything would be allowed to everybody who reaches {}; http.listen must be a loopback address",
+            http.listen
+        ),
+    );
+    must(
+        http.listen.port() == 0 || http.listen != http.admin_listen,
+        "http.admin_listen",
+        "cannot be the address of http.listen: metrics are not for everybody".into(),
+    );
+    if let Err(reason) = config.auth.check() {
+        findings.push(("auth".into(), reason.to_string()));
+    }
+    if let Err(reason) = config.agents.check() {
+        findings.push((format!("agents.{}", reason.setting), reason.message));
+    }
+    if tracing_subscriber::EnvFilter::try_new(&process.log_filter).is_err() {
+        findings.push((
+            "process.log_filter".into(),
+            "is not a filter such as `info` or `warn,talewire_server=debug`".into(),
+        ));
+    }
+}
+
+fn namespace(name: &str, rules: &Namespace, config: &Config, findings: &mut Findings) {
+    let path = format!("namespaces.{name}");
+    let mut must = |holds: bool, field: &str, reason: &str| {
+        if !holds {
+            let path = if field.is_empty() { path.clone() } else { format!("{path}.{field}") };
+            findings.push((path, reason.to_owned()));
+        }
+    };
+    let is_name = format!("{name}:x").parse::<Channel>().is_ok_and(|channel| channel.namespace() == name);
+    must(is_name && !name.is_empty(), "", "a namespace is named with letters, digits or any of _.#$,-");
+    must(
+        !RESERVED.contains(&name),
+        "",
+        &format!("this name belongs to the story platform; `{NO_NAMESPACE}` and every other are free"),
+    );
+    must(
+        rules.kind != Kind::Generation,
+        "kind",
+        "generations belong to the story platform; use history, durable or signal",
+    );
+    if rules.kind == Kind::History {
+        must(rules.history_size > 0, "history_size", "must be greater than zero, or kind must be signal");
+        must(rules.history_age_ms > 0, "history_age_ms", "must be greater than zero, or kind must be signal");
+    }
+    let fits = rules.publication_bytes_max > 0 && rules.publication_bytes_max <= config.limits.frame_bytes_max;
+    must(fits, "publication_bytes_max", "must be between 1 and limits.frame_bytes_max");
+    let who = [
+        ("subscribe", rules.subscribe),
+        ("publish", rules.publish),
+        ("history", rules.history),
+        ("presence_for", rules.presence_for),
+    ];
+    for (field, rule) in who {
+        let of_story = matches!(rule, Rule::Member | Rule::Writer);
+        must(!of_story, field, "only channels of stories have members and writers");
+        must(rule != Rule::Token || field == "subscribe", field, "a token names a channel for subscribing only");
+    }
+    must(rules.subscribe != Rule::Subscribers, "subscribe", "nobody could be the first subscriber");
+}

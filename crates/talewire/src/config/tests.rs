@@ -1,0 +1,185 @@
+//! Layers in, settings or problems out: each case is a file, some variables and flags.
+
+use super::*;
+
+fn layers<'a>(file: &'a str, variables: &[(&str, &str)], flags: &[(&'static str, &'static str, &str)]) -> Layers<'a> {
+    Layers {
+        file: Some(("t.toml", file)),
+        environment: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        flags: flags.iter().map(|(flag, path, text)| (*flag, *path, (*text).to_owned())).collect(),
+        data_folder: "/data/here".into(),
+    }
+}
+
+#[track_caller]
+fn good(file: &str, variables: &[(&str, &str)]) -> Config {
+    load(layers(file, variables, &[])).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// Each expected text is a problem: its place and a part of its reason.
+#[track_caller]
+fn bad(file: &str, variables: &[(&str, &str)], expected: &[(&str, &str)]) {
+    let problems = load(layers(file, variables, &[])).expect_err("this must not pass");
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    for (problem, (place, part)) in problems.iter().zip(expected) {
+        assert_eq!(problem.place, *place, "{problem}");
+        assert!(problem.reason.contains(part), "{problem}");
+    }
+}
+
+#[test]
+fn nothing_said_is_the_defaults_in_the_data_folder() {
+    let mut expected = Config::default();
+    expected.store.path = "/data/here".into();
+    assert_eq!(good("", &[]), expected);
+}
+
+#[test]
+fn flags_go_before_variables_before_the_file_before_defaults() {
+    let file = "[limits]\nping_interval_ms = 20_000\n[http]\nlisten = '127.0.0.1:1'\n";
+    assert_eq!(good(file, &[]).limits.ping_interval_ms, 20_000);
+    assert_eq!(good(file, &[]).limits.pong_deadline_ms, 8_000);
+    let variables = [("TALEWIRE_LIMITS_PING_INTERVAL_MS", "30_000"), ("TALEWIRE_HTTP_LISTEN", "127.0.0.1:2")];
+    let config = good(file, &variables);
+    assert_eq!((config.limits.ping_interval_ms, config.http.listen.port()), (30_000, 2));
+    let flags = [("--listen", "http.listen", "127.0.0.1:3"), ("--data", "store.path", "./data")];
+    let config = load(layers(file, &variables, &flags)).expect("good");
+    assert_eq!((config.http.listen.port(), config.store.path), (3, PathBuf::from("./data")));
+}
+
+#[test]
+fn the_file_is_told_with_line_column_and_reason() {
+    bad("[limits]\n  ping_interval_ms = 'x'\n", &[], &[("t.toml:2:22", "invalid type: string \"x\", expected u64")]);
+    bad("[limits]\nping_interval_ms = -1\n", &[], &[("t.toml:2:20", "expected u64")]);
+    bad("[limits\n", &[], &[("t.toml:1:8", "")]);
+    bad("[limits]\na = 1\na = 2\n", &[], &[("t.toml:3:1", "duplicate key")]);
+    bad("[namespaces.chat]\nkind = 'hist'\n", &[], &[("t.toml:2:8", "unknown variant `hist`, expected one of")]);
+    bad("[http]\nlisten = 'everywhere'\n", &[], &[("t.toml:2:10", "invalid socket address")]);
+    bad("limits = 3\n", &[], &[("t.toml:1:10", "expected struct Limits")]);
+}
+
+#[test]
+fn unknown_names_are_told_all_at_once_with_the_nearest_known_one() {
+    bad(
+        "[limits]\nframe_byte_max = 1\n[namespaces.chat]\nhistorysize = 3\n[agent]\nx = 1\n[hub]\nzebra = 1\n",
+        &[],
+        &[
+            ("t.toml:5:2", "unknown setting `agent`; did you mean `agents`?"),
+            ("t.toml:8:1", "unknown setting `hub.zebra`"),
+            ("t.toml:2:1", "unknown setting `limits.frame_byte_max`; did you mean `frame_bytes_max`?"),
+            ("t.toml:4:1", "unknown setting `namespaces.chat.historysize`; did you mean `history_size`?"),
+        ],
+    );
+}
+
+#[test]
+fn variables_have_the_types_of_their_settings() {
+    let config = good(
+        "",
+        &[
+            ("TALEWIRE_AUTH_HS256_SECRET", "00112233445566778899001122334455"),
+            ("TALEWIRE_AUTH_ALLOWED_ORIGINS", "https://a.example, https://b.example"),
+            ("TALEWIRE_AUTH_EXPIRY_REQUIRED", "true"),
+            ("TALEWIRE_NAMESPACES_CHAT_HISTORY_SIZE", "7"),
+            ("TALEWIRE_NAMESPACES_CHAT_HISTORY", "anyone"),
+            ("TALEWIRE_NAMESPACES_MY_ROOM_PRESENCE_FOR", "anyone"),
+            ("TALEWIRE_STORE_PATH", "/x"),
+        ],
+    );
+    assert_eq!(config.auth.hs256_secret.expect("set").reveal(), "00112233445566778899001122334455");
+    assert_eq!(config.auth.allowed_origins, ["https://a.example", "https://b.example"]);
+    assert!(config.auth.expiry_required);
+    assert_eq!(config.namespaces["chat"].history_size, 7);
+    assert_eq!(config.namespaces["chat"].history, talewire_proto::namespace::Rule::Anyone);
+    assert_eq!(config.namespaces["my_room"].presence_for, talewire_proto::namespace::Rule::Anyone);
+    assert_eq!(config.store.path, PathBuf::from("/x"));
+}
+
+#[test]
+fn wrong_variables_are_named_with_the_reason_and_without_the_value() {
+    let check = |name: &str, value: &str, part: &str| bad("", &[(name, value)], &[(name, part)]);
+    check("TALEWIRE_LIMITS_PING_INTERVAL_MS", "soon", "limits.ping_interval_ms: it must be a number");
+    check("TALEWIRE_LIMITS_PING_INTERVAL_MS", "-5", "invalid value: integer `-5`, expected u64");
+    check("TALEWIRE_LIMITS_PING_INTERVAL_MS", "1\n[hub]", "must be a number");
+    check("TALEWIRE_AUTH_EXPIRY_REQUIRED", "yes", "must be true or false");
+    check("TALEWIRE_HTTP_LISTEN", "everywhere", "invalid socket address");
+    check("TALEWIRE_NAMESPACES_CHAT_KIND", "hist", "unknown variant `hist`");
+    check("TALEWIRE_LIMITS_PING_INTERVAL", "1", "did you mean TALEWIRE_LIMITS_PING_INTERVAL_MS?");
+    check("TALEWIRE_ZEBRA", "1", "no setting has this variable");
+    check("TALEWIRE_NAMESPACES_NAME_KIND", "signal", "no setting has this variable");
+    let problems = load(layers("", &[("TALEWIRE_AUTH_HS256_SECRET", "hunter2")], &[])).expect_err("too short");
+    assert_eq!(problems[0].place, "default");
+    assert!(!problems[0].to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_variable_that_a_setting_names_is_no_unknown_one() {
+    good("", &[("TALEWIRE_MODEL_KEY", "k")]);
+    good("[agents.openai]\nkey_variable = 'TALEWIRE_MY_KEY'\n", &[("TALEWIRE_MY_KEY", "k")]);
+    bad(
+        "[agents.openai]\nkey_variable = 'X'\n",
+        &[("TALEWIRE_MODEL_KEY", "k")],
+        &[("TALEWIRE_MODEL_KEY", "no setting")],
+    );
+}
+
+#[test]
+fn contradictions_are_told_where_they_were_said() {
+    bad(
+        "[limits]\npong_deadline_ms = 25_000\n",
+        &[],
+        &[("t.toml:2:1", "must be less than limits.ping_interval_ms (25000)")],
+    );
+    bad(
+        "",
+        &[("TALEWIRE_LIMITS_FRAME_COMMANDS_MAX", "0")],
+        &[("TALEWIRE_LIMITS_FRAME_COMMANDS_MAX", "greater than zero")],
+    );
+    bad("[limits]\nrpc_bytes_max = 65_537\n", &[], &[("t.toml:2:1", "no larger one would arrive")]);
+    bad(
+        "[process]\ninsecure = true\n[http]\nlisten = '0.0.0.0:8000'\n",
+        &[],
+        &[("t.toml:2:1", "must be a loopback address")],
+    );
+    bad("[namespaces.story]\n", &[], &[("t.toml:1:13", "belongs to the story platform")]);
+    bad("[namespaces.'a b']\n", &[], &[("t.toml:1:13", "named with letters")]);
+    bad("[namespaces.a]\nkind = 'generation'\n", &[], &[("t.toml:2:1", "belong to the story platform")]);
+    bad("[namespaces.a]\nhistory_size = 0\n", &[], &[("t.toml:2:1", "must be signal")]);
+    bad("[namespaces.a]\npublish = 'token'\n", &[], &[("t.toml:2:1", "for subscribing only")]);
+    bad("[namespaces.a]\nsubscribe = 'member'\n", &[], &[("t.toml:2:1", "only channels of stories")]);
+    bad("[namespaces.a]\nsubscribe = 'subscribers'\n", &[], &[("t.toml:2:1", "first subscriber")]);
+    bad("[auth]\nleeway_s = 31\n", &[], &[("t.toml:1:2", "at most 30")]);
+    bad("[process]\nlog_filter = 'a=b=c'\n", &[], &[("t.toml:2:1", "is not a filter")]);
+    good("[process]\ninsecure = true\n[http]\nlisten = '[::1]:8000'\n", &[]);
+    good("[agents.demo]\ntokens_per_second = 0\n", &[]);
+}
+
+#[test]
+fn the_namespace_called_default_is_for_channels_without_one() {
+    let rules = good("[namespaces.default]\nhistory_size = 5\n[namespaces.chat]\n", &[]).rules();
+    let of = |name: &str| rules.of(&name.parse().expect("a channel")).map(|rules| rules.history_size);
+    assert_eq!(of("news"), Ok(5));
+    assert_eq!(of("chat:1"), Ok(1_000));
+    assert!(of("default:1").is_err());
+}
+
+#[test]
+fn every_setting_has_one_path_and_one_variable() {
+    let known = Known::new();
+    let mut variables: Vec<String> = known.all().iter().map(known::Setting::variable).collect();
+    let count = variables.len();
+    variables.sort();
+    variables.dedup();
+    assert_eq!(variables.len(), count, "two settings share a variable");
+    assert!(count > 80, "{count}");
+    for setting in known.all().iter().filter(|setting| !setting.path.starts_with("namespaces.")) {
+        assert_eq!(known.path_of_variable(&setting.variable()).as_ref(), Some(&setting.path));
+    }
+}
+
+#[test]
+fn no_default_shows_a_secret() {
+    let mut config = Config::default();
+    config.auth.hs256_secret = Some(talewire_auth::Secret::new("hunter2"));
+    assert!(!format!("{config:?}").contains("hunter2"));
+}

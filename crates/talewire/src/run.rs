@@ -1,0 +1,135 @@
+//! The wiring, in one function that is read from top to bottom. Nothing here decides anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use talewire_agents::Worker;
+use talewire_agents::settings::ProviderKind;
+use talewire_auth::{Auth, Hosts, Logins, OriginRule, Tokens};
+use talewire_broker::Broker;
+use talewire_hub::Hub;
+use talewire_proto::session::Anonymous;
+use talewire_server::{About, Node, NodeParts, Server};
+use talewire_store::Store;
+use talewire_story::Stories;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::logging;
+
+/// Runs the server until a signal ends it.
+pub(crate) fn serve(config: Config) -> anyhow::Result<()> {
+    logging::start(&config.process)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime does not start")?;
+    runtime.block_on(wire(config))
+}
+
+async fn wire(config: Config) -> anyhow::Result<()> {
+    let folder = &config.store.path;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %folder.display(), "talewire starts");
+    if config.process.insecure {
+        tracing::warn!("insecure: everything is allowed to everybody in configured namespaces; for development only");
+    }
+    let stop = CancellationToken::new();
+    tokio::spawn(stop_on_signal(stop.clone()));
+
+    // What lasts, and what carries.
+    let store = Store::open(&config.store)?;
+    let broker = Broker::in_process(&config.broker);
+
+    // Who is subscribed here: one shard for each thread that carries connections.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shards = if config.http.shards == 0 { cores } else { config.http.shards };
+    let work = Hub::assemble(config.hub.clone(), store.clone(), broker.clone(), shards);
+    let hub = work.hub.clone();
+    tokio::spawn(work.run());
+    tokio::spawn(sweep(broker.clone(), store.clone()));
+
+    // Stories, and the agents that write in them.
+    let stories = Stories::new(store.clone(), broker.clone(), config.story.clone());
+    let worker = Worker::new(store.clone(), broker, stories.clone(), config.agents.clone())?;
+    worker.take_over().await;
+    let provider = match config.agents.provider {
+        ProviderKind::Demo => "demo",
+        ProviderKind::OpenAi => "openai",
+    };
+    let about = About { provider: provider.into(), label: config.agents.label() };
+
+    // Who may do what.
+    let logins = Logins::new(store.secret("logins").await?).lasting_s(config.auth.login_lifetime_s);
+    let auth = Auth { tokens: Tokens::new(config.auth.clone())?, logins };
+    let hosts = if config.http.listen.ip().is_loopback() { Hosts::Loopback } else { Hosts::Any };
+    let origins = OriginRule::new(&config.auth.allowed_origins, hosts)?;
+    let anonymous = if config.process.insecure { Anonymous::Insecure } else { Anonymous::Refused };
+
+    // The doors open last, when everything behind them stands.
+    let namespaces = config.rules();
+    let (settings, limits) = (config.http, config.limits);
+    let parts = NodeParts {
+        settings,
+        limits,
+        namespaces,
+        anonymous,
+        auth,
+        origins,
+        hub,
+        stories,
+        about,
+        agents: worker.counts(),
+    };
+    let server = Server::start(Arc::new(Node::new(parts)))?;
+    let working = tokio::spawn(worker.run(stop.clone()));
+    tracing::info!(page = %format!("http://{}", server.address()), admin = %server.admin_address(), "talewire is ready");
+
+    // The end, in the opposite order.
+    stop.cancelled().await;
+    tracing::info!("talewire stops");
+    server.stop().await;
+    working.await.context("the worker panicked")?;
+    store.close().await;
+    Ok(())
+}
+
+/// Forgets now and then what the broker and the store no longer need to keep.
+async fn sweep(broker: Broker, store: Store) {
+    let mut often = tokio::time::interval(Duration::from_secs(10));
+    for count in 0u64.. {
+        often.tick().await;
+        broker.sweep();
+        // Once an hour.
+        if count % 360 == 0
+            && let Err(error) = store.prune().await
+        {
+            tracing::warn!(%error, "the answers of old calls could not be pruned");
+        }
+    }
+}
+
+/// Cancels `stop` on Ctrl-C or SIGTERM; a second signal ends the process at once.
+async fn stop_on_signal(stop: CancellationToken) {
+    if let Err(error) = signal().await {
+        tracing::error!(%error, "signals cannot be awaited: stopping");
+    }
+    stop.cancel();
+    if signal().await.is_ok() {
+        tracing::warn!("second signal: ending at once");
+        std::process::exit(130);
+    }
+}
+
+#[cfg(unix)]
+async fn signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}

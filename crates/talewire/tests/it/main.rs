@@ -1,0 +1,97 @@
+//! The binary as people run it: arguments, files and variables in, output and exit code out.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The binary without what the machine's own environment says.
+fn talewire(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_talewire"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TALEWIRE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end; all that it said, and its exit code.
+#[track_caller]
+fn check(command: &mut Command, code: i32, parts: &[&str]) -> String {
+    let output = command.output().expect("the binary starts");
+    let said = [String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)].concat();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    said
+}
+
+fn file(folder: &Path, text: &str) -> String {
+    let path = folder.join("t.toml");
+    std::fs::write(&path, text).expect("written");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[test]
+fn check_says_line_column_and_reason() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bad = file(folder.path(), "[limits]\nping_intervall_ms = 1\n");
+    check(&mut talewire(&["check", &bad]), 1, &["t.toml:2:1", "did you mean `ping_interval_ms`?"]);
+    check(talewire(&["check"]).env("TALEWIRE_CONFIG", &bad), 1, &["t.toml:2:1"]);
+    check(talewire(&["check"]).env("TALEWIRE_HTTP_LISTEN", "x"), 1, &["TALEWIRE_HTTP_LISTEN", "http.listen"]);
+    let good = file(folder.path(), "[limits]\nping_interval_ms = 20_000\n");
+    check(&mut talewire(&["check", &good]), 0, &["good"]);
+    check(&mut talewire(&["check", "/nowhere.toml"]), 1, &["cannot read /nowhere.toml"]);
+}
+
+#[test]
+fn settings_are_listed_and_tokens_are_signed() {
+    check(&mut talewire(&["settings"]), 0, &["http.listen", "TALEWIRE_HTTP_LISTEN", "127.0.0.1:8000"]);
+    let token = check(talewire(&["token", "--user", "ana"]).env("TALEWIRE_AUTH_HS256_SECRET", SECRET), 0, &[]);
+    assert_eq!(token.trim().split('.').count(), 3, "{token}");
+    check(&mut talewire(&["token", "--user", "ana"]), 1, &["no secret is configured"]);
+    let said =
+        check(talewire(&["token", "--user", "ana"]).env("TALEWIRE_AUTH_HS256_SECRET", "hunter2"), 1, &["7 bytes"]);
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn the_insecure_mode_stays_on_this_machine() {
+    for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        check(&mut talewire(&["serve", "--insecure", "--listen", listen]), 1, &["--insecure", "loopback"]);
+    }
+}
+
+/// Stops the server that a test started, also when the test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_server_says_when_it_is_ready_and_ends_when_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let arguments = ["serve", "--insecure", "--listen", "127.0.0.1:0", "--data", data, "--log-format", "json"];
+    let mut command = talewire(&arguments);
+    command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").stderr(Stdio::piped());
+    let mut running = Running(command.spawn().expect("the binary starts"));
+    let mut lines = BufReader::new(running.0.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+    // Ends, instead of waiting for ever, when the server does.
+    let until_ready: Vec<String> = lines.by_ref().take_while(|line| !line.contains("talewire is ready")).collect();
+    assert!(until_ready.iter().any(|line| line.contains("insecure: everything is allowed")), "{until_ready:?}");
+    assert!(until_ready.iter().any(|line| line.contains(data)), "{until_ready:?}");
+    let told = Command::new("kill").arg(running.0.id().to_string()).status().expect("kill runs");
+    assert!(told.success());
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.contains("talewire stops")), "{until_ready:?} {rest:?}");
+    assert_eq!(running.0.wait().expect("it ends").code(), Some(0));
+}
