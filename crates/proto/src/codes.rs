@@ -181,7 +181,10 @@ mod tests {
         let unsubscribes = UnsubscribeCode::ALL.iter().map(|c| (c.code(), c.text(), again(c.resubscribe())));
         let mut rows = 0;
         for (code, text, again) in errors.chain(closes).chain(unsubscribes) {
-            assert!(document.contains(&format!("| {code} | {text} | {again} |")), "{code} {text} is not in PROTOCOL.md");
+            assert!(
+                document.contains(&format!("| {code} | {text} | {again} |")),
+                "{code} {text} is not in PROTOCOL.md"
+            );
             rows += 1;
         }
         let is_row = |line: &&str| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit());
