@@ -3,11 +3,13 @@
 //! Publications come in from sessions, the HTTP API and use cases; [`Delivery`] values go out to the hub of every node, this
 //! one too, by the sink given to [`Broker::deliver_to`]. Beside them the broker keeps what is shared and need not outlive
 //! it: history of history channels, presence, generation streams, wake-ups. Today there is one backend, inside
-//! the process ([`memory`]); callers name [`Broker`] and never a backend.
+//! the process (`memory`); callers name [`Broker`] and never a backend.
 
 mod error;
 mod memory;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -270,7 +272,8 @@ impl Broker {
         memory.generations.append(story, generation, attempt, text)
     }
 
-    /// Ends the stream; its text stays readable for a while. Ending one that is not there tells the end all the same.
+    /// Ends the stream; its text stays readable for a while. Ending one that is not there, or by an attempt that never
+    /// began, leaves an ended stream without text, so that no older attempt can begin any more. The same end may be told again.
     ///
     /// # Errors
     /// [`StreamError::Fenced`] when a newer attempt has begun or it has ended otherwise.
@@ -316,6 +319,13 @@ impl Broker {
     pub fn sweep(&self) {
         let Backend::Memory(memory) = &self.backend;
         memory.sweep();
+    }
+
+    /// Moves the clock by which this broker forgets: for tests of expiry only.
+    #[doc(hidden)]
+    pub fn shift_clock(&self, by_ms: u64) {
+        let Backend::Memory(memory) = &self.backend;
+        memory.shift_clock(by_ms);
     }
 }
 

@@ -20,7 +20,7 @@ pub struct BrokerSettings {
     pub generations_max: usize,
     /// Text of one generation, in bytes; an append beyond it is refused and ends the generation.
     pub generation_bytes_max: usize,
-    /// How long the text of an ended generation stays readable, in milliseconds.
+    /// How long the text of a generation stays readable after its end or, if its writer vanished, after its last delta, in milliseconds.
     pub generation_age_ms: u64,
     /// Wake-ups waiting for one listener; a listener that lags looks at everything.
     pub wakeups_waiting_max: usize,

@@ -9,12 +9,18 @@ use talewire_proto::reply::{Push, Reply};
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, ClientInfo, Entry, Payload, Publication, json};
 
+use crate::queue::Ticket;
+
 /// What is told, shared by every shard of the node.
 pub struct Fanout {
     /// To whose subscribers.
     pub channel: Channel,
     /// What.
     pub what: What,
+    /// Every join before this was told has a lower ticket: who joined later has read it from history.
+    told_at: Ticket,
+    /// When the channel's history last began anew: who joined before that belongs to an older one.
+    since: Ticket,
     encoded: [OnceLock<Bytes>; Wire::COUNT],
 }
 
@@ -37,18 +43,21 @@ impl Fanout {
     /// Something to be told.
     #[must_use]
     pub fn new(channel: Channel, what: What) -> Self {
-        Self { channel, what, encoded: Default::default() }
+        Self { channel, what, told_at: Ticket::MAX, since: 0, encoded: Default::default() }
     }
 
-    pub(crate) fn of(channel: Channel, message: Message) -> Self {
-        let what = match message {
-            Message::Entry { entry, .. } => What::Entry(entry),
-            Message::Signal(publication) => What::Signal(publication),
-            Message::Join(info) => What::Join(info),
-            Message::Leave(info) => What::Leave(info),
-            Message::Generation(frame) => What::Generation(frame),
-        };
-        Self::new(channel, what)
+    pub(crate) fn stamped(channel: Channel, what: What, told_at: Ticket, since: Ticket) -> Self {
+        Self { told_at, since, ..Self::new(channel, what) }
+    }
+
+    /// Whether it was told before the subscriber with this ticket joined.
+    pub(crate) fn is_before(&self, joined: Ticket) -> bool {
+        self.told_at < joined
+    }
+
+    /// Whether it belongs to a history that began after the subscriber with this ticket joined.
+    pub(crate) fn is_beyond(&self, joined: Ticket) -> bool {
+        self.since > joined
     }
 
     /// The bytes for one wire. The first caller encodes; everybody else shares.
@@ -69,5 +78,17 @@ impl Fanout {
             What::Leave(info) => Push::Leave(info.clone()),
         };
         json::encode(&Reply::Push { channel: self.channel.clone(), push })
+    }
+}
+
+impl From<Message> for What {
+    fn from(message: Message) -> Self {
+        match message {
+            Message::Entry { entry, .. } => Self::Entry(entry),
+            Message::Signal(publication) => Self::Signal(publication),
+            Message::Join(info) => Self::Join(info),
+            Message::Leave(info) => Self::Leave(info),
+            Message::Generation(frame) => Self::Generation(frame),
+        }
     }
 }

@@ -3,24 +3,21 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use talewire_broker::{Broker, Delivery, Message, PageLimit};
+use talewire_broker::{Broker, Delivery, Message};
 use talewire_proto::{Channel, Entry, Epoch, Kind, Namespace, Position};
-use talewire_store::{LogMark, Store};
-use tokio::sync::mpsc;
+use talewire_store::Store;
 
 use crate::fanout::{Fanout, What};
-use crate::queue::{ShardMessage, ShardQueue};
-use crate::recovery::{CatchUp, Missed};
+use crate::queue::{ShardMessage, ShardQueue, Ticket};
+use crate::recovery::Read;
+use crate::repair::{HubParts, Repairs};
 use crate::settings::HubSettings;
 
 /// Locks over the table of channels. A power of two.
 const STRIPES: usize = 64;
-
-/// Entries read at once to repair a gap.
-const REPAIR_PAGE: PageLimit = PageLimit { entries: 500, bytes: 1_048_576 };
 
 /// The hub of this node. A clone is a reference count.
 #[derive(Clone)]
@@ -35,7 +32,9 @@ struct Inner {
     shards: Vec<Arc<ShardQueue>>,
     stripes: Vec<Mutex<HashMap<Channel, Served>>>,
     hasher: RandomState,
-    repairs: mpsc::Sender<Channel>,
+    /// The last ticket that was given. Read and raised under the lock of a channel's stripe, which orders it for that channel.
+    tickets: AtomicU64,
+    repairs: Repairs,
 }
 
 /// A channel that somebody on this node is subscribed to.
@@ -43,22 +42,56 @@ struct Served {
     rules: Arc<Namespace>,
     /// Subscribers by shard.
     subscribers: Vec<u32>,
+    /// When somebody first joined, or the history last began anew.
+    since: Ticket,
     /// What this node has passed on, once it knows where the channel stands.
     followed: Option<Followed>,
-    /// Entries that came before their predecessors, by offset.
-    ahead: BTreeMap<u64, Arc<Entry>>,
+    /// Entries that came before their predecessors, by offset. Each with its epoch, since none may be known yet.
+    ahead: BTreeMap<u64, (Epoch, Arc<Entry>)>,
+    /// The highest offset that was heard of: while it is not passed on, there is a gap.
+    seen: u64,
+    /// It may have grown unheard of, or its history may have been broken off.
+    suspect: bool,
 }
 
 struct Followed {
     epoch: Epoch,
+    /// The first offset that was, or will be, passed on since [`Served::since`].
+    from: u64,
     next: u64,
 }
 
-/// The background work of a hub, to be run once on any runtime.
-pub struct HubParts {
-    /// The hub.
-    pub hub: Hub,
-    repairs: mpsc::Receiver<Channel>,
+impl Served {
+    fn has_gap(&self) -> bool {
+        self.followed.as_ref().is_some_and(|followed| self.suspect || followed.next <= self.seen)
+    }
+}
+
+/// Where a channel stands on this node at one moment.
+pub(crate) struct Look {
+    /// When its history last began anew here; 0 if nobody is subscribed.
+    pub(crate) since: Ticket,
+    /// What was passed on, if it is followed and nothing speaks against its history.
+    pub(crate) position: Option<Position>,
+}
+
+/// What a history read means for a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Observed {
+    /// Everything after what was read is, or will be, told to whoever had joined before the read.
+    Steady,
+    /// The history was broken off: everybody is told.
+    Restarted,
+    /// It was read before something that was told to nobody: read again.
+    Stale,
+}
+
+/// What is to be read to fill a gap.
+pub(crate) struct Gap {
+    pub(crate) rules: Arc<Namespace>,
+    pub(crate) next: u64,
+    since: Ticket,
+    seen: u64,
 }
 
 impl std::fmt::Debug for Hub {
@@ -71,25 +104,30 @@ impl Hub {
     /// A hub with as many shards as asked for, attached to the broker. [`HubParts::run`] must run for gaps to be repaired.
     #[must_use]
     pub fn assemble(settings: HubSettings, store: Store, broker: Broker, shards: usize) -> HubParts {
-        let (repairs, to_repair) = mpsc::channel(settings.repairs_waiting_max.max(1));
+        let parts = Self::detached(settings, store, broker, shards);
+        let weak = Arc::downgrade(&parts.hub.inner);
+        parts.hub.inner.broker.deliver_to(Arc::new(move |delivery| {
+            if let Some(inner) = weak.upgrade() {
+                Self { inner }.deliver(delivery);
+            }
+        }));
+        parts
+    }
+
+    /// A hub to which somebody else carries the broker's deliveries.
+    pub(crate) fn detached(settings: HubSettings, store: Store, broker: Broker, shards: usize) -> HubParts {
         let queue = || Arc::new(ShardQueue::new(settings.shard_queue_max));
         let inner = Arc::new(Inner {
             shards: (0..shards.max(1)).map(|_| queue()).collect(),
             stripes: (0..STRIPES).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            tickets: AtomicU64::new(0),
+            repairs: Repairs::new(settings.repairs_waiting_max),
             settings,
             store,
             broker,
-            repairs,
         });
-        let hub = Self { inner };
-        let weak = Arc::downgrade(&hub.inner);
-        hub.inner.broker.deliver_to(Arc::new(move |delivery| {
-            if let Some(inner) = weak.upgrade() {
-                Self { inner }.deliver(delivery);
-            }
-        }));
-        HubParts { hub, repairs: to_repair }
+        HubParts { hub: Self { inner } }
     }
 
     /// The queues of the shards, in order.
@@ -116,20 +154,45 @@ impl Hub {
         &self.inner.store
     }
 
+    /// Channels that somebody on this node is subscribed to.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.inner.stripes.iter().map(|stripe| stripe.lock().len()).sum()
+    }
+
+    /// Whether a channel of this kind is followed by offsets.
+    pub(crate) fn is_followed(kind: Kind) -> bool {
+        matches!(kind, Kind::History | Kind::Durable)
+    }
+
+    pub(crate) fn repairs(&self) -> &Repairs {
+        &self.inner.repairs
+    }
+
     fn stripe(&self, channel: &Channel) -> &Mutex<HashMap<Channel, Served>> {
         &self.inner.stripes[self.inner.hasher.hash_one(channel) as usize & (STRIPES - 1)]
     }
 
-    /// Notes one more subscriber of a channel on a shard.
-    pub(crate) fn join(&self, channel: &Channel, rules: &Arc<Namespace>, shard: usize) {
-        let mut served = self.stripe(channel).lock();
-        let served = served.entry(channel.clone()).or_insert_with(|| Served {
+    /// Called under the lock of the channel that the ticket is for.
+    fn ticket(&self) -> Ticket {
+        self.inner.tickets.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Notes one more subscriber of a channel on a shard. What is told from now on has a ticket at or above the one returned.
+    pub(crate) fn join(&self, channel: &Channel, rules: &Arc<Namespace>, shard: usize) -> Ticket {
+        let mut table = self.stripe(channel).lock();
+        let ticket = self.ticket();
+        let served = table.entry(channel.clone()).or_insert_with(|| Served {
             rules: rules.clone(),
             subscribers: vec![0; self.inner.shards.len()],
+            since: ticket,
             followed: None,
             ahead: BTreeMap::new(),
+            seen: 0,
+            suspect: false,
         });
         served.subscribers[shard] += 1;
+        ticket
     }
 
     /// Notes one subscriber less; a channel that nobody wants is forgotten.
@@ -143,27 +206,45 @@ impl Hub {
         }
     }
 
-    /// Where this node stands in a channel that it follows.
-    pub(crate) fn position(&self, channel: &Channel) -> Option<Position> {
+    /// Where this node stands in a channel.
+    pub(crate) fn look(&self, channel: &Channel) -> Look {
         let table = self.stripe(channel).lock();
-        let followed = table.get(channel)?.followed.as_ref()?;
-        Some(Position { offset: followed.next - 1, epoch: followed.epoch.clone() })
+        let Some(served) = table.get(channel) else { return Look { since: 0, position: None } };
+        let position = served.followed.as_ref().filter(|_| !served.suspect);
+        let position = position.map(|followed| Position { offset: followed.next - 1, epoch: followed.epoch.clone() });
+        Look { since: served.since, position }
     }
 
-    /// A history read has shown where a channel stands.
-    pub(crate) fn observe(&self, channel: &Channel, top: &Position) {
+    /// A history read that began after `since` was looked at has shown where a channel stands.
+    pub(crate) fn observe(&self, channel: &Channel, since: Ticket, top: &Position) -> Observed {
         let mut table = self.stripe(channel).lock();
-        let Some(served) = table.get_mut(channel) else { return };
+        let Some(served) = table.get_mut(channel) else { return Observed::Steady };
+        if served.since != since {
+            return Observed::Stale;
+        }
         match &mut served.followed {
             None => {
-                served.followed = Some(Followed { epoch: top.epoch.clone(), next: top.offset + 1 });
-                served.ahead = served.ahead.split_off(&(top.offset + 1));
+                let held = served.ahead.len();
+                served.ahead.retain(|_, (epoch, _)| *epoch == top.epoch);
+                // Entries of another history, older or newer than the one that was read: only another read can tell.
+                served.suspect |= served.ahead.len() < held;
+                let next = top.offset + 1;
+                served.followed = Some(Followed { epoch: top.epoch.clone(), from: next, next });
+                served.ahead = served.ahead.split_off(&next);
                 self.pass_on(channel, served);
             }
-            Some(followed) if followed.epoch != top.epoch => self.restart(channel, served, top),
-            Some(followed) if followed.next <= top.offset => self.ask_repair(channel),
-            Some(_) => {}
+            Some(followed) if followed.epoch != top.epoch => {
+                self.restart(channel, served, top);
+                return Observed::Restarted;
+            }
+            // Another reader came first and saw more: what lies between was passed on to nobody.
+            Some(followed) if top.offset + 1 < followed.from => return Observed::Stale,
+            Some(_) => served.seen = served.seen.max(top.offset),
         }
+        if served.has_gap() {
+            self.ask_repair(channel);
+        }
+        Observed::Steady
     }
 
     /// Takes what the broker delivers: from any thread, without blocking.
@@ -172,51 +253,57 @@ impl Hub {
         let mut table = self.stripe(&channel).lock();
         let Some(served) = table.get_mut(&channel) else { return };
         let Message::Entry { epoch, entry } = message else {
-            let fanout = Arc::new(Fanout::of(channel, message));
-            return self.tell(served, &ShardMessage::Deliver(fanout));
+            return self.tell(&channel, served, message.into());
         };
         match &mut served.followed {
-            Some(followed) if followed.epoch != epoch => {
-                let top = Position { offset: entry.offset, epoch };
-                return self.restart(&channel, served, &top);
-            }
+            // The history was broken off, or this is late and of an older one: a read tells which.
+            Some(followed) if followed.epoch != epoch => served.suspect = true,
             Some(followed) if entry.offset < followed.next => return,
-            Some(_) | None => {}
+            Some(followed) if entry.offset == followed.next => {
+                followed.next += 1;
+                self.tell(&channel, served, What::Entry(entry));
+            }
+            Some(_) | None => {
+                served.seen = served.seen.max(entry.offset);
+                served.ahead.insert(entry.offset, (epoch, entry));
+                if served.ahead.len() > self.inner.settings.ahead_held_max {
+                    // What is dropped here is read from history with the gap before it.
+                    served.ahead.pop_last();
+                }
+            }
         }
-        served.ahead.insert(entry.offset, entry);
         self.pass_on(&channel, served);
-        let overfull = served.ahead.len() > self.inner.settings.ahead_held_max;
-        if overfull {
-            // What is dropped here is read from history with the gap before it.
-            served.ahead.pop_last();
-        }
-        if served.followed.is_some() && !served.ahead.is_empty() {
+        if served.has_gap() {
             self.ask_repair(&channel);
         }
     }
 
     /// Sends on every entry whose turn has come. Under the lock, so that shards see one order.
     fn pass_on(&self, channel: &Channel, served: &mut Served) {
-        let Some(followed) = &mut served.followed else { return };
-        while let Some(entry) = served.ahead.remove(&followed.next) {
+        while let Some(followed) = &mut served.followed {
+            let Some((_, entry)) = served.ahead.remove(&followed.next) else { break };
             followed.next += 1;
-            let fanout = Arc::new(Fanout::new(channel.clone(), What::Entry(entry)));
-            for (shard, count) in self.inner.shards.iter().zip(&served.subscribers) {
-                if *count > 0 {
-                    shard.push(ShardMessage::Deliver(fanout.clone()));
-                }
-            }
+            self.tell(channel, served, What::Entry(entry));
         }
     }
 
     /// The channel's history was broken off: everybody starts anew.
     fn restart(&self, channel: &Channel, served: &mut Served, top: &Position) {
+        let next = top.offset + 1;
         served.ahead.clear();
-        served.followed = Some(Followed { epoch: top.epoch.clone(), next: top.offset + 1 });
-        self.tell(served, &ShardMessage::Reset(channel.clone()));
+        served.since = self.ticket();
+        served.seen = top.offset;
+        served.followed = Some(Followed { epoch: top.epoch.clone(), from: next, next });
+        self.push(served, &ShardMessage::Reset { channel: channel.clone(), at: served.since });
     }
 
-    fn tell(&self, served: &Served, message: &ShardMessage) {
+    fn tell(&self, channel: &Channel, served: &Served, what: What) {
+        let told_at = self.inner.tickets.load(Ordering::Relaxed);
+        let fanout = Arc::new(Fanout::stamped(channel.clone(), what, told_at, served.since));
+        self.push(served, &ShardMessage::Deliver(fanout));
+    }
+
+    fn push(&self, served: &Served, message: &ShardMessage) {
         for (shard, count) in self.inner.shards.iter().zip(&served.subscribers) {
             if *count > 0 {
                 shard.push(message.clone());
@@ -225,106 +312,95 @@ impl Hub {
     }
 
     fn ask_repair(&self, channel: &Channel) {
-        // A full queue is no loss: the next delivery or the look at growth asks again.
-        let _ = self.inner.repairs.try_send(channel.clone());
+        self.inner.repairs.ask(channel, self.inner.settings.gap_wait_ms);
     }
 
-    /// Reads what is missing between what was passed on and the top, once for the whole node.
-    async fn repair(&self, channel: &Channel) {
-        loop {
-            let missed = {
-                let mut table = self.stripe(channel).lock();
-                let Some(served) = table.get_mut(channel) else { return };
-                self.pass_on(channel, served);
-                let Some(followed) = &served.followed else { return };
-                Missed { channel: channel.clone(), rules: served.rules.clone(), next: followed.next }
-            };
-            match self.catch_up(&missed, REPAIR_PAGE).await {
-                Ok(CatchUp::Entries { entries, complete }) => {
-                    let epoch = self.position(channel).map(|position| position.epoch).unwrap_or_default();
-                    let nothing = entries.is_empty();
-                    for entry in entries {
-                        let message = Message::Entry { epoch: epoch.clone(), entry };
-                        self.deliver(Delivery { channel: channel.clone(), message });
-                    }
-                    if complete || nothing {
-                        return;
-                    }
-                }
-                Ok(CatchUp::Gone) => {
-                    // What was missed is gone from history: subscribers are told, and the node follows from the top.
-                    let top = self.recover(channel, &missed.rules, None, REPAIR_PAGE).await;
-                    let mut table = self.stripe(channel).lock();
-                    if let (Ok(top), Some(served)) = (top, table.get_mut(channel)) {
-                        let position = top.result.position.unwrap_or_default();
-                        self.restart(channel, served, &position);
-                    }
-                    return;
-                }
-                Ok(CatchUp::Snapshot(_)) => return,
-                Err(error) => {
-                    tracing::warn!(channel = %channel, %error, "a gap could not be repaired; trying again with the next look at growth");
-                    return;
-                }
+    /// Entries that wait for their predecessors.
+    #[cfg(test)]
+    pub(crate) fn ahead(&self, channel: &Channel) -> usize {
+        self.stripe(channel).lock().get(channel).map_or(0, |served| served.ahead.len())
+    }
+
+    /// What is missing between what was passed on and what was heard of.
+    pub(crate) fn gap(&self, channel: &Channel) -> Option<Gap> {
+        let mut table = self.stripe(channel).lock();
+        let served = table.get_mut(channel).filter(|served| served.has_gap())?;
+        served.suspect = false;
+        let next = served.followed.as_ref()?.next;
+        Some(Gap { rules: served.rules.clone(), next, since: served.since, seen: served.seen })
+    }
+
+    /// Passes on what was read for a gap.
+    pub(crate) fn fill(&self, channel: &Channel, gap: &Gap, read: Read) {
+        let mut table = self.stripe(channel).lock();
+        let Some(served) = table.get_mut(channel) else { return };
+        let Some(followed) = &mut served.followed else { return };
+        if served.since != gap.since {
+            // Read from a history that has been broken off since.
+            return;
+        }
+        let first = read.entries.first().map_or(read.top.offset, |entry| entry.offset);
+        if followed.epoch != read.top.epoch
+            || first > followed.next
+            || (read.entries.is_empty() && first == followed.next)
+        {
+            // What is missing is gone: subscribers are told, and the node follows from the top.
+            return self.restart(channel, served, &read.top);
+        }
+        let before = followed.next;
+        for entry in read.entries {
+            let Some(followed) = &mut served.followed else { return };
+            if entry.offset == followed.next {
+                followed.next += 1;
+                self.tell(channel, served, What::Entry(entry));
             }
+        }
+        let next = served.followed.as_ref().map_or(before, |followed| followed.next);
+        served.ahead = served.ahead.split_off(&next);
+        self.pass_on(channel, served);
+        if next == before && served.seen == gap.seen && read.complete {
+            // Nothing is there that was not passed on: what was heard of belongs to another history.
+            served.seen = next - 1;
         }
     }
 
-    /// Looks which durable channels have grown without an announcement.
-    async fn check_growth(&self, mark: LogMark) -> Result<LogMark, talewire_store::StoreError> {
-        let (mark, grown) = self.inner.store.grown(mark).await?;
-        for (channel, top) in grown {
-            let behind = {
-                let table = self.stripe(&channel).lock();
-                let followed = table.get(&channel).and_then(|served| served.followed.as_ref());
-                followed.is_some_and(|followed| followed.next <= top)
-            };
-            if behind {
-                self.repair(&channel).await;
+    /// A look at the store has shown that a channel reaches `top`.
+    pub(crate) fn grown(&self, channel: &Channel, top: u64) {
+        let mut table = self.stripe(channel).lock();
+        let Some(served) = table.get_mut(channel).filter(|served| served.rules.kind == Kind::Durable) else { return };
+        // Kept also while nobody knows where the channel stands: the read under way may be older than this.
+        served.seen = served.seen.max(top);
+        if served.has_gap() {
+            self.ask_repair(channel);
+        }
+    }
+
+    /// A gap could not be read now: again with the next look at growth.
+    pub(crate) fn repair_later(&self, channel: &Channel) {
+        if let Some(served) = self.stripe(channel).lock().get_mut(channel) {
+            served.suspect = true;
+            self.inner.repairs.ask(channel, self.inner.settings.growth_check_ms);
+        }
+    }
+
+    /// Asks for the repair of every channel with a gap; of durable channels also of those that may have grown, with `suspect`.
+    pub(crate) fn search(&self, suspects: Suspects) {
+        for stripe in &self.inner.stripes {
+            for (channel, served) in stripe.lock().iter_mut() {
+                served.suspect |= suspects == Suspects::Durable && served.rules.kind == Kind::Durable;
+                if served.has_gap() {
+                    self.ask_repair(channel);
+                }
             }
         }
-        Ok(mark)
-    }
-
-    /// Channels that somebody on this node is subscribed to.
-    #[must_use]
-    pub fn channels(&self) -> usize {
-        self.inner.stripes.iter().map(|stripe| stripe.lock().len()).sum()
-    }
-
-    /// Whether a channel of this kind is followed by offsets.
-    pub(crate) fn is_followed(kind: Kind) -> bool {
-        matches!(kind, Kind::History | Kind::Durable)
     }
 }
 
-impl HubParts {
-    /// Repairs gaps and looks at growth, until the hub is gone or the future is dropped.
-    pub async fn run(mut self) {
-        let wait = Duration::from_millis(self.hub.inner.settings.gap_wait_ms);
-        let mut growth = tokio::time::interval(Duration::from_millis(self.hub.inner.settings.growth_check_ms.max(1)));
-        growth.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut mark = None;
-        loop {
-            tokio::select! {
-                biased;
-                channel = self.repairs.recv() => {
-                    let Some(channel) = channel else { return };
-                    // The missing entry is usually a moment late: its announcement overtook another.
-                    tokio::time::sleep(wait).await;
-                    self.hub.repair(&channel).await;
-                }
-                _ = growth.tick() => {
-                    let looked = match mark {
-                        None => self.hub.inner.store.log_mark().await,
-                        Some(mark) => self.hub.check_growth(mark).await,
-                    };
-                    match looked {
-                        Ok(new) => mark = Some(new),
-                        Err(error) => tracing::warn!(%error, "the look at growth failed"),
-                    }
-                }
-            }
-        }
-    }
+/// Which channels may have grown without anybody hearing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suspects {
+    /// All durable ones.
+    Durable,
+    /// Only those that are known to have.
+    Known,
 }

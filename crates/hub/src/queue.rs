@@ -13,13 +13,21 @@ use tokio::sync::Notify;
 
 use crate::fanout::{Fanout, What};
 
+/// The order of joins and restarts on one node: what has the higher ticket came later.
+pub(crate) type Ticket = u64;
+
 /// Something for a shard.
 #[derive(Clone)]
 pub enum ShardMessage {
     /// To be told to subscribers.
     Deliver(Arc<Fanout>),
-    /// The channel's history was broken off: its subscribers must subscribe again.
-    Reset(Channel),
+    /// The channel's history was broken off: whoever subscribed before `at` must subscribe again.
+    Reset {
+        /// Which channel.
+        channel: Channel,
+        /// When, in the order of this node's joins and restarts.
+        at: Ticket,
+    },
     /// Deliveries were dropped: the channel's subscribers on this shard catch up.
     Missed(Channel),
 }
@@ -58,6 +66,9 @@ pub struct ShardQueue {
 struct Waiting {
     messages: VecDeque<ShardMessage>,
     missed: HashSet<Channel>,
+    /// Messages that are taken before `missed` is told: those that were waiting when the first was dropped. Were it told
+    /// after all messages, a queue that is never empty would never tell it.
+    missed_after: usize,
 }
 
 impl ShardQueue {
@@ -80,8 +91,11 @@ impl ShardQueue {
                     }
                     fanout.channel.clone()
                 }
-                ShardMessage::Reset(channel) | ShardMessage::Missed(channel) => channel,
+                ShardMessage::Reset { channel, .. } | ShardMessage::Missed(channel) => channel,
             };
+            if waiting.missed.is_empty() {
+                waiting.missed_after = waiting.messages.len();
+            }
             waiting.missed.insert(channel);
         }
         drop(waiting);
@@ -93,13 +107,14 @@ impl ShardQueue {
         self.filled.notified().await;
     }
 
-    /// Takes up to `most` messages into `into`; whatever was missed comes after the messages that did fit.
+    /// Takes up to `most` messages into `into`; whatever was missed comes after the messages that were waiting then.
     /// Says whether more is waiting.
     pub fn take(&self, into: &mut Vec<ShardMessage>, most: usize) -> bool {
         let mut waiting = self.waiting.lock();
         let n = waiting.messages.len().min(most);
         into.extend(waiting.messages.drain(..n));
-        if waiting.messages.is_empty() {
+        waiting.missed_after = waiting.missed_after.saturating_sub(n);
+        if waiting.missed_after == 0 {
             into.extend(waiting.missed.drain().map(ShardMessage::Missed));
         }
         !waiting.messages.is_empty()

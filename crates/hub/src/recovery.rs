@@ -8,7 +8,8 @@ use talewire_proto::reply::SubscribeResult;
 use talewire_proto::{Channel, Entry, Kind, Namespace, Payload, Position, Since};
 
 use crate::error::HubError;
-use crate::node::Hub;
+use crate::node::{Hub, Observed};
+use crate::queue::Ticket;
 
 /// What joining a channel came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,16 @@ pub struct Recovered {
 
 /// What a reader who fell behind gets.
 #[derive(Debug, Clone)]
-pub enum CatchUp {
+pub struct CatchUp {
+    /// Whose question it answers.
+    pub(crate) ticket: Ticket,
+    /// What was found.
+    pub found: Found,
+}
+
+/// What was found of what a reader missed.
+#[derive(Debug, Clone)]
+pub enum Found {
     /// The entries from where it stopped.
     Entries {
         /// In order, without a gap from the first offset asked for.
@@ -44,12 +54,14 @@ pub struct Missed {
     pub rules: Arc<Namespace>,
     /// The first offset it does not have.
     pub next: u64,
+    /// Which subscription asks: the answer is for no other one, and of no history that began later.
+    pub(crate) ticket: Ticket,
 }
 
-struct Read {
-    entries: Vec<Arc<Entry>>,
-    top: Position,
-    complete: bool,
+pub(crate) struct Read {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) top: Position,
+    pub(crate) complete: bool,
 }
 
 impl Hub {
@@ -82,29 +94,26 @@ impl Hub {
         recover: Option<&Position>,
         limit: PageLimit,
     ) -> Result<Recovered, HubError> {
-        // This node already follows the channel: whoever is at its position, or wants no more than that, needs no read.
-        if let Some(top) = self.position(channel) {
-            if recover.is_none() {
-                return Ok(joined(top, None));
+        loop {
+            let look = self.look(channel);
+            // This node already follows the channel: whoever is at its position, or wants no more than that, needs no read.
+            if let Some(top) = look.position {
+                if recover.is_none() {
+                    return Ok(joined(top, None));
+                }
+                if recover == Some(&top) {
+                    return Ok(joined(top, Some(Vec::new())));
+                }
             }
-            if recover == Some(&top) {
-                return Ok(joined(top, Some(Vec::new())));
+            let limit = if recover.is_some() { limit } else { PageLimit { entries: 0, bytes: 0 } };
+            let after = recover.map_or(0, |position| position.offset);
+            let read = self.read(channel, rules, Since::After(after), limit).await?;
+            if self.observe(channel, look.since, &read.top) == Observed::Stale {
+                // The channel began anew on this node while it was read: what came in between was told to nobody.
+                continue;
             }
+            return Ok(answer(recover, read));
         }
-        let limit = if recover.is_some() { limit } else { PageLimit { entries: 0, bytes: 0 } };
-        let after = recover.map_or(0, |position| position.offset);
-        let read = self.read(channel, rules, Since::After(after), limit).await?;
-        self.observe(channel, &read.top);
-        let Some(asked) = recover else { return Ok(joined(read.top, None)) };
-        if !same_epoch(asked, &read.top) || !reaches(&read, asked.offset) {
-            let mut lost = joined(read.top, None);
-            lost.result.was_recovering = true;
-            return Ok(lost);
-        }
-        let mut found = joined(read.top.clone(), Some(read.entries));
-        // The client moves its position on with each entry that it is given.
-        found.result.position = Some(Position { offset: asked.offset, epoch: read.top.epoch });
-        Ok(found)
     }
 
     /// What a subscriber that fell behind gets, from the first offset that it does not have.
@@ -112,22 +121,31 @@ impl Hub {
     /// # Errors
     /// Those of the store and the broker.
     pub async fn catch_up(&self, missed: &Missed, limit: PageLimit) -> Result<CatchUp, HubError> {
-        let Missed { channel, rules, next } = missed;
+        let found = self.find(missed, limit).await?;
+        Ok(CatchUp { ticket: missed.ticket, found })
+    }
+
+    async fn find(&self, missed: &Missed, limit: PageLimit) -> Result<Found, HubError> {
+        let Missed { channel, rules, next, ticket } = missed;
         if rules.kind == Kind::Generation {
-            return Ok(self.snapshot(channel).await?.map_or(CatchUp::Gone, |frame| CatchUp::Snapshot(Arc::new(frame))));
+            return Ok(self.snapshot(channel).await?.map_or(Found::Gone, |frame| Found::Snapshot(Arc::new(frame))));
         }
         if !rules.is_recoverable() {
-            return Ok(CatchUp::Entries { entries: Vec::new(), complete: true });
+            return Ok(Found::Entries { entries: Vec::new(), complete: true });
         }
-        let epoch = self.position(channel).map(|position| position.epoch);
+        let look = self.look(channel);
+        if look.since > *ticket {
+            return Ok(Found::Gone);
+        }
         let read = self.read(channel, rules, Since::After(next.saturating_sub(1)), limit).await?;
-        self.observe(channel, &read.top);
-        let broken = epoch.is_some_and(|epoch| epoch != read.top.epoch);
-        let begins = read.entries.first().map_or(read.top.offset + 1 == *next, |entry| entry.offset == *next);
-        if broken || !begins {
-            return Ok(CatchUp::Gone);
+        if self.observe(channel, look.since, &read.top) != Observed::Steady {
+            return Ok(Found::Gone);
         }
-        Ok(CatchUp::Entries { entries: read.entries, complete: read.complete })
+        let begins = read.entries.first().map_or(read.top.offset < *next, |entry| entry.offset == *next);
+        if !begins {
+            return Ok(Found::Gone);
+        }
+        Ok(Found::Entries { entries: read.entries, complete: read.complete })
     }
 
     /// The text of a generation so far, as a reader gets it; nothing for a channel that names no generation.
@@ -139,7 +157,7 @@ impl Hub {
         Ok(Some(GenerationFrame::Snapshot { generation, attempt, at: 0, text, status }))
     }
 
-    async fn read(
+    pub(crate) async fn read(
         &self,
         channel: &Channel,
         rules: &Namespace,
@@ -154,6 +172,19 @@ impl Hub {
         let page = self.broker().history(channel, rules, since, talewire_broker::Direction::Forward, limit).await?;
         Ok(Read { entries: page.entries, top: page.top, complete: page.complete })
     }
+}
+
+fn answer(recover: Option<&Position>, read: Read) -> Recovered {
+    let Some(asked) = recover else { return joined(read.top, None) };
+    if !same_epoch(asked, &read.top) || !reaches(&read, asked.offset) {
+        let mut lost = joined(read.top, None);
+        lost.result.was_recovering = true;
+        return lost;
+    }
+    let mut found = joined(read.top.clone(), Some(read.entries));
+    // The client moves its position on with each entry that it is given.
+    found.result.position = Some(Position { offset: asked.offset, epoch: read.top.epoch });
+    found
 }
 
 fn joined(top: Position, recovered: Option<Vec<Arc<Entry>>>) -> Recovered {

@@ -22,8 +22,10 @@ pub struct HubSettings {
     pub gap_wait_ms: u64,
     /// Time between two looks at which durable channels have grown, in milliseconds.
     pub growth_check_ms: u64,
-    /// Channels that wait to have a gap repaired; beyond it the next look at growth finds them.
+    /// Channels that wait to have a gap repaired; beyond it the next look at growth finds them among all.
     pub repairs_waiting_max: usize,
+    /// Channels whose gaps are repaired at the same time; further ones wait, so that a slow one delays few others.
+    pub repairs_at_once_max: usize,
 }
 
 impl Default for HubSettings {
@@ -38,6 +40,7 @@ impl Default for HubSettings {
             gap_wait_ms: 20,
             growth_check_ms: 1_000,
             repairs_waiting_max: 4_096,
+            repairs_at_once_max: 8,
         }
     }
 }

@@ -14,8 +14,9 @@ use talewire_proto::{Channel, Entry, Kind, Namespace};
 use crate::fanout::{Fanout, What};
 use crate::node::Hub;
 use crate::outbox::Outbox;
-use crate::queue::{ShardCounters, ShardMessage, ShardQueue};
-use crate::recovery::{CatchUp, Missed};
+use crate::queue::{ShardCounters, ShardMessage, ShardQueue, Ticket};
+use crate::recovery::{CatchUp, Found, Missed};
+use crate::subscriber::{Connection, Held, Local, Mode, Subscriber, Told};
 
 /// Names a connection on its shard. Used again after the connection is removed.
 pub type ConnectionKey = usize;
@@ -39,47 +40,9 @@ pub struct Shard {
     channels: HashMap<Channel, Local>,
     connections: Slab<Connection>,
     dirty: Vec<ConnectionKey>,
-    events: VecDeque<ShardEvent>,
+    /// Each with the subscription that it is for, which may be gone by the time it is polled.
+    events: VecDeque<(Ticket, ShardEvent)>,
     now_ms: u64,
-}
-
-struct Local {
-    rules: Arc<Namespace>,
-    subscribers: Vec<Subscriber>,
-}
-
-struct Subscriber {
-    connection: ConnectionKey,
-    /// The offset that comes next; unused where there are no offsets.
-    next: u64,
-    mode: Mode,
-    join_leave: bool,
-}
-
-enum Mode {
-    /// Gets what comes.
-    Live,
-    /// Missed something; catches up when its outbox has room.
-    Behind,
-    /// Its history is being read; what comes meanwhile is held.
-    Waiting(Box<Held>),
-}
-
-#[derive(Default)]
-struct Held {
-    fanouts: Vec<Arc<Fanout>>,
-    /// More came than is held: read history again.
-    overflowed: bool,
-}
-
-struct Connection {
-    outbox: Outbox,
-    /// Where this connection stands in each channel's list of subscribers.
-    places: HashMap<Channel, usize>,
-    dirty: bool,
-    /// Some subscription waits for room.
-    behind: bool,
-    overfull: bool,
 }
 
 impl Shard {
@@ -130,14 +93,16 @@ impl Shard {
 
     /// Registers a subscriber. Until [`Shard::go_live`] what comes for it is held.
     pub fn subscribe(&mut self, key: ConnectionKey, channel: &Channel, rules: &Arc<Namespace>, join_leave: bool) {
-        self.hub.join(channel, rules, self.index);
+        self.unsubscribe(key, channel);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let ticket = self.hub.join(channel, rules, self.index);
         let local = self
             .channels
             .entry(channel.clone())
             .or_insert_with(|| Local { rules: rules.clone(), subscribers: Vec::new() });
-        self.connections[key].places.insert(channel.clone(), local.subscribers.len());
-        let mode = Mode::Waiting(Box::default());
-        local.subscribers.push(Subscriber { connection: key, next: 0, mode, join_leave });
+        connection.places.insert(channel.clone(), local.subscribers.len());
+        let mode = Mode::Joining(Box::default());
+        local.subscribers.push(Subscriber { connection: key, ticket, next: 0, mode, join_leave });
     }
 
     /// Ends a subscription; one that is not there changes nothing.
@@ -159,7 +124,27 @@ impl Shard {
 
     /// The subscribe reply is in the outbox: what was held flows now, from offset `next` on.
     pub fn go_live(&mut self, key: ConnectionKey, channel: &Channel, next: u64) {
-        let Some((held, followed)) = self.release(key, channel, next) else { return };
+        let since = self.hub.look(channel).since;
+        if let Some(subscriber) = self.subscriber(key, channel)
+            && let Mode::Joining(held) = &mut subscriber.mode
+        {
+            let mut held = std::mem::take(&mut **held);
+            // The reply may be of the new history while what is held is of the old one.
+            held.broken |= since > subscriber.ticket;
+            self.resume(key, channel, next, held);
+        }
+    }
+
+    /// Makes a subscriber live and gives it what was held for it.
+    fn resume(&mut self, key: ConnectionKey, channel: &Channel, next: u64, held: Held) {
+        let Some(local) = self.channels.get(channel) else { return };
+        let followed = Hub::is_followed(local.rules.kind) || local.rules.kind == Kind::Generation;
+        let Some(subscriber) = self.subscriber(key, channel) else { return };
+        subscriber.next = next;
+        subscriber.mode = Mode::Live;
+        if held.broken {
+            return self.break_off(key, channel);
+        }
         for fanout in held.fanouts {
             self.deliver_to(key, &fanout);
         }
@@ -168,38 +153,31 @@ impl Shard {
         }
     }
 
-    /// Makes a waiting subscriber live and hands out what was held for it.
-    fn release(&mut self, key: ConnectionKey, channel: &Channel, next: u64) -> Option<(Held, bool)> {
-        let place = *self.connections.get(key)?.places.get(channel)?;
-        let local = self.channels.get_mut(channel)?;
-        let followed = Hub::is_followed(local.rules.kind) || local.rules.kind == Kind::Generation;
-        let subscriber = local.subscribers.get_mut(place)?;
-        subscriber.next = next;
-        match std::mem::replace(&mut subscriber.mode, Mode::Live) {
-            Mode::Waiting(held) => Some((*held, followed)),
-            Mode::Live | Mode::Behind => Some((Held::default(), followed)),
-        }
-    }
-
     /// What a subscriber that was behind had missed. `Err` tries again when there is room and time.
     pub fn caught_up(&mut self, key: ConnectionKey, channel: &Channel, answer: Result<CatchUp, ()>) {
-        let Some(place) = self.place(key, channel) else { return };
-        let Some(local) = self.channels.get_mut(channel) else { return };
-        let next = local.subscribers[place].next;
-        match answer {
-            Err(()) => {
-                local.subscribers[place].mode = Mode::Behind;
-                self.connections[key].behind = true;
-            }
-            Ok(CatchUp::Gone) => self.events.push_back(ShardEvent::Broken(key, channel.clone())),
-            Ok(CatchUp::Snapshot(frame)) => {
+        let Some(subscriber) = self.subscriber(key, channel) else { return };
+        let Mode::CatchingUp(held) = &mut subscriber.mode else { return };
+        let Ok(CatchUp { ticket, found }) = answer else {
+            subscriber.mode = Mode::Behind;
+            self.connections[key].behind = true;
+            return;
+        };
+        if ticket != subscriber.ticket {
+            // The answer to a subscription that is gone; this one has a question of its own under way.
+            return;
+        }
+        let held = std::mem::take(&mut **held);
+        let next = subscriber.next;
+        match found {
+            Found::Gone => self.break_off(key, channel),
+            Found::Snapshot(frame) => {
                 let fanout = Fanout::new(channel.clone(), What::Generation(frame));
                 let bytes = fanout.bytes(self.connections[key].outbox.wire());
                 self.send(key, bytes);
                 ShardCounters::add(&self.queue.counters.caught_up, 1);
-                self.go_live(key, channel, next);
+                self.resume(key, channel, next, held);
             }
-            Ok(CatchUp::Entries { entries, complete }) => {
+            Found::Entries { entries, complete } => {
                 let next = self.send_entries(key, channel, next, entries);
                 if !complete {
                     // There is more: it is read when what was given is written.
@@ -207,9 +185,32 @@ impl Shard {
                     return;
                 }
                 ShardCounters::add(&self.queue.counters.caught_up, 1);
-                self.go_live(key, channel, next);
+                self.resume(key, channel, next, held);
             }
         }
+    }
+
+    /// The subscription cannot go on: it gets nothing more, and is told so once.
+    fn break_off(&mut self, key: ConnectionKey, channel: &Channel) {
+        let Some(subscriber) = self.subscriber(key, channel) else { return };
+        let ticket = subscriber.ticket;
+        match &mut subscriber.mode {
+            Mode::Broken => return,
+            Mode::Joining(held) => {
+                held.broken = true;
+                return;
+            }
+            mode => *mode = Mode::Broken,
+        }
+        ShardCounters::add(&self.queue.counters.reset, 1);
+        self.events.push_back((ticket, ShardEvent::Broken(key, channel.clone())));
+        // Looked at soon, so that the event is.
+        self.mark_dirty(key);
+    }
+
+    fn subscriber(&mut self, key: ConnectionKey, channel: &Channel) -> Option<&mut Subscriber> {
+        let place = self.place(key, channel)?;
+        self.channels.get_mut(channel)?.subscribers.get_mut(place)
     }
 
     fn send_entries(&mut self, key: ConnectionKey, channel: &Channel, next: u64, entries: Vec<Arc<Entry>>) -> u64 {
@@ -257,7 +258,7 @@ impl Shard {
         connection.outbox.push(frame, self.now_ms);
         if connection.outbox.bytes() > hard {
             connection.overfull = true;
-            self.events.push_back(ShardEvent::Overfull(key));
+            self.events.push_back((0, ShardEvent::Overfull(key)));
         }
         self.mark_dirty(key);
     }
@@ -274,10 +275,11 @@ impl Shard {
     pub fn handle(&mut self, message: &ShardMessage) {
         match message {
             ShardMessage::Deliver(fanout) => self.deliver(fanout),
-            ShardMessage::Reset(channel) => {
-                let keys = self.subscribers_of(channel);
-                ShardCounters::add(&self.queue.counters.reset, keys.len() as u64);
-                self.events.extend(keys.into_iter().map(|key| ShardEvent::Broken(key, channel.clone())));
+            ShardMessage::Reset { channel, at } => {
+                let local = self.channels.get(channel);
+                let older = local.into_iter().flat_map(|local| &local.subscribers).filter(|s| s.ticket < *at);
+                let keys: Vec<_> = older.map(|subscriber| subscriber.connection).collect();
+                keys.into_iter().for_each(|key| self.break_off(key, channel));
             }
             ShardMessage::Missed(channel) => {
                 for key in self.subscribers_of(channel) {
@@ -301,8 +303,8 @@ impl Shard {
         }
         match &mut local.subscribers[place].mode {
             Mode::Live => self.fall_behind(key, channel),
-            Mode::Waiting(held) => held.overflowed = true,
-            Mode::Behind => {}
+            Mode::Joining(held) | Mode::CatchingUp(held) => held.overflowed = true,
+            Mode::Behind | Mode::Broken => {}
         }
     }
 
@@ -351,7 +353,7 @@ impl Shard {
     pub fn written(&mut self, key: ConnectionKey) {
         let low = self.hub.settings().outbox_bytes_max / 4;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !connection.behind || connection.outbox.bytes() > low {
+        if !connection.behind || connection.overfull || connection.outbox.bytes() > low {
             return;
         }
         connection.behind = false;
@@ -359,16 +361,29 @@ impl Shard {
             let Some(local) = self.channels.get_mut(channel) else { continue };
             let subscriber = &mut local.subscribers[*place];
             if matches!(subscriber.mode, Mode::Behind) {
-                subscriber.mode = Mode::Waiting(Box::default());
-                let missed = Missed { channel: channel.clone(), rules: local.rules.clone(), next: subscriber.next };
-                self.events.push_back(ShardEvent::CatchUp(key, missed));
+                subscriber.mode = Mode::CatchingUp(Box::default());
+                let Subscriber { next, ticket, .. } = *subscriber;
+                let missed = Missed { channel: channel.clone(), rules: local.rules.clone(), next, ticket };
+                self.events.push_back((ticket, ShardEvent::CatchUp(key, missed)));
             }
         }
     }
 
     /// What is to be done next for some connection.
     pub fn poll_event(&mut self) -> Option<ShardEvent> {
-        self.events.pop_front()
+        while let Some((ticket, event)) = self.events.pop_front() {
+            // Its subscription or connection may be gone, and its key may name another connection by now.
+            let stands = match &event {
+                ShardEvent::Overfull(key) => self.connections.get(*key).is_some_and(|connection| connection.overfull),
+                ShardEvent::Broken(key, channel) | ShardEvent::CatchUp(key, Missed { channel, .. }) => {
+                    self.subscriber(*key, channel).is_some_and(|subscriber| subscriber.ticket == ticket)
+                }
+            };
+            if stands {
+                return Some(event);
+            }
+        }
+        None
     }
 
     /// Looks again after subscriptions that could not catch up, for example because the store did not answer.
@@ -402,90 +417,5 @@ impl Shard {
     #[must_use]
     pub fn bytes_waiting(&self) -> usize {
         self.connections.iter().map(|(_, connection)| connection.outbox.bytes()).sum()
-    }
-}
-
-/// What telling subscribers came to, counted once per publication instead of once per subscriber.
-#[derive(Default)]
-struct Told {
-    delivered: u64,
-    dropped: u64,
-    behind: u64,
-}
-
-impl Told {
-    /// Puts a fan-out into one outbox as its kind demands. Says whether the outbox has something new to write.
-    fn tell(
-        &mut self,
-        subscriber: &mut Subscriber,
-        connection: &mut Connection,
-        fanout: &Arc<Fanout>,
-        settings: &crate::HubSettings,
-        now_ms: u64,
-    ) -> bool {
-        let offset = match &fanout.what {
-            What::Join(_) | What::Leave(_) if !subscriber.join_leave => return false,
-            What::Entry(entry) => Some(entry.offset),
-            What::Join(_) | What::Leave(_) | What::Signal(_) | What::Generation(_) => None,
-        };
-        match &mut subscriber.mode {
-            Mode::Live => {}
-            Mode::Behind => {
-                self.dropped += u64::from(offset.is_none());
-                return false;
-            }
-            Mode::Waiting(held) => {
-                if held.fanouts.len() < settings.joining_held_max {
-                    held.fanouts.push(fanout.clone());
-                } else {
-                    self.dropped += u64::from(offset.is_none());
-                    held.overflowed = true;
-                }
-                return false;
-            }
-        }
-        if let Some(offset) = offset {
-            if offset < subscriber.next {
-                return false;
-            }
-            if offset > subscriber.next {
-                return self.fell_behind(subscriber, connection);
-            }
-        }
-        if connection.overfull || connection.outbox.bytes() > settings.outbox_bytes_max {
-            return match fanout.what {
-                What::Entry(_) => self.fell_behind(subscriber, connection),
-                What::Generation(_) => {
-                    self.dropped += 1;
-                    self.fell_behind(subscriber, connection)
-                }
-                What::Signal(_) | What::Join(_) | What::Leave(_) => {
-                    self.dropped += 1;
-                    false
-                }
-            };
-        }
-        connection.outbox.push(fanout.bytes(connection.outbox.wire()), now_ms);
-        subscriber.next += u64::from(offset.is_some());
-        self.delivered += 1;
-        true
-    }
-
-    /// Marked as dirty too, so that a connection whose outbox is already empty is looked at.
-    fn fell_behind(&mut self, subscriber: &mut Subscriber, connection: &mut Connection) -> bool {
-        subscriber.mode = Mode::Behind;
-        connection.behind = true;
-        self.behind += 1;
-        true
-    }
-
-    fn count(&self, counters: &ShardCounters) {
-        ShardCounters::add(&counters.deliveries, self.delivered);
-        if self.dropped > 0 {
-            ShardCounters::add(&counters.dropped, self.dropped);
-        }
-        if self.behind > 0 {
-            ShardCounters::add(&counters.behind, self.behind);
-        }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use talewire_proto::generation::{GenerationFrame, GenerationStatus, utf16_len};
 use talewire_proto::{Channel, GenerationId, StoryId};
 
 use super::Outlet;
+use super::clock::Clock;
 use crate::{BrokerSettings, GenerationSnapshot, Message, StreamError};
 
 pub(crate) struct Generations {
     settings: Arc<BrokerSettings>,
+    clock: Clock,
     outlet: Outlet,
     streams: Mutex<HashMap<GenerationId, Stream>>,
 }
@@ -22,29 +23,32 @@ struct Stream {
     text: String,
     utf16_units: u64,
     status: GenerationStatus,
-    ended: Option<Instant>,
+    ended: bool,
+    /// When it was last begun, appended to or ended.
+    changed_ms: u64,
+}
+
+impl Stream {
+    fn new(attempt: u32, now_ms: u64) -> Self {
+        let status = GenerationStatus::Running;
+        Self { attempt, text: String::new(), utf16_units: 0, status, ended: false, changed_ms: now_ms }
+    }
 }
 
 impl Generations {
-    pub(crate) fn new(settings: Arc<BrokerSettings>, outlet: Outlet) -> Self {
-        Self { settings, outlet, streams: Mutex::default() }
+    pub(crate) fn new(settings: Arc<BrokerSettings>, clock: Clock, outlet: Outlet) -> Self {
+        Self { settings, clock, outlet, streams: Mutex::default() }
     }
 
     pub(crate) fn begin(&self, story: &StoryId, generation: &GenerationId, attempt: u32) -> Result<(), StreamError> {
         let mut streams = self.streams.lock();
-        match streams.get(generation) {
-            Some(stream) if stream.attempt >= attempt || stream.ended.is_some() => return Err(StreamError::Fenced),
+        match streams.get(generation).map(|stream| (stream.attempt, stream.ended)) {
+            Some((begun, ended)) if begun >= attempt || ended => return Err(StreamError::Fenced),
             Some(_) => {}
-            None if streams.len() >= self.settings.generations_max => {
-                let oldest = streams.iter().filter_map(|(id, s)| Some((s.ended?, id.clone()))).min();
-                let (_, oldest) = oldest.ok_or(StreamError::Unavailable)?;
-                streams.remove(&oldest);
-            }
-            None => {}
+            None if self.make_room(&mut streams) => {}
+            None => return Err(StreamError::Unavailable),
         }
-        let stream =
-            Stream { attempt, text: String::new(), utf16_units: 0, status: GenerationStatus::Running, ended: None };
-        streams.insert(generation.clone(), stream);
+        streams.insert(generation.clone(), Stream::new(attempt, self.clock.now_ms()));
         self.send(story, generation, GenerationFrame::Reset { generation: generation.clone(), attempt });
         Ok(())
     }
@@ -61,7 +65,7 @@ impl Generations {
         }
         let mut streams = self.streams.lock();
         let stream = streams.get_mut(generation).ok_or(StreamError::Fenced)?;
-        if stream.attempt != attempt || stream.ended.is_some() {
+        if stream.attempt != attempt || stream.ended {
             return Err(StreamError::Fenced);
         }
         if stream.text.len() + text.len() > self.settings.generation_bytes_max {
@@ -70,6 +74,7 @@ impl Generations {
         let at = stream.utf16_units;
         stream.text.push_str(text);
         stream.utf16_units += utf16_len(text);
+        stream.changed_ms = self.clock.now_ms();
         let frame = GenerationFrame::Delta { generation: generation.clone(), attempt, at, text: text.to_owned() };
         self.send(story, generation, frame);
         Ok(())
@@ -83,13 +88,24 @@ impl Generations {
         status: GenerationStatus,
     ) -> Result<(), StreamError> {
         let mut streams = self.streams.lock();
-        if let Some(stream) = streams.get_mut(generation) {
-            if stream.attempt > attempt || stream.ended.is_some_and(|_| stream.status != status) {
-                return Err(StreamError::Fenced);
+        match streams.get(generation).map(|stream| (stream.attempt, stream.ended.then_some(stream.status))) {
+            Some((begun, Some(end))) if (begun, end) != (attempt, status) => return Err(StreamError::Fenced),
+            Some((begun, _)) if begun > attempt => return Err(StreamError::Fenced),
+            Some((begun, _)) if begun == attempt => {}
+            // The attempt that ends never began: what an older one wrote is not its text.
+            Some(_) => {
+                streams.insert(generation.clone(), Stream::new(attempt, self.clock.now_ms()));
             }
-            stream.attempt = attempt;
+            // Kept, so that an older attempt cannot begin after the end; without room the end is only told.
+            None if self.make_room(&mut streams) => {
+                streams.insert(generation.clone(), Stream::new(attempt, self.clock.now_ms()));
+            }
+            None => {}
+        }
+        if let Some(stream) = streams.get_mut(generation).filter(|stream| !stream.ended) {
             stream.status = status;
-            stream.ended = Some(Instant::now());
+            stream.ended = true;
+            stream.changed_ms = self.clock.now_ms();
         }
         self.send(story, generation, GenerationFrame::End { generation: generation.clone(), attempt, status });
         Ok(())
@@ -102,8 +118,19 @@ impl Generations {
     }
 
     pub(crate) fn sweep(&self) {
-        let age = Duration::from_millis(self.settings.generation_age_ms);
-        self.streams.lock().retain(|_, stream| stream.ended.is_none_or(|ended| ended.elapsed() < age));
+        let (now_ms, age_ms) = (self.clock.now_ms(), self.settings.generation_age_ms);
+        // A stream that has not ended either, if nothing has come for so long: its writer is gone, and it would stay for ever.
+        self.streams.lock().retain(|_, stream| now_ms.saturating_sub(stream.changed_ms) < age_ms);
+    }
+
+    /// Makes room for one more stream by forgetting the one that ended longest ago. Says whether there is room.
+    fn make_room(&self, streams: &mut HashMap<GenerationId, Stream>) -> bool {
+        if streams.len() < self.settings.generations_max {
+            return true;
+        }
+        let ended = streams.iter().filter(|(_, stream)| stream.ended);
+        let oldest = ended.min_by_key(|(_, stream)| stream.changed_ms).map(|(id, _)| id.clone());
+        oldest.is_some_and(|oldest| streams.remove(&oldest).is_some())
     }
 
     /// Called under the lock, so that frames leave in the order of the text.

@@ -3,15 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use talewire_proto::{Channel, Entry, Epoch, Namespace, Position, Publication, Since};
 
+use super::clock::Clock;
 use super::{Outlet, Striped, random_text};
 use crate::{BrokerError, BrokerSettings, Direction, Key, Message, Page, PageLimit, Published};
 
 pub(crate) struct Histories {
     settings: Arc<BrokerSettings>,
+    clock: Clock,
     outlet: Outlet,
     channels: Striped<HashMap<Channel, History>>,
     count: AtomicUsize,
@@ -22,18 +23,18 @@ struct History {
     top: u64,
     entries: VecDeque<Kept>,
     keys: HashMap<Key, u64>,
-    keys_by_age: VecDeque<(Instant, Key)>,
-    touched: Instant,
+    keys_by_age: VecDeque<(u64, Key)>,
+    touched_ms: u64,
 }
 
 struct Kept {
     entry: Arc<Entry>,
-    expires: Instant,
+    expires_ms: u64,
 }
 
 impl Histories {
-    pub(crate) fn new(settings: Arc<BrokerSettings>, outlet: Outlet) -> Self {
-        Self { settings, outlet, channels: Striped::new(), count: AtomicUsize::new(0) }
+    pub(crate) fn new(settings: Arc<BrokerSettings>, clock: Clock, outlet: Outlet) -> Self {
+        Self { settings, clock, outlet, channels: Striped::new(), count: AtomicUsize::new(0) }
     }
 
     pub(crate) fn publish(
@@ -43,25 +44,24 @@ impl Histories {
         publication: Publication,
         key: Option<Key>,
     ) -> Result<Published, BrokerError> {
-        let now = Instant::now();
+        let now_ms = self.clock.now_ms();
         let mut channels = self.channels.of(channel).lock();
-        let history = self.open(&mut channels, channel, now)?;
-        history.trim(rules.history_size as usize, now, &self.settings);
+        let history = self.open(&mut channels, channel, now_ms)?;
+        history.trim(rules.history_size as usize, now_ms, &self.settings);
         if let Some(offset) = key.as_ref().and_then(|key| history.keys.get(key)) {
             let position = Position { offset: *offset, epoch: history.epoch.clone() };
             return Ok(Published { position, repeated: true });
         }
-        history.touched = now;
+        history.touched_ms = now_ms;
         history.top += 1;
         let entry = Arc::new(Entry { offset: history.top, publication });
-        history
-            .entries
-            .push_back(Kept { entry: entry.clone(), expires: now + Duration::from_millis(rules.history_age_ms) });
+        let expires_ms = now_ms.saturating_add(rules.history_age_ms);
+        history.entries.push_back(Kept { entry: entry.clone(), expires_ms });
         if let Some(key) = key {
             history.keys.insert(key.clone(), entry.offset);
-            history.keys_by_age.push_back((now, key));
+            history.keys_by_age.push_back((now_ms, key));
         }
-        history.trim(rules.history_size as usize, now, &self.settings);
+        history.trim(rules.history_size as usize, now_ms, &self.settings);
         let position = Position { offset: entry.offset, epoch: history.epoch.clone() };
         // Inside the lock, so that deliveries of one channel leave in the order of their offsets.
         self.outlet.send(channel, Message::Entry { epoch: position.epoch.clone(), entry });
@@ -76,10 +76,10 @@ impl Histories {
         direction: Direction,
         limit: PageLimit,
     ) -> Result<Page, BrokerError> {
-        let now = Instant::now();
+        let now_ms = self.clock.now_ms();
         let mut channels = self.channels.of(channel).lock();
-        let history = self.open(&mut channels, channel, now)?;
-        history.trim(rules.history_size as usize, now, &self.settings);
+        let history = self.open(&mut channels, channel, now_ms)?;
+        history.trim(rules.history_size as usize, now_ms, &self.settings);
         Ok(history.page(since, direction, limit))
     }
 
@@ -88,7 +88,7 @@ impl Histories {
         &self,
         channels: &'a mut HashMap<Channel, History>,
         channel: &Channel,
-        now: Instant,
+        now_ms: u64,
     ) -> Result<&'a mut History, BrokerError> {
         if !channels.contains_key(channel) {
             if self.count.fetch_add(1, Ordering::Relaxed) >= self.settings.history_channels_max {
@@ -101,7 +101,7 @@ impl Histories {
                 entries: VecDeque::new(),
                 keys: HashMap::new(),
                 keys_by_age: VecDeque::new(),
-                touched: now,
+                touched_ms: now_ms,
             };
             channels.insert(channel.clone(), history);
         }
@@ -109,14 +109,13 @@ impl Histories {
     }
 
     pub(crate) fn sweep(&self) {
-        let now = Instant::now();
-        let idle = Duration::from_millis(self.settings.history_idle_ms);
+        let now_ms = self.clock.now_ms();
         for stripe in self.channels.all() {
             let mut channels = stripe.lock();
             let before = channels.len();
             channels.retain(|_, history| {
-                history.trim(usize::MAX, now, &self.settings);
-                !history.entries.is_empty() || now.duration_since(history.touched) < idle
+                history.trim(usize::MAX, now_ms, &self.settings);
+                !history.entries.is_empty() || now_ms.saturating_sub(history.touched_ms) < self.settings.history_idle_ms
             });
             self.count.fetch_sub(before - channels.len(), Ordering::Relaxed);
         }
@@ -124,13 +123,12 @@ impl Histories {
 }
 
 impl History {
-    fn trim(&mut self, size: usize, now: Instant, settings: &BrokerSettings) {
-        while self.entries.len() > size || self.entries.front().is_some_and(|kept| kept.expires <= now) {
+    fn trim(&mut self, size: usize, now_ms: u64, settings: &BrokerSettings) {
+        while self.entries.len() > size || self.entries.front().is_some_and(|kept| kept.expires_ms <= now_ms) {
             self.entries.pop_front();
         }
-        let key_age = Duration::from_millis(settings.key_age_ms);
         while self.keys_by_age.len() > settings.keys_per_channel_max
-            || self.keys_by_age.front().is_some_and(|(at, _)| now.duration_since(*at) >= key_age)
+            || self.keys_by_age.front().is_some_and(|(at_ms, _)| now_ms.saturating_sub(*at_ms) >= settings.key_age_ms)
         {
             if let Some((_, key)) = self.keys_by_age.pop_front() {
                 self.keys.remove(&key);
@@ -151,24 +149,23 @@ impl History {
             }
             fits
         };
-        match direction {
-            Direction::Forward => {
-                let from = match since {
-                    Since::Oldest | Since::Newest => oldest,
-                    Since::After(offset) => offset.saturating_add(1),
-                };
-                let skip = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
-                let all = self.entries.iter().skip(skip).all(&mut take);
-                page.complete = all && (from >= oldest || matches!(since, Since::Oldest) && oldest == 1);
-            }
-            Direction::Backward => {
-                let below = match since {
-                    Since::Oldest | Since::Newest => self.top.saturating_add(1),
-                    Since::After(offset) => *offset,
-                };
-                let skip = usize::try_from((self.top + 1).saturating_sub(below)).unwrap_or(usize::MAX);
-                page.complete = self.entries.iter().rev().skip(skip).all(&mut take) && oldest == 1;
-            }
+        // As in the store: `Newest` always reads backwards, and before the oldest there is nothing.
+        if direction == Direction::Forward && *since != Since::Newest {
+            let from = match since {
+                Since::After(offset) => offset.saturating_add(1),
+                Since::Oldest | Since::Newest => oldest,
+            };
+            let skip = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
+            let all = self.entries.iter().skip(skip).all(&mut take);
+            page.complete = all && from >= oldest;
+        } else {
+            let below = match since {
+                Since::Newest => self.top.saturating_add(1),
+                Since::After(offset) => *offset,
+                Since::Oldest => 0,
+            };
+            let skip = usize::try_from((self.top + 1).saturating_sub(below)).unwrap_or(usize::MAX);
+            page.complete = self.entries.iter().rev().skip(skip).all(&mut take) && (oldest == 1 || below <= 1);
         }
         page
     }

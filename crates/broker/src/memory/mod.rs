@@ -1,5 +1,6 @@
 //! The broker inside the process: everything under short locks, deliveries made in the order of the lock.
 
+mod clock;
 mod generations;
 mod history;
 mod presence;
@@ -22,6 +23,7 @@ pub(crate) struct Memory {
     pub(crate) presence: presence::Presence,
     pub(crate) generations: generations::Generations,
     pub(crate) wakeups: broadcast::Sender<WakeUp>,
+    clock: clock::Clock,
     outlet: Outlet,
 }
 
@@ -41,12 +43,14 @@ impl Memory {
     pub(crate) fn new(settings: BrokerSettings) -> Self {
         let settings = Arc::new(settings);
         let outlet = Outlet::default();
+        let clock = clock::Clock::new();
         let (wakeups, _) = broadcast::channel(settings.wakeups_waiting_max.max(1));
         Self {
-            history: history::Histories::new(settings.clone(), outlet.clone()),
+            history: history::Histories::new(settings.clone(), clock.clone(), outlet.clone()),
             presence: presence::Presence::new(settings.presence_per_channel_max),
-            generations: generations::Generations::new(settings, outlet.clone()),
+            generations: generations::Generations::new(settings, clock.clone(), outlet.clone()),
             wakeups,
+            clock,
             outlet,
         }
     }
@@ -57,6 +61,10 @@ impl Memory {
 
     pub(crate) fn deliver(&self, channel: &Channel, message: Message) {
         self.outlet.send(channel, message);
+    }
+
+    pub(crate) fn shift_clock(&self, by_ms: u64) {
+        self.clock.shift(by_ms);
     }
 
     pub(crate) fn sweep(&self) {

@@ -25,11 +25,13 @@ impl Presence {
         info: &Arc<ClientInfo>,
     ) -> Result<(), BrokerError> {
         let mut channels = self.channels.of(channel).lock();
-        let present = channels.entry(channel.clone()).or_default();
-        if present.len() >= self.per_channel_max && !present.contains_key(client) {
+        let present = channels.get(channel);
+        // Looked at before anything is put in: a refusal leaves nothing behind.
+        let is_new = present.is_none_or(|present| !present.contains_key(client));
+        if is_new && present.map_or(0, BTreeMap::len) >= self.per_channel_max {
             return Err(BrokerError::Full("presence_per_channel_max"));
         }
-        present.insert(client.clone(), info.clone());
+        channels.entry(channel.clone()).or_default().insert(client.clone(), info.clone());
         Ok(())
     }
 

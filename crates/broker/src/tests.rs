@@ -1,0 +1,162 @@
+//! One conformance suite for every backend: what a broker promises, asked through its public methods alone.
+//!
+//! [`suite!`] makes one test of each case for one backend, which is given as a function from settings to a [`Stand`].
+
+#![allow(clippy::unwrap_used)]
+
+mod generations;
+mod history;
+mod keys;
+mod order;
+mod pages;
+mod presence;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use talewire_proto::{Channel, ClientId, ClientInfo, Entry, Namespace, Payload, Publication, UserId};
+use tokio::sync::mpsc;
+
+use crate::{Broker, BrokerSettings, Delivery, Message, PageLimit};
+
+/// Everything that is kept.
+const ALL: PageLimit = PageLimit { entries: 10_000, bytes: 100_000_000 };
+
+/// A broker on a stand: what it delivers, and time that passes when told to.
+struct Stand {
+    broker: Broker,
+    delivered: mpsc::UnboundedReceiver<Delivery>,
+    /// Lets time pass for everything that the broker keeps.
+    pass_ms: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+type Make = fn(BrokerSettings) -> Stand;
+
+impl Stand {
+    fn of(broker: Broker, pass_ms: Box<dyn Fn(u64) + Send + Sync>) -> Self {
+        let (sender, delivered) = mpsc::unbounded_channel();
+        broker.deliver_to(Arc::new(move |delivery| {
+            let _ = sender.send(delivery);
+        }));
+        Self { broker, delivered, pass_ms }
+    }
+
+    async fn next(&mut self) -> Delivery {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.delivered.recv()).await;
+        next.expect("a delivery within ten seconds").unwrap()
+    }
+
+    async fn next_entry(&mut self) -> Arc<Entry> {
+        match self.next().await.message {
+            Message::Entry { entry, .. } => entry,
+            other => panic!("not an entry: {other:?}"),
+        }
+    }
+
+    /// That nothing was delivered on `channel` since the last delivery that was taken.
+    async fn nothing_more(&mut self, channel: &Channel) {
+        self.broker.signal(channel, says("the end")).await.unwrap();
+        match self.next().await.message {
+            Message::Signal(publication) => assert_eq!(text(&publication), "the end"),
+            other => panic!("nothing was to come, but this did: {other:?}"),
+        }
+    }
+
+    async fn publish(&self, channel: &Channel, words: &str) -> u64 {
+        self.broker.publish(channel, &rules(), says(words), None).await.unwrap().position.offset
+    }
+}
+
+fn in_process(settings: BrokerSettings) -> Stand {
+    let broker = Broker::in_process(&settings);
+    let clock = broker.clone();
+    Stand::of(broker, Box::new(move |by_ms| clock.shift_clock(by_ms)))
+}
+
+fn channel(name: &str) -> Channel {
+    name.parse().unwrap()
+}
+
+fn rules() -> Namespace {
+    Namespace { history_size: 1_000, history_age_ms: 60_000, ..Namespace::default() }
+}
+
+fn says(words: &str) -> Publication {
+    Publication { data: Some(Payload::of(&words)), ..Publication::default() }
+}
+
+fn text(publication: &Publication) -> String {
+    publication.data.as_ref().unwrap().read().unwrap()
+}
+
+fn client(name: &str) -> ClientId {
+    name.parse().unwrap()
+}
+
+fn info(user: &str, client: &str) -> Arc<ClientInfo> {
+    let user: UserId = user.parse().unwrap();
+    Arc::new(ClientInfo { user, client: Some(client.parse().unwrap()), ..ClientInfo::default() })
+}
+
+macro_rules! suite {
+    ($backend:ident: $($subject:ident { $($case:ident)+ })+) => {
+        mod $backend {
+            $(mod $subject {$(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    super::super::$subject::$case(super::super::$backend).await;
+                }
+            )+})+
+        }
+    };
+}
+
+suite! { in_process:
+    history {
+        offsets_rise_by_one_and_the_epoch_stays
+        an_entry_is_delivered_as_it_was_published
+        old_entries_go_by_number
+        old_entries_go_by_age
+        ages_without_end_are_no_fault
+        a_silent_channel_is_forgotten_with_its_epoch
+        only_so_many_channels_are_kept
+        what_the_store_committed_is_announced
+    }
+    keys {
+        a_repeated_key_adds_nothing
+        keys_of_different_users_never_meet
+        keys_of_different_channels_never_meet
+        keys_go_by_age
+        keys_go_by_number
+    }
+    pages {
+        every_page_of_a_short_history
+        limits_by_entries_and_bytes
+        a_trimmed_page_says_so
+        an_empty_history_has_a_position
+    }
+    presence {
+        who_enters_is_listed_until_it_leaves
+        leaving_what_was_not_entered_tells_nobody
+        subscribers_hear_only_if_told
+        a_full_list_refuses_and_leaves_nothing_behind
+    }
+    generations {
+        a_text_grows_and_ends
+        places_are_counted_in_utf16_units
+        older_attempts_are_fenced
+        an_ended_generation_is_fenced
+        an_end_without_a_beginning
+        an_end_by_an_attempt_that_never_began
+        a_text_too_long_is_refused_whole
+        an_ended_text_is_forgotten_by_age
+        a_text_that_nobody_ends_is_forgotten_by_age
+        only_so_many_are_kept
+    }
+    order {
+        deliveries_of_a_channel_come_in_its_order
+        one_key_by_many_at_once_is_one_entry
+        deltas_come_in_the_order_of_the_text
+        wake_ups_reach_everybody_who_listens
+    }
+}
