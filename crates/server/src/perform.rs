@@ -198,6 +198,10 @@ fn perform(reactor: &Rc<Reactor>, peer: &Rc<Peer>, task: Task) {
         }
     };
     answer_later(reactor, peer, work, |peer, answer, reactor| {
+        if let Ok(Done::Published) = answer {
+            // The publisher's own publication is on its way through the hub: it comes first.
+            while reactor.take_deliveries() {}
+        }
         peer.session.borrow_mut().handle_done(answer, reactor.node.now());
     });
 }

@@ -36,6 +36,7 @@ pub(crate) struct Reactor {
     peers: RefCell<Slab<Rc<Peer>>>,
     timers: RefCell<Timers>,
     dirty: RefCell<Vec<ConnectionKey>>,
+    messages: RefCell<Vec<ShardMessage>>,
     serials: Cell<u64>,
 }
 
@@ -71,6 +72,7 @@ impl Reactor {
             peers: RefCell::default(),
             timers: RefCell::default(),
             dirty: RefCell::default(),
+            messages: RefCell::default(),
             serials: Cell::new(0),
         }
     }
@@ -203,24 +205,28 @@ impl Reactor {
     /// Carries deliveries from the shard's queue into outboxes and onto sockets, for ever.
     pub(crate) async fn pump(self: Rc<Self>) {
         let queue = self.node.hub.shards()[self.index].clone();
-        let mut messages: Vec<ShardMessage> = Vec::with_capacity(BATCH);
         loop {
             queue.filled().await;
-            loop {
-                let more = queue.take(&mut messages, BATCH);
-                {
-                    let mut shard = self.shard.borrow_mut();
-                    shard.set_now(self.node.now().mono_ms);
-                    messages.drain(..).for_each(|message| shard.handle(&message));
-                }
+            while self.take_deliveries() {
                 self.flush();
-                if !more {
-                    break;
-                }
                 // Readers and new connections have their turn between two batches.
                 tokio::task::yield_now().await;
             }
+            self.flush();
         }
+    }
+
+    /// Puts a batch of what waits in the shard's queue into outboxes. Says whether more is waiting.
+    ///
+    /// Also called before a publish is acknowledged, so that a publisher hears its own words before the answer to them.
+    pub(crate) fn take_deliveries(&self) -> bool {
+        let mut messages = self.messages.take();
+        let more = self.node.hub.shards()[self.index].take(&mut messages, BATCH);
+        let mut shard = self.shard.borrow_mut();
+        shard.set_now(self.node.now().mono_ms);
+        messages.drain(..).for_each(|message| shard.handle(&message));
+        self.messages.replace(messages);
+        more
     }
 
     /// Looks at deadlines a few times a second, and once a second at readers that take nothing.
