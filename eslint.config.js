@@ -22,7 +22,7 @@ const opensWithComment = {
 };
 
 export default tseslint.config(
-  { ignores: ['**/dist/**', '**/node_modules/**', 'target/**', 'crates/**', 'xtask/**', 'e2e/**', '**/vite-env.d.ts'] },
+  { ignores: ['**/dist/**', '**/node_modules/**', 'target/**', 'crates/**', 'xtask/**', '**/vite-env.d.ts'] },
   js.configs.recommended,
   ...tseslint.configs.strictTypeChecked,
   {
