@@ -1,0 +1,6 @@
+//! The scenarios, one file each: options in, a report out.
+
+pub mod connect;
+pub mod fanout;
+pub mod idle;
+pub mod rooms;
