@@ -7,7 +7,7 @@ use talewire_broker::Message;
 use talewire_proto::generation::GenerationFrame;
 use talewire_proto::reply::{Push, Reply};
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, ClientInfo, Entry, Payload, Publication, json};
+use talewire_proto::{Channel, ClientInfo, Entry, Payload, Publication};
 
 use crate::queue::Ticket;
 
@@ -66,18 +66,18 @@ impl Fanout {
     }
 
     fn encode(&self, wire: Wire) -> Vec<u8> {
-        let Wire::WebSocketJson = wire;
+        let codec = wire.codec();
         let push = match &self.what {
-            What::Entry(entry) => return json::encode_publication(&self.channel, entry.offset, &entry.publication),
-            What::Signal(publication) => return json::encode_publication(&self.channel, 0, publication),
+            What::Entry(entry) => return codec.encode_publication(&self.channel, entry.offset, &entry.publication),
+            What::Signal(publication) => return codec.encode_publication(&self.channel, 0, publication),
             What::Generation(frame) => {
                 let publication = Publication { data: Some(Payload::of(frame)), ..Publication::default() };
-                return json::encode_publication(&self.channel, 0, &publication);
+                return codec.encode_publication(&self.channel, 0, &publication);
             }
             What::Join(info) => Push::Join(info.clone()),
             What::Leave(info) => Push::Leave(info.clone()),
         };
-        json::encode(&Reply::Push { channel: self.channel.clone(), push })
+        codec.encode(&Reply::Push { channel: self.channel.clone(), push })
     }
 }
 

@@ -70,6 +70,12 @@ impl Shard {
         self.now_ms = now_ms;
     }
 
+    /// The shard's clock, as it was last moved.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     /// A new connection.
     pub fn add(&mut self, wire: Wire) -> ConnectionKey {
         self.connections.insert(Connection {

@@ -65,7 +65,7 @@ pub enum Body {
     Pong,
 }
 
-/// A bearer token as the client sent it. Its `Debug` prints only the length.
+/// Text that opens something for whoever has it: a bearer token, or the name of an emulated session. Its `Debug` prints only the length.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Token(pub String);
 
@@ -82,6 +82,12 @@ pub struct Connect {
     pub token: Token,
     /// What the client library calls itself, for logs; at most 16 characters are kept.
     pub name: String,
+}
+
+impl Connect {
+    pub(crate) fn new(token: String, name: &str) -> Self {
+        Self { token: Token(token), name: name.chars().take(16).filter(|c| !c.is_control()).collect() }
+    }
 }
 
 /// `SubscribeRequest`.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::channel::Channel;
+use crate::codec::EmulationRequest;
 use crate::codes::{CloseCode, ErrorCode};
 use crate::command::{Body, Command, Connect, History, Publish, Rpc, Subscribe, Token};
 use crate::ids::ClientId;
@@ -66,10 +67,7 @@ impl Envelope<'_> {
     fn body(&self) -> Result<Body, ErrorCode> {
         if let Some(raw) = self.connect {
             let connect: ConnectRequest = read(raw)?;
-            return Ok(Body::Connect(Connect {
-                token: Token(connect.token),
-                name: connect.name.chars().take(16).filter(|c| !c.is_control()).collect(),
-            }));
+            return Ok(Body::Connect(Connect::new(connect.token, &connect.name)));
         }
         if let Some(raw) = self.subscribe {
             return subscribe(read(raw)?);
@@ -93,6 +91,7 @@ impl Envelope<'_> {
         }
         if let Some(raw) = self.history {
             let HistoryRequest { channel, limit, since, reverse } = read(raw)?;
+            let since = since.map(|StreamPosition { offset, epoch }| Position { offset, epoch });
             return Ok(Body::History(History { channel, limit, since, reverse }));
         }
         if self.ping.is_some() {
@@ -194,9 +193,17 @@ struct HistoryRequest {
     #[serde(default)]
     limit: i32,
     #[serde(default)]
-    since: Option<Position>,
+    since: Option<StreamPosition>,
     #[serde(default)]
     reverse: bool,
+}
+
+/// A position as clients write it: zero values may be left out.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StreamPosition {
+    offset: u64,
+    epoch: Epoch,
 }
 
 #[derive(Deserialize)]
@@ -220,6 +227,20 @@ struct SubRefreshRequest {
     token: String,
     #[serde(default)]
     r#type: i32,
+}
+
+/// Reads the body of a request to an emulated session. Its `data` is a string that holds a whole frame.
+pub(crate) fn decode_emulation(body: &[u8]) -> Result<EmulationRequest, ErrorCode> {
+    let EmulationBody { session, node, data } = serde_json::from_slice(body).map_err(|_| ErrorCode::BadRequest)?;
+    Ok(EmulationRequest { session, node, data: data.into() })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct EmulationBody {
+    session: String,
+    node: String,
+    data: String,
 }
 
 /// Writes a reply as one line, without the line feed.
@@ -255,6 +276,12 @@ pub fn encode(reply: &Reply) -> Vec<u8> {
             let line = RefreshLine { client: None, version: "", expires: ttl_s.is_some(), ttl: *ttl_s };
             Line::id(*id, "sub_refresh", &line)
         }
+        Reply::Disconnect(code) => {
+            let mut line = Line(Vec::with_capacity(96));
+            let body = DisconnectLine { code: code.code(), reason: code.text(), reconnect: code.reconnect() };
+            line.raw(b"{\"push\":{\"disconnect\":").json(&body).raw(b"}}");
+            line
+        }
         Reply::Push { channel, push } => Line::push(channel, push),
     };
     line.0
@@ -283,7 +310,7 @@ pub fn encode_publication(channel: &Channel, offset: u64, publication: &Publicat
 }
 
 /// What the server calls itself in `connect`.
-const VERSION: &str = concat!("talewire ", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION: &str = concat!("talewire ", env!("CARGO_PKG_VERSION"));
 
 struct Line(Vec<u8>);
 
@@ -348,6 +375,10 @@ struct ConnectLine<'a> {
     subs: std::collections::BTreeMap<&'a Channel, SubscribeLine<'a>>,
     ping: u32,
     pong: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
     time: i64,
 }
 
@@ -361,6 +392,8 @@ impl<'a> From<&'a ConnectResult> for ConnectLine<'a> {
             subs: result.subs.iter().map(|(channel, sub)| (channel, SubscribeLine::from(sub))).collect(),
             ping: result.ping_s,
             pong: true,
+            session: result.session.as_ref().map(|session| session.0.as_str()),
+            node: result.node.as_deref(),
             time: result.time_ms,
         }
     }
@@ -475,6 +508,13 @@ struct JoinLine<'a> {
 struct UnsubscribeLine<'a> {
     code: u32,
     reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct DisconnectLine<'a> {
+    code: u32,
+    reason: &'a str,
+    reconnect: bool,
 }
 
 #[derive(Serialize)]

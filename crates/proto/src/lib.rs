@@ -3,9 +3,11 @@
 //! Everything here is sans-IO. Bytes and times come in as arguments, answers go out as values of closed enums; there is
 //! no clock, socket, thread or global random in this crate (`clippy.toml` bans them). Reading order: the words
 //! ([`ids`], [`channel`], [`payload`], [`publication`]), the rules ([`namespace`], [`grant`], [`limits`], [`codes`]), the
-//! wire ([`command`], [`reply`], [`json`]) and the machine ([`session`]).
+//! wire ([`command`], [`reply`], and how they stand as bytes: [`codec`], [`json`], [`protobuf`], [`wire`]) and the machine
+//! ([`session`]).
 
 pub mod channel;
+pub mod codec;
 pub mod codes;
 pub mod command;
 pub mod generation;
@@ -15,6 +17,7 @@ pub mod json;
 pub mod limits;
 pub mod namespace;
 pub mod payload;
+pub mod protobuf;
 pub mod publication;
 pub mod reply;
 pub mod session;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::channel::Channel;
-use crate::codes::{ErrorCode, UnsubscribeCode};
+use crate::codes::{CloseCode, ErrorCode, UnsubscribeCode};
+use crate::command::Token;
 use crate::ids::ClientId;
 use crate::payload::Payload;
 use crate::publication::{ClientInfo, Entry, Position, Publication};
@@ -95,6 +96,8 @@ pub enum Reply {
     },
     /// A sign of life, to be answered by an empty command.
     Ping,
+    /// The connection ends, told where the transport has no close of its own. Nothing follows.
+    Disconnect(CloseCode),
     /// Something nobody asked for.
     Push {
         /// Of which channel.
@@ -135,6 +138,10 @@ pub struct ConnectResult {
     pub time_ms: i64,
     /// Subscriptions that the server made.
     pub subs: BTreeMap<Channel, SubscribeResult>,
+    /// On emulated transports: under which name commands are sent by other requests. It opens the session, hence a token.
+    pub session: Option<Token>,
+    /// On emulated transports: the node that holds the session.
+    pub node: Option<String>,
 }
 
 /// `SubscribeResult`.

@@ -2,35 +2,75 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::codec::Codec;
+
 /// A codec on a transport. Fan-out encodes a publication once for each that is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wire {
     /// JSON lines, one WebSocket text frame per message.
     WebSocketJson,
+    /// Protobuf messages with their lengths, one WebSocket binary frame per message.
+    WebSocketProtobuf,
+    /// HTTP streaming: JSON lines, each ended by a line feed.
+    StreamJson,
+    /// HTTP streaming: Protobuf messages with their lengths, and nothing between them.
+    StreamProtobuf,
+    /// Server-Sent Events: each JSON line is the data of one event.
+    EventStreamJson,
 }
 
 impl Wire {
     /// How many there are, for tables indexed by [`Wire::index`].
-    pub const COUNT: usize = 1;
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Every wire, in the order of [`Wire::index`].
+    pub const ALL: [Self; 5] =
+        [Self::WebSocketJson, Self::WebSocketProtobuf, Self::StreamJson, Self::StreamProtobuf, Self::EventStreamJson];
 
     /// A small number for tables.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
             Self::WebSocketJson => 0,
+            Self::WebSocketProtobuf => 1,
+            Self::StreamJson => 2,
+            Self::StreamProtobuf => 3,
+            Self::EventStreamJson => 4,
         }
     }
 
-    /// Puts the transport's framing around an encoded message.
+    /// How messages are written on it.
+    #[must_use]
+    pub const fn codec(self) -> Codec {
+        match self {
+            Self::WebSocketJson | Self::StreamJson | Self::EventStreamJson => Codec::Json,
+            Self::WebSocketProtobuf | Self::StreamProtobuf => Codec::Protobuf,
+        }
+    }
+
+    /// Whether the transport is a WebSocket, which has pings and closes of its own.
+    #[must_use]
+    pub const fn is_websocket(self) -> bool {
+        matches!(self, Self::WebSocketJson | Self::WebSocketProtobuf)
+    }
+
+    /// Puts the transport's framing around a message that [`Wire::codec`] has encoded.
+    ///
+    /// A JSON message holds no line feed (payloads are checked for that), so that one line is one message.
     #[must_use]
     pub fn frame(self, message: &[u8]) -> Bytes {
         match self {
             Self::WebSocketJson => websocket_frame(WEBSOCKET_TEXT, message),
+            Self::WebSocketProtobuf => websocket_frame(WEBSOCKET_BINARY, message),
+            Self::StreamJson => [message, b"\n"].concat().into(),
+            Self::StreamProtobuf => Bytes::copy_from_slice(message),
+            Self::EventStreamJson => [b"data: ", message, b"\n\n"].concat().into(),
         }
     }
 }
 
 const WEBSOCKET_TEXT: u8 = 0x1;
+const WEBSOCKET_BINARY: u8 = 0x2;
 const WEBSOCKET_CLOSE: u8 = 0x8;
 
 /// An unmasked, unfragmented WebSocket frame (RFC 6455, section 5.2), as servers send it.
@@ -64,6 +104,24 @@ pub fn websocket_close(code: u16, reason: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn indexes_are_dense() {
+        assert_eq!(Wire::ALL.map(Wire::index).to_vec(), (0..Wire::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_wire_frames_a_message_in_its_own_way() {
+        for (wire, message, frame) in [
+            (Wire::WebSocketJson, &b"{}"[..], &b"\x81\x02{}"[..]),
+            (Wire::WebSocketProtobuf, b"\x02\x08\x01", b"\x82\x03\x02\x08\x01"),
+            (Wire::StreamJson, b"{}", b"{}\n"),
+            (Wire::StreamProtobuf, b"\x02\x08\x01", b"\x02\x08\x01"),
+            (Wire::EventStreamJson, b"{}", b"data: {}\n\n"),
+        ] {
+            assert_eq!(&wire.frame(message)[..], frame, "{wire:?}");
+        }
+    }
 
     #[test]
     fn lengths_are_written_in_their_shortest_form() {

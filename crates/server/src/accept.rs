@@ -3,7 +3,7 @@
 //! Written over hyper because no ready-made loop closes a socket that says nothing: a deadline for the first byte, one for
 //! each head, and caps on sockets stand before everything.
 
-use std::convert::Infallible;
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,17 +15,13 @@ use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use talewire_auth::Credentials;
-use talewire_proto::session::{Session, SessionStart};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 use crate::connection;
-use crate::node::new_client;
 use crate::reactor::Reactor;
-use crate::routes::login_of;
 use crate::transport::guard::Permit;
-use crate::transport::websocket;
+use crate::transport::opening::{self, Opening};
 
 /// Headers of one request; more are 431.
 const HEADERS_MAX: usize = 64;
@@ -74,25 +70,34 @@ async fn serve(reactor: Rc<Reactor>, socket: TcpStream, peer: SocketAddr, door: 
         Ok(Ok(1..)) => {}
         _ => return,
     }
-    let permit = Rc::new(std::cell::RefCell::new(Some(permit)));
+    let opened = Rc::new(Cell::new(None));
     let service = {
-        let (reactor, permit) = (reactor.clone(), permit.clone());
+        let (reactor, opened) = (reactor.clone(), opened.clone());
         service_fn(move |request| {
-            let (reactor, door, permit) = (reactor.clone(), door.clone(), permit.clone());
-            async move { Ok::<_, Infallible>(answer(reactor, door, request, peer, permit).await) }
+            let (reactor, door, opened) = (reactor.clone(), door.clone(), opened.clone());
+            // Boxed: an answer is short, and its size would stay with the connection.
+            Box::pin(answer(reactor, door, request, peer, opened))
         })
     };
-    let served = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(settings.head_ms))
         .max_buf_size(settings.head_bytes_max.max(8_192))
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades()
-        .await;
+        .serve_connection(TokioIo::new(socket), service);
+    let served = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
+    let parts = connection.into_parts();
+    let socket = parts.io.into_inner();
+    if let Some(opening) = opened.take() {
+        // A task of its own: this one is as large as an HTTP connection.
+        tokio::task::spawn_local(connection::run(reactor, socket, parts.read_buf, opening, permit));
+        return;
+    }
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a socket ended early");
     }
+    // Not before everything is sent, which dropping it at once could cut off.
+    let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
 }
 
 /// Small frames leave at once, and a peer that vanished is found although nothing is read from it.
@@ -104,32 +109,42 @@ fn prepare(socket: &TcpStream, user_timeout_ms: u64) -> io::Result<()> {
     socket.set_keepalive(true)
 }
 
-type SharedPermit = Rc<std::cell::RefCell<Option<Permit>>>;
+/// The request has opened a connection: the socket leaves HTTP, and nobody answers here.
+#[derive(Debug, thiserror::Error)]
+#[error("the socket was taken over")]
+struct TakenOver;
 
 async fn answer(
     reactor: Rc<Reactor>,
     door: Door,
     mut request: Request<Incoming>,
     peer: SocketAddr,
-    permit: SharedPermit,
-) -> Response<Body> {
+    opened: Rc<Cell<Option<Box<Opening>>>>,
+) -> Result<Response<Body>, TakenOver> {
     if reactor.node.guard.request(peer.ip()).is_err() {
-        return plain(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address");
+        return Ok(plain(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
     }
-    if door.transports && request.uri().path() == "/connection/websocket" {
-        return upgrade(reactor, &mut request, permit);
+    let limit = Duration::from_millis(reactor.node.settings.request_ms);
+    if door.transports && opening::is_transport(request.uri().path()) {
+        return match tokio::time::timeout(limit, opening::open(&reactor.node, request)).await {
+            Ok(Ok(opening)) => {
+                opened.set(Some(Box::new(opening)));
+                Err(TakenOver)
+            }
+            Ok(Err(refusal)) => Ok(*refusal),
+            Err(_) => Ok(plain(StatusCode::REQUEST_TIMEOUT, "the request did not come in time")),
+        };
     }
     request.extensions_mut().insert(Remote(peer));
-    let limit = Duration::from_millis(reactor.node.settings.request_ms);
-    let answer = tokio::time::timeout(limit, door.router.oneshot(request.map(Body::new))).await;
-    match answer {
-        Ok(Ok(response)) => response,
+    match tokio::time::timeout(limit, door.router.oneshot(request.map(Body::new))).await {
+        Ok(Ok(response)) => Ok(response),
         Ok(Err(never)) => match never {},
-        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the request took too long"),
+        Err(_) => Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the request took too long")),
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+/// An answer in plain text; one that asks to come again says when.
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -138,65 +153,4 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
         headers.insert(header::RETRY_AFTER, http::HeaderValue::from_static("2"));
     }
     response
-}
-
-/// Opens a WebSocket: the handshake's checks, the page it comes from, the login it shows; then the connection has the socket.
-fn upgrade(reactor: Rc<Reactor>, request: &mut Request<Incoming>, permit: SharedPermit) -> Response<Body> {
-    let node = reactor.node.clone();
-    if node.is_stopping() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "the server is going down; try again soon");
-    }
-    let accept = match websocket::handshake(request) {
-        Ok(accept) => accept,
-        Err((status, text)) => {
-            let mut response = plain(status, text);
-            if status == StatusCode::UPGRADE_REQUIRED {
-                let headers = response.headers_mut();
-                headers.insert(header::UPGRADE, http::HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, http::HeaderValue::from_static("13"));
-            }
-            return response;
-        }
-    };
-    let now = node.now();
-    let login = login_of(&node, request.headers(), now.unix_ms);
-    // A browser always says where a WebSocket comes from; programs that send no cookie need not.
-    let credentials = if login.is_some() { Credentials::Cookie } else { Credentials::Explicit };
-    let origins = request.headers().get_all(header::ORIGIN).into_iter().map(http::HeaderValue::as_bytes);
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    if let Err(refusal) = node.origins.check(origins, host, credentials) {
-        tracing::info!(%refusal, "a WebSocket was refused for where it comes from");
-        node.metrics.refused_origins.inc();
-        return plain(StatusCode::FORBIDDEN, "this page may not connect here");
-    }
-    let Some(permit) = permit.take() else {
-        return plain(StatusCode::BAD_REQUEST, "this socket was upgraded already");
-    };
-    let client = new_client();
-    let seed = client.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let start = SessionStart {
-        client,
-        login: login.map(|login| login.grant()),
-        anonymous: node.anonymous,
-        limits: node.limits.clone(),
-        namespaces: node.namespaces.clone(),
-        seed,
-    };
-    let session = Session::new(start, now);
-    let upgraded = hyper::upgrade::on(request);
-    tokio::task::spawn_local(async move {
-        let Ok(upgraded) = upgraded.await else { return };
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().expect("only such sockets are served");
-        // The parts' read buffer is dropped with them: an idle connection keeps none.
-        connection::run(reactor, parts.io.into_inner(), parts.read_buf, session, permit).await;
-    });
-    let mut response = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(header::CONNECTION, "upgrade")
-        .header(header::UPGRADE, "websocket")
-        .header(header::SEC_WEBSOCKET_ACCEPT, accept.key);
-    if let Some(protocol) = accept.protocol {
-        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, protocol);
-    }
-    response.body(Body::empty()).expect("these headers are plain ASCII")
 }

@@ -10,26 +10,40 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use talewire_proto::CloseCode;
-use talewire_proto::session::Session;
+use talewire_proto::codec::Codec;
+use talewire_proto::session::Now;
 use talewire_proto::wire::websocket_close;
 use tokio::net::TcpStream;
 
 use crate::perform;
 use crate::reactor::{Peer, Reactor};
 use crate::transport::guard::Permit;
+use crate::transport::opening::{Input, Opening};
 use crate::transport::websocket::{Event, Reader};
 
-/// Runs a WebSocket connection to its end. `early` are bytes that came right behind the handshake.
-pub(crate) async fn run(reactor: Rc<Reactor>, socket: TcpStream, early: Bytes, session: Session, mut permit: Permit) {
-    let peer = reactor.add(socket, session);
-    let mut reader = Box::new(Reader::new(reactor.node.limits.frame_bytes_max));
-    if !early.is_empty() {
-        take_in(&reactor, &peer, &mut reader, &early);
+/// Runs a connection to its end. `early` are bytes that came right behind the request.
+pub(crate) async fn run(reactor: Rc<Reactor>, socket: TcpStream, early: Bytes, opening: Box<Opening>, permit: Permit) {
+    let mut permit = permit;
+    let Opening { wire, head, mut input, session, first_frame, emulated } = *opening;
+    let peer = reactor.add(socket, session, wire);
+    reactor.shard.borrow_mut().send(peer.key, head);
+    if let Some(id) = &emulated {
+        reactor.node.sessions.insert(id.clone(), reactor.home(&peer));
     }
-    if wait_for_end(&reactor, &peer, &mut reader, &mut permit).await == End::Closing {
-        // The peer may still be sending; closing at once would reset the connection and lose our close frame.
+    if let Some(frame) = first_frame {
+        let now = reactor.node.now();
+        peer.session.borrow_mut().handle_bytes(wire.codec(), &frame, now);
+    }
+    take_in(&reactor, &peer, &mut input, &early);
+    // A slice of the buffer that the request was read into, which would stay as long as the connection.
+    drop(early);
+    if wait_for_end(&reactor, &peer, &mut input, &mut permit).await == End::Closing {
+        // The peer may still be sending; closing at once would reset the connection and lose our last words.
         let wait = Duration::from_millis(reactor.node.settings.close_ms);
         let _ = tokio::time::timeout(wait, linger(&reactor, &peer)).await;
+    }
+    if let Some(id) = &emulated {
+        reactor.node.sessions.remove(id);
     }
     reactor.remove(&peer);
 }
@@ -43,7 +57,7 @@ enum End {
     Closing,
 }
 
-async fn wait_for_end(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reader: &mut Reader, permit: &mut Permit) -> End {
+async fn wait_for_end(reactor: &Rc<Reactor>, peer: &Rc<Peer>, input: &mut Input, permit: &mut Permit) -> End {
     let mut give_up: Option<Pin<Box<tokio::time::Sleep>>> = None;
     loop {
         if peer.session.borrow().grant().is_some() {
@@ -71,7 +85,7 @@ async fn wait_for_end(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reader: &mut Reade
                 reactor.flush();
             }
             readable = peer.socket.readable(), if listen => {
-                if readable.is_err() || !read(reactor, peer, reader) {
+                if readable.is_err() || !read(reactor, peer, input) {
                     return End::Gone;
                 }
             }
@@ -98,14 +112,14 @@ fn wants_input(reactor: &Reactor, peer: &Peer) -> bool {
 }
 
 /// Reads once. Says whether the connection goes on.
-fn read(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reader: &mut Reader) -> bool {
+fn read(reactor: &Rc<Reactor>, peer: &Rc<Peer>, input: &mut Input) -> bool {
     let mut scratch = reactor.scratch.take();
     let read = peer.socket.try_read(&mut scratch);
     let goes_on = match read {
         Ok(0) => false,
         Ok(n) => {
             reactor.node.metrics.received(reactor.index, n);
-            take_in(reactor, peer, reader, &scratch[..n]);
+            take_in(reactor, peer, input, &scratch[..n]);
             true
         }
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
@@ -114,18 +128,34 @@ fn read(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reader: &mut Reader) -> bool {
     goes_on
 }
 
-/// Gives bytes to the reader, messages to the session, and carries out what comes of them.
-fn take_in(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reader: &mut Reader, bytes: &[u8]) {
+/// Gives bytes to the transport's reader, messages to the session, and carries out what comes of them.
+fn take_in(reactor: &Rc<Reactor>, peer: &Rc<Peer>, input: &mut Input, bytes: &[u8]) {
     let now = reactor.node.now();
     reactor.shard.borrow_mut().set_now(now.mono_ms);
+    // A peer whose transport flows one way has said everything; whatever else it sends is not looked at.
+    if let Input::WebSocket(reader) = input
+        && !bytes.is_empty()
+    {
+        read_websocket(reactor, peer, reader, bytes, now);
+    }
+    perform::drive(reactor, peer);
+    reactor.flush();
+}
+
+fn read_websocket(reactor: &Reactor, peer: &Peer, reader: &mut Reader, bytes: &[u8], now: Now) {
     let mut control = Vec::new();
     let mut violation = None;
     let mut closed = false;
-    reader.feed(bytes, &mut control, |event| match event {
-        Event::Text(text) => peer.session.borrow_mut().handle_frame(text.as_bytes(), now),
-        Event::Binary => peer.session.borrow_mut().handle_close(CloseCode::InappropriateProtocol),
-        Event::Close => closed = true,
-        Event::Violation(code) => violation = Some(code),
+    reader.feed(bytes, &mut control, |event| match (event, peer.codec) {
+        (Event::Text(text), Codec::Json) => peer.session.borrow_mut().handle_bytes(Codec::Json, text.as_bytes(), now),
+        (Event::Binary(frame), Codec::Protobuf) => {
+            peer.session.borrow_mut().handle_bytes(Codec::Protobuf, &frame, now);
+        }
+        (Event::Text(_) | Event::Binary(_), _) => {
+            peer.session.borrow_mut().handle_close(CloseCode::InappropriateProtocol);
+        }
+        (Event::Close, _) => closed = true,
+        (Event::Violation(code), _) => violation = Some(code),
     });
     if !control.is_empty() {
         reactor.shard.borrow_mut().send(peer.key, control.into());
@@ -138,8 +168,6 @@ fn take_in(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reader: &mut Reader, bytes: &
         peer.session.borrow_mut().handle_gone();
         peer.closing.set(true);
     }
-    perform::drive(reactor, peer);
-    reactor.flush();
 }
 
 /// Waits for the peer's end, reading what still comes and throwing it away.

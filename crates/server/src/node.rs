@@ -15,6 +15,7 @@ use talewire_story::Stories;
 
 use crate::metrics::Metrics;
 use crate::settings::ServerSettings;
+use crate::transport::emulation::Sessions;
 use crate::transport::guard::Guard;
 
 /// What the page shows about the server.
@@ -53,6 +54,10 @@ pub struct Node {
     /// Counters and gauges.
     pub metrics: Metrics,
     /// Caps and rates before anything is parsed.
+    /// Names this node among others; new at every start.
+    pub(crate) id: String,
+    /// Connections whose commands come by other requests.
+    pub(crate) sessions: Sessions,
     pub(crate) guard: Arc<Guard>,
     pub(crate) stopping: AtomicBool,
     started: Instant,
@@ -89,6 +94,8 @@ impl Node {
         let guard = Arc::new(Guard::new(&parts.settings));
         Self {
             metrics: Metrics::new(&parts.hub, &guard, parts.agents),
+            id: new_client().as_str().to_owned(),
+            sessions: Sessions::default(),
             guard,
             limits: Arc::new(parts.limits),
             namespaces: parts.namespaces,

@@ -4,6 +4,7 @@
 //! same thread and comes back with its answer. One command per connection is under way at a time.
 
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use talewire_broker::{Key, PageLimit, Tell};
 use talewire_hub::Missed;
@@ -12,7 +13,7 @@ use talewire_proto::grant::TokenVerdict;
 use talewire_proto::reply::{Push, Reply};
 use talewire_proto::session::{Done, Join, Output, Refused, RoleNeeded, Task};
 use talewire_proto::wire::websocket_close;
-use talewire_proto::{Channel, ClientInfo, CloseCode, ErrorCode, Kind, Namespace, Publication, Since, json};
+use talewire_proto::{Channel, ClientInfo, CloseCode, ErrorCode, Kind, Namespace, Publication, Since};
 use talewire_story::Caller;
 
 use crate::node::{Node, unix_ms};
@@ -57,9 +58,7 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
 
 fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: &Reply) {
     let mut shard = reactor.shard.borrow_mut();
-    let Some(outbox) = shard.outbox(peer.key) else { return };
-    let frame = outbox.wire().frame(&json::encode(reply));
-    shard.send(peer.key, frame);
+    shard.send(peer.key, peer.wire.frame(&peer.codec.encode(reply)));
     match reply {
         // Nothing may come between the reply and the publications that were held for it.
         Reply::Subscribe { .. } => {
@@ -80,17 +79,27 @@ fn close(reactor: &Rc<Reactor>, peer: &Rc<Peer>, code: CloseCode) {
     tracing::debug!(client = %peer.session.borrow().client(), code = code.code(), reason = code.text(), "closing");
     reactor.node.metrics.closed(code);
     peer.closing.set(true);
-    let number = u16::try_from(code.code()).expect("close codes are below 5000");
-    reactor.shard.borrow_mut().send(peer.key, websocket_close(number, code.text()));
+    let last = if peer.wire.is_websocket() {
+        let number = u16::try_from(code.code()).expect("close codes are below 5000");
+        websocket_close(number, code.text())
+    } else {
+        peer.wire.frame(&peer.codec.encode(&Reply::Disconnect(code)))
+    };
+    reactor.shard.borrow_mut().send(peer.key, last);
 }
 
-/// Runs a task of this thread whose result goes to the session, if the connection is still there by then.
-fn answer_later<T: 'static>(
+/// Gets an answer for the session: at once where nobody has to be waited for, so that the commands of one frame are
+/// carried out before anything is written; else by a task of this thread, if the connection is still there by then.
+fn answer<T: 'static>(
     reactor: &Rc<Reactor>,
     peer: &Rc<Peer>,
     work: impl Future<Output = T> + 'static,
     give: impl FnOnce(&Rc<Peer>, T, &Rc<Reactor>) + 'static,
 ) {
+    let mut work = Box::pin(work);
+    if let Poll::Ready(answer) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        return give(peer, answer, reactor);
+    }
     let (reactor, peer) = (reactor.clone(), peer.clone());
     tokio::task::spawn_local(async move {
         let answer = work.await;
@@ -110,7 +119,7 @@ fn ask_role(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel, needed: Ro
         let role = stories.role(&user, &story).await.map_err(refused)?;
         Ok(role.is_some_and(|role| needed == RoleNeeded::Member || role.may_write()))
     };
-    answer_later(reactor, peer, work, |peer, answer, reactor| {
+    answer(reactor, peer, work, |peer, answer, reactor| {
         peer.session.borrow_mut().handle_role(answer, reactor.node.now());
     });
 }
@@ -197,7 +206,7 @@ fn perform(reactor: &Rc<Reactor>, peer: &Rc<Peer>, task: Task) {
             }
         }
     };
-    answer_later(reactor, peer, work, |peer, answer, reactor| {
+    answer(reactor, peer, work, |peer, answer, reactor| {
         if let Ok(Done::Published) = answer {
             // The publisher's own publication is on its way through the hub: it comes first.
             while reactor.take_deliveries() {}

@@ -12,14 +12,17 @@ use std::time::Duration;
 
 use slab::Slab;
 use talewire_hub::{ConnectionKey, Shard, ShardEvent, ShardMessage};
+use talewire_proto::codec::Codec;
 use talewire_proto::session::Session;
+use talewire_proto::wire::Wire;
 use talewire_proto::{CloseCode, UnsubscribeCode};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::node::Node;
 use crate::perform::{self, LiveFrom};
 use crate::timers::{TICK_MS, Timers};
+use crate::transport::emulation::{Home, Inbound};
 
 /// Messages of the shard's queue that are carried out before the outboxes are written.
 const BATCH: usize = 256;
@@ -38,11 +41,14 @@ pub(crate) struct Reactor {
     dirty: RefCell<Vec<ConnectionKey>>,
     messages: RefCell<Vec<ShardMessage>>,
     serials: Cell<u64>,
+    inbox: mpsc::Sender<Inbound>,
 }
 
 /// One connection, as its thread knows it.
 pub(crate) struct Peer {
     pub(crate) key: ConnectionKey,
+    pub(crate) wire: Wire,
+    pub(crate) codec: Codec,
     pub(crate) session: RefCell<Session>,
     pub(crate) socket: TcpStream,
     /// Tells the connection's task to look at `blocked`, `closing` and the session again.
@@ -62,9 +68,11 @@ pub(crate) struct Peer {
 }
 
 impl Reactor {
-    pub(crate) fn new(node: Arc<Node>, index: usize) -> Self {
+    /// A thread's part of the server, and the frames that other threads have for its connections.
+    pub(crate) fn new(node: Arc<Node>, index: usize) -> (Self, mpsc::Receiver<Inbound>) {
+        let (inbox, inbound) = mpsc::channel(node.settings.inbox_max.max(1));
         let shard = RefCell::new(Shard::new(node.hub.clone(), index));
-        Self {
+        let reactor = Self {
             node,
             index,
             shard,
@@ -74,15 +82,24 @@ impl Reactor {
             dirty: RefCell::default(),
             messages: RefCell::default(),
             serials: Cell::new(0),
-        }
+            inbox,
+        };
+        (reactor, inbound)
+    }
+
+    /// Where frames for this connection are to be sent by other threads.
+    pub(crate) fn home(&self, peer: &Peer) -> Home {
+        Home { inbox: self.inbox.clone(), key: peer.key, serial: peer.serial }
     }
 
     /// Takes a connection whose transport stands.
-    pub(crate) fn add(&self, socket: TcpStream, session: Session) -> Rc<Peer> {
-        let key = self.shard.borrow_mut().add(talewire_proto::wire::Wire::WebSocketJson);
+    pub(crate) fn add(&self, socket: TcpStream, session: Session, wire: Wire) -> Rc<Peer> {
+        let key = self.shard.borrow_mut().add(wire);
         self.serials.set(self.serials.get() + 1);
         let peer = Rc::new(Peer {
             key,
+            wire,
+            codec: wire.codec(),
             session: RefCell::new(session),
             socket,
             wake: Notify::new(),
@@ -156,10 +173,14 @@ impl Reactor {
             return;
         }
         let mut shard = self.shard.borrow_mut();
-        let now_ms = self.node.now().mono_ms;
+        let now_ms = shard.now_ms();
         let Some(outbox) = shard.outbox(peer.key) else { return };
         if !peer.blocked.get() && !outbox.is_empty() {
-            match outbox.write_with(now_ms, |slices| peer.socket.try_write_vectored(slices)) {
+            let write = |slices: &[io::IoSlice<'_>]| match slices {
+                [one] => peer.socket.try_write(one),
+                several => peer.socket.try_write_vectored(several),
+            };
+            match outbox.write_with(now_ms, write) {
                 Ok(written) => self.node.metrics.sent(self.index, written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => peer.broken.set(true),
@@ -212,6 +233,22 @@ impl Reactor {
                 // Readers and new connections have their turn between two batches.
                 tokio::task::yield_now().await;
             }
+            self.flush();
+        }
+    }
+
+    /// Gives frames that came by other requests to the sessions that they are for, for ever.
+    pub(crate) async fn take_inbound(self: Rc<Self>, mut inbound: mpsc::Receiver<Inbound>) {
+        while let Some(Inbound { key, serial, codec, frame }) = inbound.recv().await {
+            // The connection may have ended, and its key may be another's, since the frame was sent on its way.
+            let Some(peer) = self.peer(key).filter(|peer| peer.serial == serial) else { continue };
+            if peer.session.borrow().wants_input() {
+                peer.session.borrow_mut().handle_bytes(codec, &frame, self.node.now());
+            } else {
+                // There is no socket to leave unread: who sends faster than we work is told.
+                peer.session.borrow_mut().handle_close(CloseCode::TooManyRequests);
+            }
+            perform::drive(&self, &peer);
             self.flush();
         }
     }

@@ -122,13 +122,15 @@ fn run_shard(node: Arc<Node>, index: usize, doors: Vec<(std::net::TcpListener, D
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = runtime.expect("a runtime needs an epoll descriptor and a timer, which start has room for");
     runtime.block_on(async move {
-        let reactor = Rc::new(Reactor::new(node.clone(), index));
+        let (reactor, inbound) = Reactor::new(node.clone(), index);
+        let reactor = Rc::new(reactor);
         let accepting = doors.into_iter().map(|(listener, door)| {
             let listener = TcpListener::from_std(listener).expect("the listener is open and does not block");
             tokio::task::spawn_local(accept::run(reactor.clone(), listener, door))
         });
         let accepting: Vec<_> = accepting.collect();
         tokio::task::spawn_local(reactor.clone().pump());
+        tokio::task::spawn_local(reactor.clone().take_inbound(inbound));
         tokio::task::spawn_local(reactor.clone().tick());
         stop.cancelled().await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);

@@ -13,11 +13,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::channel::Channel;
+use crate::codec::Codec;
 use crate::codes::{CloseCode, ErrorCode, UnsubscribeCode};
 use crate::command::{Body, Command, Connect, History, Publish, Rpc, Subscribe, Token};
 use crate::grant::{Grant, SubscriptionGrant, TokenVerdict};
 use crate::ids::ClientId;
-use crate::json;
 use crate::limits::Limits;
 use crate::namespace::{Action, Namespace, Namespaces, Subscribed, Verdict};
 use crate::payload::Payload;
@@ -163,8 +163,8 @@ pub enum Anonymous {
     Insecure,
 }
 
-/// What a session is made from.
-#[derive(Debug, Clone)]
+/// What a session is made from. It has no `Debug`: the name of an emulated session is a secret.
+#[derive(Clone)]
 pub struct SessionStart {
     /// The connection's id, unguessable.
     pub client: ClientId,
@@ -178,6 +178,8 @@ pub struct SessionStart {
     pub namespaces: Namespaces,
     /// Spreads the first ping of many connections.
     pub seed: u64,
+    /// On emulated transports: the session's name, unguessable, and the node's. Both are told in the answer to `connect`.
+    pub emulation: Option<(String, String)>,
 }
 
 /// One connection's protocol state.
@@ -194,6 +196,8 @@ pub struct Session {
     outputs: VecDeque<Output>,
     rate: Rate,
     keepalive: clock::KeepAlive,
+    /// Told once, in the answer to `connect`.
+    emulation: Option<(String, String)>,
 }
 
 enum Phase {
@@ -261,6 +265,7 @@ impl Session {
             waiting: VecDeque::new(),
             subscriptions: Subscriptions::default(),
             outputs: VecDeque::new(),
+            emulation: start.emulation,
         }
     }
 
@@ -284,7 +289,12 @@ impl Session {
 
     /// What to do next; call until it gives nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            // A silent connection keeps no queues.
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     /// When to call [`Session::handle_deadline`], on the monotonic clock in milliseconds.
@@ -300,9 +310,14 @@ impl Session {
         }
     }
 
-    /// A whole frame came in.
+    /// A whole frame of JSON came in.
     pub fn handle_frame(&mut self, frame: &[u8], now: Now) {
-        match json::decode_frame(frame, &self.limits) {
+        self.handle_bytes(Codec::Json, frame, now);
+    }
+
+    /// A whole frame came in, by this codec.
+    pub fn handle_bytes(&mut self, codec: Codec, frame: &[u8], now: Now) {
+        match codec.decode_frame(frame, &self.limits) {
             Ok(commands) => self.handle_commands(commands, now),
             Err(code) => self.close(code),
         }
@@ -348,7 +363,10 @@ impl Session {
     /// Starts the next command if none is being carried out.
     fn go_on(&mut self, now: Now) {
         while self.current.is_none() && !matches!(self.phase, Phase::Closed) {
-            let Some(Command { id, body }) = self.waiting.pop_front() else { return };
+            let Some(Command { id, body }) = self.waiting.pop_front() else {
+                self.waiting = VecDeque::new();
+                return;
+            };
             let body = match body {
                 Ok(body) => body,
                 Err(code) if id > 0 && matches!(self.phase, Phase::Open(_)) => {
@@ -433,12 +451,15 @@ impl Session {
         };
         self.phase = Phase::Open(Box::new(Open { grant, info: Arc::new(info), expires_ms: expiry.deadline_ms }));
         self.keepalive.start(now);
+        let (session, node) = self.emulation.take().map(|(session, node)| (Token(session), node)).unzip();
         let result = ConnectResult {
             client: self.client.clone(),
             ttl_s: expiry.ttl_s,
             ping_s: u32::try_from(self.limits.ping_interval_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
             time_ms: now.unix_ms,
             subs: BTreeMap::new(),
+            session,
+            node,
         };
         self.outputs.push_back(Output::Send(Reply::Connect { id, result }));
     }

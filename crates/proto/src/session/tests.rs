@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
+use crate::json;
 use crate::namespace::Rule;
 use crate::publication::{Entry, Epoch, Publication};
 use crate::{Kind, UserId};
@@ -46,6 +47,7 @@ impl Stage {
             limits: Arc::new(limits()),
             namespaces: namespaces(),
             seed: 0,
+            emulation: None,
         };
         Self { session: Session::new(start, START), now: START }
     }
@@ -218,6 +220,25 @@ fn a_login_cookie_or_the_development_flag_needs_no_token() {
         r#"{"id":1,"connect":{"client":"C1","version":"talewire 0.1.0","ping":25,"pong":true,"time":1800000000000}}"#;
     check_new(Some("ana"), Anonymous::Refused, &format!("> {{\"id\":1,\"connect\":{{}}}}\n< {connected}"));
     check_new(None, Anonymous::Insecure, &format!("> {{\"id\":1,\"connect\":{{}}}}\n< {connected}"));
+}
+
+#[test]
+fn an_emulated_session_is_told_its_name_and_may_speak_protobuf() {
+    let start = SessionStart {
+        client: "C1".parse().expect("a client id"),
+        login: Some(Grant::named("ana".parse().expect("a user id"), "ana")),
+        anonymous: Anonymous::Refused,
+        limits: Arc::new(limits()),
+        namespaces: namespaces(),
+        seed: 0,
+        emulation: Some(("S1".into(), "N1".into())),
+    };
+    let mut session = Session::new(start, START);
+    session.handle_bytes(Codec::Protobuf, &[4, 8, 1, 0x22, 0], START);
+    let Some(Output::Send(Reply::Connect { id: 1, result })) = session.poll_output() else { panic!("no answer") };
+    assert_eq!((result.session, result.node), (Some(Token("S1".into())), Some("N1".into())));
+    session.handle_bytes(Codec::Protobuf, b"{}", START);
+    assert_eq!(session.poll_output(), Some(Output::Close(CloseCode::BadRequest)));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use crate::node::Node;
+use crate::transport::emulation;
 
 pub(crate) use app::login_of;
 
@@ -29,6 +30,8 @@ pub(crate) fn public(node: Arc<Node>) -> Router {
         .route("/app/stories/{story}/export.md", get(app::export))
         // By server key, never by cookie.
         .route("/api/publish", post(api::publish))
+        // By the secret name of a session.
+        .route("/emulation", post(emulation::post).options(emulation::options))
         // The page, for everybody.
         .fallback(web::page)
         .layer(body)

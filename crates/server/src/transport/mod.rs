@@ -1,4 +1,6 @@
 //! Transports: how bytes of a connection become messages, and who is let in at all.
 
+pub(crate) mod emulation;
 pub(crate) mod guard;
+pub(crate) mod opening;
 pub(crate) mod websocket;

@@ -6,7 +6,9 @@
 use std::io::{self, Read, Write};
 
 use base64::Engine;
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+use talewire_proto::codec::Codec;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
@@ -20,8 +22,8 @@ const CONTROL_FRAMES_MAX: u32 = 64;
 pub(crate) enum Event {
     /// A whole text message.
     Text(tungstenite::Utf8Bytes),
-    /// A binary message, which the JSON protocol has no use for.
-    Binary,
+    /// A whole binary message.
+    Binary(Bytes),
     /// The peer closes; the answer is among the control bytes.
     Close,
     /// The peer broke the rules: close with this code (RFC 6455, section 7.4.1).
@@ -62,9 +64,10 @@ impl Reader {
                     self.control_frames = 0;
                     Event::Text(text)
                 }
-                Ok(Message::Binary(_)) => {
+                Ok(Message::Binary(bytes)) => {
                     self.bytes = io.bytes.len();
-                    Event::Binary
+                    self.control_frames = 0;
+                    Event::Binary(bytes)
                 }
                 Ok(Message::Ping(_) | Message::Pong(_)) => {
                     self.control_frames += 1;
@@ -132,8 +135,10 @@ impl Write for Feed<'_> {
 pub(crate) struct Accept {
     /// `Sec-WebSocket-Accept`.
     pub(crate) key: String,
-    /// The subprotocol to echo.
-    pub(crate) protocol: Option<&'static str>,
+    /// The encoding that the client asked for.
+    pub(crate) codec: Codec,
+    /// Whether it asked by a subprotocol, which is to be echoed.
+    pub(crate) echo: bool,
 }
 
 /// Checks an opening handshake (RFC 6455, section 4.2.1).
@@ -156,14 +161,17 @@ pub(crate) fn handshake<B>(request: &Request<B>) -> Result<Accept, (StatusCode, 
     if !nonce.is_ok_and(|nonce| nonce.len() == 16) {
         return Err((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64"));
     }
-    let asks_protobuf = request.uri().query().is_some_and(|query| query.contains("protobuf"));
-    let offers_json = has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, "centrifuge-json");
-    let offers_protobuf = has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, "centrifuge-protobuf");
-    if asks_protobuf || (offers_protobuf && !offers_json) {
-        return Err((StatusCode::BAD_REQUEST, "the Protobuf encoding is not served here; use JSON"));
-    }
-    let key = tungstenite::handshake::derive_accept_key(key);
-    Ok(Accept { key, protocol: offers_json.then_some("centrifuge-json") })
+    let offers = |name| has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, name);
+    let query = request.uri().query().unwrap_or("");
+    let asks =
+        |name: &str| form_urlencoded::parse(query.as_bytes()).any(|(key, value)| key == name && value == "protobuf");
+    let (codec, echo) = match (offers("centrifuge-protobuf"), offers("centrifuge-json")) {
+        (true, _) => (Codec::Protobuf, true),
+        (false, true) => (Codec::Json, true),
+        (false, false) if asks("cf_protocol") || asks("format") => (Codec::Protobuf, false),
+        (false, false) => (Codec::Json, false),
+    };
+    Ok(Accept { key: tungstenite::handshake::derive_accept_key(key), codec, echo })
 }
 
 fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
@@ -188,7 +196,7 @@ mod tests {
         for part in bytes.chunks(piece) {
             reader.feed(part, &mut control, |event| match event {
                 Event::Text(text) => seen += &format!("[{text}]"),
-                Event::Binary => seen += "binary;",
+                Event::Binary(_) => seen += "binary;",
                 Event::Close => seen += "close;",
                 Event::Violation(code) => seen += &format!("!{code}"),
             });
@@ -242,10 +250,13 @@ mod tests {
         let status = |request: http::request::Builder| {
             handshake(&request.body(()).expect("a request")).map_err(|(status, _)| status.as_u16())
         };
-        let accept = Accept { key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(), protocol: None };
-        assert_eq!(status(good()), Ok(accept));
+        let accept = |codec, echo| Accept { key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(), codec, echo };
+        assert_eq!(status(good()), Ok(accept(Codec::Json, false)));
         assert_eq!(status(Request::get("/")), Err(426));
-        assert_eq!(status(good().header("sec-websocket-protocol", "centrifuge-protobuf")), Err(400));
+        let offers = |protocol: &str| status(good().header("sec-websocket-protocol", protocol));
+        assert_eq!(offers("other, centrifuge-protobuf"), Ok(accept(Codec::Protobuf, true)));
+        assert_eq!(offers("centrifuge-json"), Ok(accept(Codec::Json, true)));
+        assert_eq!(status(good().uri("/?cf_protocol=protobuf")), Ok(accept(Codec::Protobuf, false)));
         let mut short = good();
         short.headers_mut().expect("headers").insert("sec-websocket-key", "c2hvcnQ=".parse().expect("a value"));
         assert_eq!(status(short), Err(400));

@@ -1,0 +1,235 @@
+//! Opening a connection: the request that asks for it in, everything that the connection begins with out, or a refusal.
+//!
+//! Each transport checks its own request here; what they share is the page that the request comes from, the login that it
+//! shows, and the session. The socket itself is taken over from HTTP afterwards ([`crate::accept`]).
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use talewire_auth::{Credentials, Login};
+use talewire_proto::codec::Codec;
+use talewire_proto::session::{Session, SessionStart};
+use talewire_proto::wire::Wire;
+
+use super::emulation::SessionId;
+use super::websocket::{self, Reader};
+use crate::accept::plain;
+use crate::node::{Node, new_client};
+use crate::routes::login_of;
+
+/// The answer to send instead of opening a connection. Boxed, because it is large and rare.
+pub(crate) type Refusal = Box<Response<Body>>;
+
+/// What a connection begins with.
+pub(crate) struct Opening {
+    /// How messages stand on it.
+    pub(crate) wire: Wire,
+    /// The head of the answer, to be written before everything else.
+    pub(crate) head: Bytes,
+    /// How bytes of the peer are read.
+    pub(crate) input: Input,
+    /// The protocol's state.
+    pub(crate) session: Session,
+    /// The first frame, where it came with the request.
+    pub(crate) first_frame: Option<Bytes>,
+    /// The name under which commands come by other requests.
+    pub(crate) emulated: Option<SessionId>,
+}
+
+/// How bytes of the peer are read.
+pub(crate) enum Input {
+    /// As WebSocket frames.
+    WebSocket(Box<Reader>),
+    /// Not at all: the peer has said everything; its end is still seen.
+    Nothing,
+}
+
+/// Whether connections are opened at this path.
+pub(crate) fn is_transport(path: &str) -> bool {
+    path.starts_with("/connection/")
+}
+
+/// Checks a request for a connection.
+///
+/// # Errors
+/// The answer to send instead.
+pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+    if node.is_stopping() {
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is going down; try again soon"));
+    }
+    let path = request.uri().path().to_owned();
+    match (path.as_str(), request.method()) {
+        ("/connection/websocket", _) => open_websocket(node, &request),
+        ("/connection/http_stream" | "/connection/sse", &Method::OPTIONS) => {
+            Err(Box::new(preflight(node, request.headers())))
+        }
+        ("/connection/http_stream", &Method::POST) => open_stream(node, request).await,
+        ("/connection/sse", &Method::GET | &Method::POST) => open_event_stream(node, request).await,
+        ("/connection/http_stream" | "/connection/sse", _) => {
+            Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "this address is opened by another method"))
+        }
+        _ => Err(refuse(StatusCode::NOT_FOUND, "there is no such transport here")),
+    }
+}
+
+fn open_websocket(node: &Node, request: &Request<Incoming>) -> Result<Opening, Refusal> {
+    let accept = websocket::handshake(request).map_err(|(status, text)| {
+        let mut response = refuse(status, text);
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    })?;
+    let login = visitor(node, request.headers())?;
+    let (wire, name) = match accept.codec {
+        Codec::Json => (Wire::WebSocketJson, "centrifuge-json"),
+        Codec::Protobuf => (Wire::WebSocketProtobuf, "centrifuge-protobuf"),
+    };
+    let protocol = if accept.echo { format!("Sec-WebSocket-Protocol: {name}\r\n") } else { String::new() };
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
+        accept.key
+    );
+    Ok(Opening {
+        wire,
+        head: head.into(),
+        input: Input::WebSocket(Box::new(Reader::new(node.limits.frame_bytes_max))),
+        session: session(node, login, None),
+        first_frame: None,
+        emulated: None,
+    })
+}
+
+/// HTTP streaming: the first frame is the body, every message a line or a piece with its length.
+async fn open_stream(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+    let login = visitor(node, request.headers())?;
+    let (wire, kind) = match content_type(request.headers()) {
+        Some("application/octet-stream") => (Wire::StreamProtobuf, "application/octet-stream"),
+        Some("application/json") => (Wire::StreamJson, "application/json"),
+        _ => {
+            return Err(refuse(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "send application/json or application/octet-stream",
+            ));
+        }
+    };
+    let cross = cross_origin(node, request.headers());
+    let first_frame = body(node, request).await?;
+    Ok(emulated(node, login, wire, stream_head(kind, cross.as_deref(), ""), first_frame))
+}
+
+/// The native protocol over Server-Sent Events: the first frame is in the query or the body, every message one event.
+async fn open_event_stream(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+    let login = visitor(node, request.headers())?;
+    let cross = cross_origin(node, request.headers());
+    let first_frame = if request.method() == Method::GET {
+        let query = request.uri().query().unwrap_or("");
+        let connect = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cf_connect");
+        let (_, frame) = connect.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the query needs cf_connect"))?;
+        Bytes::from(frame.into_owned())
+    } else {
+        body(node, request).await?
+    };
+    // A first byte at once: some proxies hold the head back until there is a body.
+    let head = stream_head("text/event-stream", cross.as_deref(), "\n");
+    Ok(emulated(node, login, Wire::EventStreamJson, head, first_frame))
+}
+
+fn emulated(node: &Node, login: Option<Login>, wire: Wire, head: Bytes, first_frame: Bytes) -> Opening {
+    let id = SessionId::new();
+    let session = session(node, login, Some(&id));
+    Opening { wire, head, input: Input::Nothing, session, first_frame: Some(first_frame), emulated: Some(id) }
+}
+
+fn refuse(status: StatusCode, text: &'static str) -> Refusal {
+    Box::new(plain(status, text))
+}
+
+/// The body ends with the connection, so that a message is the same bytes for every reader.
+fn stream_head(kind: &str, cross_origin: Option<&str>, first: &str) -> Bytes {
+    let cors = cross_origin.map_or_else(String::new, |origin| {
+        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
+    });
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-cache, no-store, no-transform\r\n\
+         X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n{cors}Connection: close\r\n\r\n{first}"
+    );
+    head.into()
+}
+
+/// Reads the body of a request, up to the size of a frame.
+async fn body(node: &Node, request: Request<Incoming>) -> Result<Bytes, Refusal> {
+    let collected = Limited::new(request.into_body(), node.limits.frame_bytes_max).collect().await;
+    let collected = collected.map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE, "the first frame is too large"))?;
+    Ok(collected.to_bytes())
+}
+
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
+    Some(headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').next().unwrap_or("").trim())
+}
+
+fn session(node: &Node, login: Option<Login>, emulated: Option<&SessionId>) -> Session {
+    let client = new_client();
+    let seed = client.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let start = SessionStart {
+        client,
+        login: login.map(|login| login.grant()),
+        anonymous: node.anonymous,
+        limits: node.limits.clone(),
+        namespaces: node.namespaces.clone(),
+        seed,
+        emulation: emulated.map(|id| (id.as_str().to_owned(), node.id.clone())),
+    };
+    Session::new(start, node.now())
+}
+
+/// Who knocks: the cookie's login if there is one, when the page that the request comes from may use it.
+fn visitor(node: &Node, headers: &HeaderMap) -> Result<Option<Login>, Refusal> {
+    let login = login_of(node, headers, node.now().unix_ms);
+    let mut origins = headers.get_all(header::ORIGIN).into_iter().map(HeaderValue::as_bytes).peekable();
+    // A browser says where a WebSocket, a POST or a request to another origin comes from. Without an origin, a cookie counts only
+    // when the browser says that the page is ours (an EventSource of our own), and a program needs none.
+    let own_page = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
+    let needs_origin = login.is_some() && !(origins.peek().is_none() && own_page);
+    let credentials = if needs_origin { Credentials::Cookie } else { Credentials::Explicit };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    match node.origins.check(origins, host, credentials) {
+        Ok(()) => Ok(login),
+        Err(refusal) => {
+            tracing::info!(%refusal, "a connection was refused for where it comes from");
+            node.metrics.refused_origins.inc();
+            Err(refuse(StatusCode::FORBIDDEN, "this page may not connect here"))
+        }
+    }
+}
+
+/// The request's origin, if it is another one than ours and may come: to be named in the answer.
+pub(crate) fn cross_origin(node: &Node, headers: &HeaderMap) -> Option<String> {
+    let origin = headers.get(header::ORIGIN)?;
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let allowed = node.origins.check([origin.as_bytes()], host, Credentials::Cookie).is_ok();
+    let text = origin.to_str().ok().filter(|_| allowed)?;
+    Some(text.to_owned())
+}
+
+/// The answer to a browser that asks whether another origin may send such a request.
+pub(crate) fn preflight(node: &Node, headers: &HeaderMap) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if let Some(origin) = cross_origin(node, headers).and_then(|origin| HeaderValue::from_str(&origin).ok()) {
+        let answer = response.headers_mut();
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        let allowed = HeaderValue::from_static("content-type, authorization, last-event-id, x-csrf-token");
+        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        answer.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        answer.insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    response
+}
