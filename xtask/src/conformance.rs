@@ -1,7 +1,7 @@
 //! The official JavaScript client's own tests against our server: a checkout of centrifuge-js in, jest's verdict out.
 //!
 //! The suite expects a server at localhost:8000 with the key and secret below. Left out are the parts of its server that
-//! we decline: maps, shared polls, delta, and the HTTP transports' JSON cases that the end-to-end tests cover.
+//! we decline: maps, shared polls and delta.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -13,9 +13,10 @@ use anyhow::{Context as _, bail};
 const ADDRESS: &str = "127.0.0.1:8000";
 const READY_DEADLINE: Duration = Duration::from_secs(20);
 
-/// JSON over WebSocket, and recovery of streams; by the names of the suite's cases.
-const CASES: &str = "^(websocket|stream):";
-const FILES: [&str; 2] = ["src/centrifuge.test.ts", "src/recovery.test.ts"];
+/// Every transport in JSON and Protobuf, and recovery of streams; by the names of the suite's cases. Without a name, a
+/// case of the Protobuf file is a transport's too.
+const CASES: &str = "^(websocket|http_stream|sse|stream)";
+const FILES: [&str; 3] = ["src/centrifuge.test.ts", "src/recovery.test.ts", "src/centrifuge.protobuf.test.ts"];
 
 const CONFIG: &str = r#"
 [http]
