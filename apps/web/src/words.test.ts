@@ -7,7 +7,7 @@ import { typingSentence } from './features/company/typing-line';
 import { withReturned } from './features/composer/use-draft';
 import { fileName } from './features/export/export-button';
 import { joinPath, routeOf, storyPath } from './router';
-import { initials } from './ui/avatar';
+import { initials, lookOf } from './ui/avatar';
 import { paragraphs, spans } from './ui/prose';
 import { when } from './ui/when';
 
@@ -54,6 +54,16 @@ describe('addresses', () => {
 describe('names and times', () => {
   it('give initials of whole characters', () => {
     expect(['Ana', 'ana lindqvist', 'Jean Paul Sartre', '🪶 quill', 'élodie', '  '].map(initials)).toEqual(['A', 'AL', 'JS', '🪶Q', 'É', '']);
+  });
+  it('give looks that hardly any two people of a story share', () => {
+    const seen = new Map<string, number>();
+    for (let index = 0; index < 1600; index += 1) {
+      const { hue, tone } = lookOf(`0192f0c1-7e4b-7a3d-9c1e-${index.toString(16).padStart(12, '0')}`);
+      seen.set(`${hue} ${tone}`, (seen.get(`${hue} ${tone}`) ?? 0) + 1);
+    }
+    expect(seen.size).toBe(16);
+    expect(Math.max(...seen.values())).toBeLessThan(150);
+    expect(lookOf('ana')).toEqual(lookOf('ana'));
   });
   it('give file names that every system takes', () => {
     expect(fileName('The Lighthouse: at/the end…')).toBe('the-lighthouse-at-the-end.md');

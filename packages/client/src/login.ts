@@ -93,6 +93,11 @@ export class Login {
   async #ask(): Promise<void> {
     try {
       const body = await this.http.get('/app/me');
+      // Nobody is not an error: a browser without a login gets an answer without a user.
+      if (isRecord(body) && body['user'] === undefined) {
+        this.#lost();
+        return;
+      }
       if (isRecord(body) && typeof body['csrf'] === 'string') this.http.csrf = body['csrf'];
       const user = userIn(body);
       const old = this.state.snapshot();

@@ -3,7 +3,7 @@
  * In: a story's id and wished branch from the address, the account of app. Out: a page.
  */
 import { openGeneration, path, type Config, type PendingTurn } from '@talewire/client';
-import { useStory } from '@talewire/react';
+import { useConnectionState, useStory } from '@talewire/react';
 import { useEffect, useMemo, useState, type ReactNode } from 'react';
 import { AccountMenu, type Account } from '../features/account/account-menu';
 import { BranchBanner, BranchSwitch } from '../features/branches/branch-switch';
@@ -28,6 +28,7 @@ const AGENT = 'Narrator';
 
 export function StoryRoute({ story, wished, account, narrator }: { story: string; wished: string | undefined; account: Account; narrator: Config['narrator'] }): ReactNode {
   const { live, view } = useStory(story);
+  const offline = useConnectionState() === 'offline';
   const notify = useNotify();
   const { state } = view;
   const { branch, ready, read } = useReadingBranch(live, state, wished);
@@ -64,6 +65,7 @@ export function StoryRoute({ story, wished, account, narrator }: { story: string
   const pick = async (choice: string): Promise<void> => {
     try {
       read((await live.pick(choice)).id);
+      setSent((count) => count + 1);
     } catch (error) {
       notify(error instanceof Error ? error.message : 'The choice could not be taken.', 'error');
     }
@@ -113,6 +115,7 @@ export function StoryRoute({ story, wished, account, narrator }: { story: string
           pending={view.pending}
           narratorLabel={narrator.label}
           loadingOlder={older.busy}
+          offline={offline}
           sent={sent}
           onOlder={older.run}
           onPick={pick}

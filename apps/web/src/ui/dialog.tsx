@@ -6,7 +6,10 @@ import { useEffect, useId, useRef, type MouseEvent, type ReactNode } from 'react
 import { Icon } from './icon';
 import './dialog.css';
 
-export function Dialog(props: { title: string; onClose: () => void; children: ReactNode; place?: 'middle' | 'corner' }): ReactNode {
+/** steady: one that grows while it is open, without moving what stands in it already. */
+type Place = 'middle' | 'corner' | 'steady';
+
+export function Dialog(props: { title: string; onClose: () => void; children: ReactNode; place?: Place }): ReactNode {
   const ref = useRef<HTMLDialogElement>(null);
   const titleId = useId();
   useEffect(() => {

@@ -107,7 +107,10 @@ pub(super) async fn me(State(node): State<Arc<Node>>, headers: HeaderMap) -> Res
         let login = node.auth.logins.verify(token, unix_ms()).map_err(|_| ErrorCode::Unauthorized)?;
         return Ok(no_store(Json(LoginReply { user: User::of(&login), csrf: None, token: None }).into_response()));
     }
-    let login = login_of(&node, &headers, unix_ms()).ok_or(ErrorCode::Unauthorized)?;
+    let Some(login) = login_of(&node, &headers, unix_ms()) else {
+        // Every first visit asks; nobody yet is an answer, and no error in the browser's console.
+        return Ok(no_store(Json(serde_json::Map::new()).into_response()));
+    };
     let csrf = Some(node.auth.logins.csrf(&login));
     Ok(no_store(Json(LoginReply { user: User::of(&login), csrf, token: None }).into_response()))
 }

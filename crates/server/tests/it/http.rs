@@ -66,7 +66,9 @@ async fn a_guest_logs_in_with_a_name_and_nothing_else() {
     let bearer = format!("Bearer {}", tab.body["token"].as_str().expect("a token"));
     let me = request(stage.address, "GET /app/me", &[("Authorization", &bearer)], None).await;
     assert_eq!(me.body["user"]["name"], "Ben");
-    assert_eq!(request(stage.address, "GET /app/me", &[], None).await.status, 401);
+    let nobody = request(stage.address, "GET /app/me", &[], None).await;
+    assert_eq!((nobody.status, nobody.body), (200, json!({})));
+    assert_eq!(request(stage.address, "GET /app/me", &[("Authorization", "Bearer x")], None).await.status, 401);
     for bad in ["", "  ", "narrator", &"x".repeat(50), "a\u{202e}b"] {
         let refused = request(stage.address, "POST /app/login", &[], Some(json!({"name": bad}))).await;
         assert_eq!((refused.status, &refused.body["error"]["code"]), (422, &json!(422)), "{bad:?}");

@@ -3,13 +3,18 @@
  * Out: links to hand out. Called by the story's bar.
  */
 import type { Invite, LiveStory, Role } from '@talewire/client';
-import { useCallback, useEffect, useState, type ReactNode } from 'react';
+import { useCallback, useEffect, useRef, useState, type ReactNode } from 'react';
 import { Dialog } from '../../ui/dialog';
 import { Icon } from '../../ui/icon';
 import { useAction, useNotify } from '../../ui/notices';
 import './invites.css';
 
 const expires = new Intl.DateTimeFormat('en', { day: 'numeric', month: 'short' });
+
+/** Two taps closer than this were meant as one. */
+const ONE_TAP_MS = 500;
+/** So long a tapped Revoke waits to be tapped again. */
+const ARMED_MS = 5000;
 
 export function inviteLink(code: string): string {
   return `${window.location.origin}/join/${encodeURIComponent(code)}`;
@@ -32,6 +37,12 @@ export function InviteDialog({ live, onClose, onCode }: { live: LiveStory; onClo
     onCode(invite.code);
     await refresh();
   });
+  const created_ms = useRef(0);
+  const createOnce = (): void => {
+    if (Date.now() - created_ms.current < ONE_TAP_MS) return;
+    created_ms.current = Date.now();
+    create.run();
+  };
   const revoke = useAction(async (code: string) => {
     await live.revokeInvite(code);
     if (newest?.code === code) setNewest(undefined);
@@ -40,7 +51,7 @@ export function InviteDialog({ live, onClose, onCode }: { live: LiveStory; onClo
 
   const others = (invites ?? []).filter((invite) => invite.code !== newest?.code);
   return (
-    <Dialog title="Invite people" onClose={onClose}>
+    <Dialog title="Invite people" onClose={onClose} place="steady">
       <p className="soft">Whoever opens the link joins this story. No account is needed.</p>
       <div className="invite-make">
         <label className="sr-only" htmlFor="invite-role">They may</label>
@@ -48,7 +59,7 @@ export function InviteDialog({ live, onClose, onCode }: { live: LiveStory; onClo
           <option value="writer">Can write</option>
           <option value="reader">Can read along</option>
         </select>
-        <button type="button" className="button button-primary" onClick={() => create.run()} disabled={create.busy} data-testid="invite-create">
+        <button type="button" className="button button-primary" onClick={createOnce} disabled={create.busy} data-testid="invite-create">
           <Icon name="plus" /> Create a link
         </button>
       </div>
@@ -84,8 +95,31 @@ function LinkRow({ invite, onRevoke, main }: { invite: Invite; onRevoke: (code: 
           {invite.role === 'reader' ? 'reads along' : 'writes'} · used {invite.uses === 1 ? 'once' : `${invite.uses} times`} · until {expires.format(invite.expires_at)}
         </span>
         <button type="button" className="button button-quiet" onClick={() => copy.run()} data-testid="invite-copy"><Icon name="copy" size={18} /> Copy</button>
-        <button type="button" className="button button-quiet button-danger" onClick={() => onRevoke(invite.code)} data-testid="invite-revoke">Revoke</button>
+        <RevokeButton onRevoke={() => onRevoke(invite.code)} />
       </div>
     </div>
+  );
+}
+
+/** Asks back where it was tapped; a double tap is one tap, and a question that nobody answers is taken back. */
+function RevokeButton({ onRevoke }: { onRevoke: () => void }): ReactNode {
+  const [armed_ms, setArmed] = useState<number | undefined>();
+  useEffect(() => {
+    if (armed_ms === undefined) return;
+    const timer = setTimeout(() => setArmed(undefined), ARMED_MS);
+    return () => clearTimeout(timer);
+  }, [armed_ms]);
+  const tap = (): void => {
+    if (armed_ms === undefined) {
+      setArmed(Date.now());
+    } else if (Date.now() - armed_ms >= ONE_TAP_MS) {
+      setArmed(undefined);
+      onRevoke();
+    }
+  };
+  return (
+    <button type="button" className="button button-quiet button-danger" onClick={tap} onBlur={() => setArmed(undefined)} data-testid="invite-revoke">
+      {armed_ms === undefined ? 'Revoke' : 'Really revoke?'}
+    </button>
   );
 }

@@ -23,7 +23,7 @@ function show(state: StoryState, more: Partial<StoryTextProps> = {}): StoryTextP
   const stop = vi.fn(() => Promise.resolve());
   const live = { generation: () => ({ ...streams, snapshot: () => stream }), stop } as unknown as LiveStory;
   const props: StoryTextProps = {
-    live, state, path: path(state, 'main'), branch: 'main', pending: [], narratorLabel: LABEL, loadingOlder: false, sent: 0,
+    live, state, path: path(state, 'main'), branch: 'main', pending: [], narratorLabel: LABEL, loadingOlder: false, offline: false, sent: 0,
     onOlder: vi.fn(), onPick: vi.fn(() => Promise.resolve()), onRead: vi.fn(), onAsk: vi.fn(), onTakeBack: vi.fn(), onRename: undefined, ...more,
   };
   render(<StoryText {...props} />);
@@ -66,6 +66,14 @@ describe('the text of a story', () => {
     expect(stream.textContent).toContain('The keeper');
     fireEvent.click(screen.getByTestId('stop'));
     expect(props.stop).toHaveBeenCalledWith('g');
+  });
+  it('says offline that a turn waits, and why nothing can be stopped', () => {
+    const waiting: PendingTurn = { key: 'k1', branch: 'main', text: 'on its way', status: 'sending' };
+    show(opened({ generations: [aGeneration('g', { status: 'running', attempt: 1 })] }), { pending: [waiting], offline: true });
+    expect(screen.getByTestId('pending').textContent).toContain('waiting for the connection');
+    const stop = screen.getByTestId<HTMLButtonElement>('stop');
+    expect(stop.disabled).toBe(true);
+    expect(stop.title).toContain('no connection');
   });
   it('offers the ways on: one to pick, one that has a branch already', () => {
     const choices = [aChoice('down', 'main-2', 1), aChoice('up', 'main-2', 2, { branch: 'attic' })];

@@ -22,6 +22,8 @@ export interface StoryTextProps {
   pending: readonly PendingTurn[];
   narratorLabel: string;
   loadingOlder: boolean;
+  /** What one does now does not arrive before the connection is back. */
+  offline: boolean;
   /** Raised each time one sends something oneself: then the end is where one wants to be. */
   sent: number;
   onOlder: () => void;
@@ -99,10 +101,10 @@ export function StoryText(props: StoryTextProps): ReactNode {
               </Fragment>
             );
           })}
-          {open !== undefined && !isEnd(open.status) && <StreamView key={open.id} live={live} generation={open} label={props.narratorLabel} canStop={canWrite} />}
+          {open !== undefined && !isEnd(open.status) && <StreamView key={open.id} live={live} generation={open} label={props.narratorLabel} canStop={canWrite} offline={props.offline} />}
           {ended !== undefined && <EndedView generation={ended} onAgain={canWrite ? props.onAsk : undefined} />}
           {pending.map((one) => (
-            <PendingView key={one.key} pending={one} onAgain={() => void live.sendAgain(one.key)} onTakeBack={() => props.onTakeBack(one)} />
+            <PendingView key={one.key} pending={one} offline={props.offline} onAgain={() => void live.sendAgain(one.key)} onTakeBack={() => props.onTakeBack(one)} />
           ))}
         </div>
       </main>

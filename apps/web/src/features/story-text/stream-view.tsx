@@ -11,7 +11,7 @@ import { useAction } from '../../ui/notices';
 import { ProseView } from '../../ui/prose-view';
 import { Byline } from './byline';
 
-export function StreamView({ live, generation, label, canStop }: { live: LiveStory; generation: Generation; label: string; canStop: boolean }): ReactNode {
+export function StreamView({ live, generation, label, canStop, offline }: { live: LiveStory; generation: Generation; label: string; canStop: boolean; offline: boolean }): ReactNode {
   const stream = useGeneration(live, generation.id);
   const stop = useAction(() => live.stop(generation.id));
   const waiting = stream.text === '';
@@ -31,7 +31,7 @@ export function StreamView({ live, generation, label, canStop }: { live: LiveSto
           <ProseView text={stream.text} tail={<span className="caret" aria-hidden="true" />} />
         )}
         {canStop && (
-          <button type="button" className="button stream-stop" onClick={() => stop.run()} disabled={stop.busy} data-testid="stop">
+          <button type="button" className="button stream-stop" onClick={() => stop.run()} disabled={stop.busy || offline} title={offline ? 'There is no connection: the narrator can be stopped when it is back.' : undefined} data-testid="stop">
             <Icon name="stop" size={20} /> {stop.busy ? 'Stopping…' : 'Stop'}
           </button>
         )}

@@ -26,6 +26,13 @@ export function useReadingPlace(options: { scroller: RefObject<HTMLElement | nul
     setUnseen(false);
   }, [scroller]);
 
+  /** Also needed when the text or the window changed its size: no scroll event tells of that. */
+  const measure = useCallback((element: HTMLElement) => {
+    fromEnd_px.current = element.scrollHeight - element.scrollTop;
+    atEnd.current = fromEnd_px.current - element.clientHeight < NEAR_PX;
+    if (atEnd.current) setUnseen(false);
+  }, []);
+
   useLayoutEffect(() => {
     const element = scroller.current;
     const old = before.current;
@@ -34,23 +41,25 @@ export function useReadingPlace(options: { scroller: RefObject<HTMLElement | nul
     // Older turns came in above: what was under the eyes keeps its distance from the end.
     if (old.first !== first && old.first !== undefined && old.last === last && !atEnd.current) element.scrollTop = element.scrollHeight - fromEnd_px.current;
     if (atEnd.current) element.scrollTop = element.scrollHeight;
-    else if (old.last !== last) setUnseen(true);
-  }, [scroller, first, last]);
+    else if (old.last !== last) {
+      setUnseen(true);
+      // Taken back at once if what is new is in view already.
+      measure(element);
+    }
+  }, [scroller, first, last, measure]);
 
   useEffect(() => {
     const element = scroller.current;
     const inner = content.current;
     if (element === null || inner === null) return;
     const scrolled = (): void => {
-      const left_px = element.scrollHeight - element.scrollTop - element.clientHeight;
-      fromEnd_px.current = element.scrollHeight - element.scrollTop;
-      atEnd.current = left_px < NEAR_PX;
-      if (atEnd.current) setUnseen(false);
+      measure(element);
       if (element.scrollTop < TOP_PX) onTop.current();
     };
     // Words stream in, images of the window change: whoever is at the end stays there.
     const grown = new ResizeObserver(() => {
       if (atEnd.current) element.scrollTop = element.scrollHeight;
+      else measure(element);
     });
     grown.observe(inner);
     grown.observe(element);
@@ -59,7 +68,7 @@ export function useReadingPlace(options: { scroller: RefObject<HTMLElement | nul
       grown.disconnect();
       element.removeEventListener('scroll', scrolled);
     };
-  }, [scroller, content]);
+  }, [scroller, content, measure]);
 
   return { unseen, toEnd };
 }
