@@ -77,7 +77,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Namespace {
-    /// What its channels keep and promise.
+    /// What its channels keep and promise: `signal` nothing, `history` the newest entries in memory, `durable` everything on disk.
     pub kind: Kind,
     /// Entries that a history channel keeps; the oldest go first.
     pub history_size: u32,
@@ -87,13 +87,13 @@ pub struct Namespace {
     pub presence: bool,
     /// Whether subscribers are told who comes and goes.
     pub join_leave: bool,
-    /// Who may subscribe.
+    /// Who may subscribe: `nobody`, `anyone`, `authenticated`, or `token` (whoever shows a token for the channel).
     pub subscribe: Rule,
-    /// Who may publish.
+    /// Who may publish: `nobody` (but the server's own programs), `anyone`, `authenticated` or `subscribers`.
     pub publish: Rule,
-    /// Who may read history.
+    /// Who may read history: `nobody`, `anyone`, `authenticated` or `subscribers`.
     pub history: Rule,
-    /// Who may ask for presence.
+    /// Who may ask for presence: `nobody`, `anyone`, `authenticated` or `subscribers`.
     pub presence_for: Rule,
     /// The largest payload that a client may publish, in bytes.
     pub publication_bytes_max: usize,

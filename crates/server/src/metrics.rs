@@ -26,13 +26,15 @@ pub struct Metrics {
     pub(crate) refused_tokens: Counter,
     pub(crate) refused_origins: Counter,
     pub(crate) violations: Counter,
-    errors: Family<CodeLabel, Counter>,
-    closes: Family<CodeLabel, Counter>,
-    unsubscribes: Family<CodeLabel, Counter>,
+    errors: Codes,
+    closes: Codes,
+    unsubscribes: Codes,
     recoveries: Family<OutcomeLabel, Counter>,
     turned_away: Family<ReasonLabel, Counter>,
     shards: Vec<Arc<ShardIo>>,
 }
+
+type Codes = Family<CodeLabel, Counter>;
 
 /// Bytes of one shard, apart from those of others so that counting is cheap.
 #[derive(Debug, Default)]
@@ -72,18 +74,31 @@ impl Metrics {
         let refused_tokens = counter("refused_tokens", "Tokens and logins that were not good");
         let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
         let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
-        let (errors, closes, unsubscribes) = (Family::default(), Family::default(), Family::default());
+        let (errors, closes, unsubscribes): (Codes, Codes, Codes) = Default::default();
         registry.register("errors", "Commands refused, by code", errors.clone());
         registry.register("closes", "Connections closed by the server, by code", closes.clone());
         registry.register("unsubscribes", "Subscriptions ended by the server, by code", unsubscribes.clone());
-        let recoveries = Family::default();
+        let recoveries: Family<OutcomeLabel, Counter> = Family::default();
         registry.register(
             "recoveries",
             "Subscriptions that asked for what they missed, by outcome",
             recoveries.clone(),
         );
-        let turned_away = Family::default();
+        let turned_away: Family<ReasonLabel, Counter> = Family::default();
         registry.register("turned_away", "Sockets closed at once, by the limit that was reached", turned_away.clone());
+        // Every code from the start, at 0: an alert must be able to see the first one.
+        let with_codes = |family: &Codes, codes: &mut dyn Iterator<Item = u32>| {
+            codes.for_each(|code| drop(family.get_or_create(&CodeLabel { code })));
+        };
+        with_codes(&errors, &mut ErrorCode::ALL.iter().map(|code| code.code()));
+        with_codes(&closes, &mut CloseCode::ALL.iter().map(|code| code.code()));
+        with_codes(&unsubscribes, &mut UnsubscribeCode::ALL.iter().map(|code| code.code()));
+        for outcome in ["recovered", "lost"] {
+            drop(recoveries.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for turned in Turned::ALL {
+            drop(turned_away.get_or_create(&ReasonLabel { reason: turned.as_str() }));
+        }
         let shards: Vec<Arc<ShardIo>> = hub.shards().iter().map(|_| Arc::default()).collect();
         let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, shards: shards.clone() };
         registry.register_collector(Box::new(scrape));

@@ -51,6 +51,9 @@ impl Server {
     pub fn start(node: Arc<Node>) -> Result<Self, ServerError> {
         let stop = CancellationToken::new();
         let settings = &node.settings;
+        for address in [settings.listen, settings.admin_listen] {
+            refuse_taken(address)?;
+        }
         let first = listen(settings.listen, settings.backlog)?;
         // With port 0 the kernel has chosen one now; the other shards listen on the same.
         let address = first.local_addr().map_err(|error| ServerError::Listen { address: settings.listen, error })?;
@@ -101,6 +104,18 @@ impl Server {
             tracing::error!("a shard's thread had panicked");
         }
     }
+}
+
+/// Sharing an address among our shards would also share it with another server of ours, and the kernel would deal
+/// connections out to both: whoever holds the address already is found by a socket that does not share.
+fn refuse_taken(address: SocketAddr) -> Result<(), ServerError> {
+    let probe = || {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    if address.port() == 0 { Ok(()) } else { probe().map_err(|error| ServerError::Listen { address, error }) }
 }
 
 /// A listening socket that shares its address with those of the other shards.

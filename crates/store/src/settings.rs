@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
-    /// The data folder. It is made, for its owner alone, if it is not there.
+    /// The data folder, made for its owner alone if it is not there. The binary puts `~/.local/share/talewire` in place of this default.
     pub path: PathBuf,
     /// Writes that may wait; one more is refused at once (503).
     pub write_queue_operations_max: usize,

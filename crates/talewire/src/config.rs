@@ -63,7 +63,7 @@ pub(crate) struct Config {
 pub(crate) struct ProcessSettings {
     /// Development: everything is allowed in configured namespaces. Only on loopback.
     pub(crate) insecure: bool,
-    /// How log lines look.
+    /// How log lines look: `auto` (plain on a terminal, else JSON), `plain` or `json`.
     pub(crate) log_format: LogFormat,
     /// Which log lines are written, such as `info` or `warn,talewire_server=debug`.
     pub(crate) log_filter: String,

@@ -40,6 +40,8 @@ pub(crate) enum Turned {
 }
 
 impl Turned {
+    pub(crate) const ALL: [Self; 3] = [Self::Sockets, Self::SocketsPerIp, Self::Strangers];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Sockets => "sockets",

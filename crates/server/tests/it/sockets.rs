@@ -85,3 +85,13 @@ async fn floods_of_control_frames_end() {
     stage.until("the flood was counted", |node| Stage::metric(node, "talewire_websocket_violations_total") == 1).await;
     stage.until("its place is free", |node| Stage::metric(node, "talewire_sockets") == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_one_servers_alone() {
+    let first = Stage::new().await;
+    let base = Settings::default();
+    let http = ServerSettings { listen: first.address, ..base.http };
+    let second = Stage::try_with(Settings { http, ..Settings::default() }).await;
+    let refused = second.err().expect("the address is taken").to_string();
+    assert!(refused.starts_with(&format!("cannot listen on {}", first.address)), "{refused}");
+}

@@ -12,7 +12,7 @@ use talewire_hub::{Hub, HubSettings};
 use talewire_proto::namespace::Rule;
 use talewire_proto::session::Anonymous;
 use talewire_proto::{Kind, Limits, Namespace, Namespaces};
-use talewire_server::{About, Node, NodeParts, Server, ServerSettings};
+use talewire_server::{About, Node, NodeParts, Server, ServerError, ServerSettings};
 use talewire_store::{Store, StoreSettings};
 use talewire_story::{Stories, StoryLimits};
 use tokio::net::TcpStream;
@@ -73,6 +73,10 @@ impl Stage {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Self::try_with(settings).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub(crate) async fn try_with(settings: Settings) -> Result<Self, ServerError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_owned();
         let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).expect("a store");
@@ -96,9 +100,9 @@ impl Stage {
             agents: Arc::default(),
         };
         let node = Arc::new(Node::new(parts));
-        let server = Server::start(node.clone()).expect("a server");
+        let server = Server::start(node.clone())?;
         let (address, admin) = (server.address(), server.admin_address());
-        Self { node, address, admin, server: Some(server), _folder: folder }
+        Ok(Self { node, address, admin, server: Some(server), _folder: folder })
     }
 
     pub(crate) async fn stop(&mut self) {
