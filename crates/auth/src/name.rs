@@ -64,7 +64,11 @@ pub fn display_name(typed: &str) -> Result<String, BadName> {
     if longest_run_of_marks(&name) > MARKS_MAX {
         return Err(BadName::Marks);
     }
-    if ['i', 'l'].iter().any(|one| RESERVED.contains(&skeleton(&name, *one).as_str())) {
+    // The whole name, and its first and last word: "Narrator (AI)" and "The Moderator" pretend as well.
+    let words: Vec<&str> = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let looked_at = [Some(name.as_str()), words.first().copied(), words.last().copied()];
+    let reserved = |text: &str| ['i', 'l'].iter().any(|one| RESERVED.contains(&skeleton(text, *one).as_str()));
+    if looked_at.into_iter().flatten().any(reserved) {
         return Err(BadName::Reserved);
     }
     Ok(name)
@@ -101,7 +105,19 @@ fn longest_run_of_marks(name: &str) -> usize {
 /// What is left of a name for somebody who reads quickly: letters alone, without case, accents, and the Cyrillic,
 /// Greek and digit look-alikes of Latin ones. The digit 1 stands for `one`: it looks like two letters.
 fn skeleton(name: &str, one: char) -> String {
-    let plain = name.nfkd().flat_map(char::to_lowercase).map(|c| match c {
+    // Capitals first: a Greek Nu looks like N, while its small letter looks like v.
+    let capitals = name.nfkd().map(|c| match c {
+        'Ν' => 'n',
+        'Μ' => 'm',
+        'Β' => 'b',
+        'Υ' => 'y',
+        'Η' => 'h',
+        'Ρ' => 'p',
+        'Χ' => 'x',
+        'Ζ' => 'z',
+        other => other,
+    });
+    let plain = capitals.flat_map(char::to_lowercase).map(|c| match c {
         'а' | 'α' | '4' => 'a',
         'е' | 'ε' | '3' => 'e',
         'і' | 'ι' | 'ı' => 'i',
@@ -214,6 +230,11 @@ mod tests {
             "Moderator!",
             "5ystem",
             "officia1",
+            "Narrator (AI)",
+            "The Narrator",
+            "\u{39d}arrator",
+            "\u{39c}OD",
+            "\u{392}ot",
         ] {
             check(name, Err(BadName::Reserved));
         }

@@ -294,11 +294,11 @@ impl Broker {
     /// [`BrokerError::Unavailable`] when the broker does not answer.
     pub async fn generation_snapshot(
         &self,
-        _story: &StoryId,
+        story: &StoryId,
         generation: &GenerationId,
     ) -> Result<Option<GenerationSnapshot>, BrokerError> {
         let Backend::Memory(memory) = &self.backend;
-        Ok(memory.generations.snapshot(generation))
+        Ok(memory.generations.snapshot(story, generation))
     }
 
     /// Tells every process that runs jobs to look again. May be lost.

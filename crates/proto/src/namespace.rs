@@ -230,7 +230,9 @@ impl Namespaces {
     /// [`ErrorCode::UnknownChannel`] when its namespace is not configured, or a platform channel names no story.
     pub fn of(&self, channel: &Channel) -> Result<&Arc<Namespace>, ErrorCode> {
         let rules = self.0.get(channel.namespace()).ok_or(ErrorCode::UnknownChannel)?;
-        if RESERVED.contains(&channel.namespace()) && channel.story_id().is_none() {
+        let nameless =
+            channel.story_id().is_none() || (rules.kind == Kind::Generation && channel.generation_id().is_none());
+        if RESERVED.contains(&channel.namespace()) && nameless {
             return Err(ErrorCode::UnknownChannel);
         }
         Ok(rules)
@@ -270,6 +272,8 @@ mod tests {
         let channel = |name: &str| name.parse::<Channel>().expect("a name");
         assert!(all.of(&channel("chat:1")).is_ok());
         assert_eq!(all.of(&channel("news")).err(), Some(ErrorCode::UnknownChannel));
-        assert_eq!(all.of(&channel("generation:nodot")).err(), Some(ErrorCode::UnknownChannel));
+        for nobodys in ["generation:nodot", "generation:s.g.g", "story:", "typing:a.b"] {
+            assert_eq!(all.of(&channel(nobodys)).err(), Some(ErrorCode::UnknownChannel), "{nobodys}");
+        }
     }
 }

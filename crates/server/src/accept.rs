@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ use crate::transport::opening::{self, Opening};
 /// Headers of one request; more are 431.
 const HEADERS_MAX: usize = 64;
 
-/// Where a request came from, for routes.
+/// Whose request it is, for routes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Remote(pub(crate) SocketAddr);
+pub(crate) struct Remote(pub(crate) IpAddr);
 
 /// What stands behind a listener.
 #[derive(Clone)]
@@ -51,7 +51,8 @@ pub(crate) async fn run(reactor: Rc<Reactor>, listener: TcpListener, door: Door)
                 continue;
             }
         };
-        match reactor.node.guard.admit(peer.ip()) {
+        let guard = if door.transports { &reactor.node.guard } else { &reactor.node.admin_guard };
+        match guard.admit(peer.ip()) {
             Ok(permit) => {
                 tokio::task::spawn_local(serve(reactor.clone(), socket, peer, door.clone(), permit));
             }
@@ -121,7 +122,9 @@ async fn answer(
     peer: SocketAddr,
     opened: Rc<Cell<Option<Box<Opening>>>>,
 ) -> Result<Response<Body>, TakenOver> {
-    if reactor.node.guard.request(peer.ip()).is_err() {
+    let guard = &reactor.node.guard;
+    let visitor = guard.visitor(peer.ip(), request.headers());
+    if door.transports && guard.request(visitor).is_err() {
         return Ok(plain(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
     }
     let limit = Duration::from_millis(reactor.node.settings.request_ms);
@@ -135,7 +138,7 @@ async fn answer(
             Err(_) => Ok(plain(StatusCode::REQUEST_TIMEOUT, "the request did not come in time")),
         };
     }
-    request.extensions_mut().insert(Remote(peer));
+    request.extensions_mut().insert(Remote(visitor));
     match tokio::time::timeout(limit, door.router.oneshot(request.map(Body::new))).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(never)) => match never {},

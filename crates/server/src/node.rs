@@ -12,11 +12,15 @@ use talewire_proto::session::{Anonymous, Now};
 use talewire_proto::{ClientId, Limits, Namespaces};
 use talewire_store::Store;
 use talewire_story::Stories;
+use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::settings::ServerSettings;
 use crate::transport::emulation::Sessions;
 use crate::transport::guard::Guard;
+
+/// Open sockets of the admin listener; one more is closed at once.
+const ADMIN_SOCKETS_MAX: usize = 256;
 
 /// What the page shows about the server.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +63,10 @@ pub struct Node {
     /// Connections whose commands come by other requests.
     pub(crate) sessions: Sessions,
     pub(crate) guard: Arc<Guard>,
+    /// Operators have places of their own, or a full house could not be looked at.
+    pub(crate) admin_guard: Guard,
+    /// Exports under way.
+    pub(crate) exports: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     started: Instant,
 }
@@ -97,6 +105,8 @@ impl Node {
             id: new_client().as_str().to_owned(),
             sessions: Sessions::default(),
             guard,
+            admin_guard: Guard::new(&ServerSettings { sockets_max: ADMIN_SOCKETS_MAX, ..ServerSettings::default() }),
+            exports: Arc::new(Semaphore::new(parts.settings.exports_at_once_max.max(1))),
             limits: Arc::new(parts.limits),
             namespaces: parts.namespaces,
             anonymous: parts.anonymous,

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use talewire_auth::display_name;
 use talewire_broker::{Key, PageLimit, Tell};
 use talewire_hub::Missed;
 use talewire_proto::command::{History, Rpc};
@@ -222,7 +223,10 @@ pub(crate) fn caller(grant: &talewire_proto::Grant) -> Caller {
         name: String,
     }
     let name = grant.info.as_ref().and_then(|info| info.read::<Info>().ok()).map(|info| info.name);
-    Caller { user: grant.user.clone(), name: name.unwrap_or_else(|| grant.user.as_str().chars().take(40).collect()) }
+    // Logins have checked theirs; a token of another system may say anything.
+    let name = name.and_then(|name| display_name(&name).ok());
+    let name = name.or_else(|| display_name(&grant.user.as_str().chars().take(40).collect::<String>()).ok());
+    Caller { user: grant.user.clone(), name: name.unwrap_or_else(|| "somebody".to_owned()) }
 }
 
 async fn call(node: &Node, caller: Option<Caller>, rpc: Rpc) -> Result<Done, Refused> {

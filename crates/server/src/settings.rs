@@ -1,6 +1,6 @@
 //! The server's settings and limits, each with its unit in its name and what happens beyond it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use talewire_auth::Secret;
@@ -23,6 +23,10 @@ pub struct ServerSettings {
     pub sockets_per_ip_max: usize,
     /// Sockets on which nobody has said who they are; one more is closed at once.
     pub strangers_max: usize,
+    /// The same from one IP address; one more is closed at once.
+    pub strangers_per_ip_max: usize,
+    /// Addresses of proxies in front: their `X-Forwarded-For` is believed (its last entry), and limits per address are for whom it names.
+    pub trusted_proxies: Vec<IpAddr>,
     /// Time to the first byte of a new socket, in milliseconds; then it is closed.
     pub first_byte_ms: u64,
     /// Time for the head of a request, also the idle time between requests, in milliseconds; then it is closed.
@@ -51,6 +55,10 @@ pub struct ServerSettings {
     pub close_ms: u64,
     /// Time for connections to take what waits for them when the server stops, in milliseconds.
     pub drain_ms: u64,
+    /// Stories that are exported at the same time; one more is refused (503).
+    pub exports_at_once_max: usize,
+    /// Time for a reader to take a whole export, in milliseconds; then it is cut off.
+    pub export_ms_max: u64,
     /// The key of server programs for `/api`; without one `/api` answers 404.
     pub api_key: Option<Secret>,
 }
@@ -65,6 +73,8 @@ impl Default for ServerSettings {
             sockets_max: 100_000,
             sockets_per_ip_max: 20_000,
             strangers_max: 10_000,
+            strangers_per_ip_max: 512,
+            trusted_proxies: Vec::new(),
             first_byte_ms: 10_000,
             head_ms: 10_000,
             request_ms: 30_000,
@@ -79,6 +89,8 @@ impl Default for ServerSettings {
             inbox_max: 4_096,
             close_ms: 5_000,
             drain_ms: 5_000,
+            exports_at_once_max: 4,
+            export_ms_max: 60_000,
             api_key: None,
         }
     }

@@ -67,6 +67,8 @@ pub struct Facts {
     pub branches: u64,
     /// Open generations of the story.
     pub open_generations: u64,
+    /// Open generations that the user asked for, in all stories.
+    pub open_generations_of_user: u64,
     /// Invites of the story that are still good.
     pub invites: u64,
     /// The branch asked about, if it belongs to the story.

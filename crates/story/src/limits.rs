@@ -34,6 +34,9 @@ pub struct StoryLimits {
     pub invites_per_story_max: u64,
     /// Generations of one story that are open at the same time; one more is refused with 106, and a pick asks for none.
     pub open_generations_per_story_max: u64,
+    /// Generations that one person has asked for, in all stories, and that are open at the same time; one more is refused
+    /// with 106, and a pick asks for none. Keeps one guest from holding every worker.
+    pub open_generations_per_user_max: u64,
     /// Time for which an invite is good, in milliseconds; then it is refused with 410.
     pub invite_ttl_ms: i64,
     /// Largest export, in bytes; a longer story is refused with 106.
@@ -61,6 +64,7 @@ impl Default for StoryLimits {
             members_per_story_max: 100,
             invites_per_story_max: 20,
             open_generations_per_story_max: 4,
+            open_generations_per_user_max: 3,
             invite_ttl_ms: 7 * 24 * 60 * 60 * 1_000,
             export_bytes_max: 16_777_216,
             context_turns_max: 200,

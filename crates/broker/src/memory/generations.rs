@@ -15,8 +15,11 @@ pub(crate) struct Generations {
     settings: Arc<BrokerSettings>,
     clock: Clock,
     outlet: Outlet,
-    streams: Mutex<HashMap<GenerationId, Stream>>,
+    /// By story too: whoever may read one story's streams must not reach another's by its generation's id.
+    streams: Mutex<HashMap<Name, Stream>>,
 }
+
+type Name = (StoryId, GenerationId);
 
 struct Stream {
     attempt: u32,
@@ -42,13 +45,14 @@ impl Generations {
 
     pub(crate) fn begin(&self, story: &StoryId, generation: &GenerationId, attempt: u32) -> Result<(), StreamError> {
         let mut streams = self.streams.lock();
-        match streams.get(generation).map(|stream| (stream.attempt, stream.ended)) {
+        let name = (story.clone(), generation.clone());
+        match streams.get(&name).map(|stream| (stream.attempt, stream.ended)) {
             Some((begun, ended)) if begun >= attempt || ended => return Err(StreamError::Fenced),
             Some(_) => {}
             None if self.make_room(&mut streams) => {}
             None => return Err(StreamError::Unavailable),
         }
-        streams.insert(generation.clone(), Stream::new(attempt, self.clock.now_ms()));
+        streams.insert(name, Stream::new(attempt, self.clock.now_ms()));
         self.send(story, generation, GenerationFrame::Reset { generation: generation.clone(), attempt });
         Ok(())
     }
@@ -64,7 +68,7 @@ impl Generations {
             return Ok(());
         }
         let mut streams = self.streams.lock();
-        let stream = streams.get_mut(generation).ok_or(StreamError::Fenced)?;
+        let stream = streams.get_mut(&(story.clone(), generation.clone())).ok_or(StreamError::Fenced)?;
         if stream.attempt != attempt || stream.ended {
             return Err(StreamError::Fenced);
         }
@@ -88,21 +92,22 @@ impl Generations {
         status: GenerationStatus,
     ) -> Result<(), StreamError> {
         let mut streams = self.streams.lock();
-        match streams.get(generation).map(|stream| (stream.attempt, stream.ended.then_some(stream.status))) {
+        let name = (story.clone(), generation.clone());
+        match streams.get(&name).map(|stream| (stream.attempt, stream.ended.then_some(stream.status))) {
             Some((begun, Some(end))) if (begun, end) != (attempt, status) => return Err(StreamError::Fenced),
             Some((begun, _)) if begun > attempt => return Err(StreamError::Fenced),
             Some((begun, _)) if begun == attempt => {}
             // The attempt that ends never began: what an older one wrote is not its text.
             Some(_) => {
-                streams.insert(generation.clone(), Stream::new(attempt, self.clock.now_ms()));
+                streams.insert(name.clone(), Stream::new(attempt, self.clock.now_ms()));
             }
             // Kept, so that an older attempt cannot begin after the end; without room the end is only told.
             None if self.make_room(&mut streams) => {
-                streams.insert(generation.clone(), Stream::new(attempt, self.clock.now_ms()));
+                streams.insert(name.clone(), Stream::new(attempt, self.clock.now_ms()));
             }
             None => {}
         }
-        if let Some(stream) = streams.get_mut(generation).filter(|stream| !stream.ended) {
+        if let Some(stream) = streams.get_mut(&name).filter(|stream| !stream.ended) {
             stream.status = status;
             stream.ended = true;
             stream.changed_ms = self.clock.now_ms();
@@ -111,9 +116,9 @@ impl Generations {
         Ok(())
     }
 
-    pub(crate) fn snapshot(&self, generation: &GenerationId) -> Option<GenerationSnapshot> {
+    pub(crate) fn snapshot(&self, story: &StoryId, generation: &GenerationId) -> Option<GenerationSnapshot> {
         let streams = self.streams.lock();
-        let stream = streams.get(generation)?;
+        let stream = streams.get(&(story.clone(), generation.clone()))?;
         Some(GenerationSnapshot { attempt: stream.attempt, text: stream.text.clone(), status: stream.status })
     }
 
@@ -124,7 +129,7 @@ impl Generations {
     }
 
     /// Makes room for one more stream by forgetting the one that ended longest ago. Says whether there is room.
-    fn make_room(&self, streams: &mut HashMap<GenerationId, Stream>) -> bool {
+    fn make_room(&self, streams: &mut HashMap<Name, Stream>) -> bool {
         if streams.len() < self.settings.generations_max {
             return true;
         }

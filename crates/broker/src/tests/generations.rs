@@ -58,6 +58,7 @@ fn ended(n: u8, attempt: u32, status: GenerationStatus) -> GenerationFrame {
 
 pub(super) async fn a_text_grows_and_ends(make: Make) {
     let mut stand = make(BrokerSettings::default());
+    let foreign = StoryId::from_random([9; 13]);
     assert_eq!(snapshot(&stand, 1).await, None);
     begin(&stand, 1, 1).await.unwrap();
     assert_eq!(snapshot(&stand, 1).await, Some((1, String::new(), Running)));
@@ -65,6 +66,9 @@ pub(super) async fn a_text_grows_and_ends(make: Make) {
     append(&stand, 1, 1, "").await.unwrap();
     append(&stand, 1, 1, " upon").await.unwrap();
     assert_eq!(snapshot(&stand, 1).await, Some((1, "Once upon".into(), Running)));
+    // Whoever may read another story's streams finds nothing there by this generation's id, and can write nothing.
+    assert_eq!(stand.broker.generation_snapshot(&foreign, &id(1)).await.unwrap(), None);
+    assert_eq!(stand.broker.generation_append(&foreign, &id(1), 1, "x").await, Err(StreamError::Fenced));
     end(&stand, 1, 1, Done).await.unwrap();
     assert_eq!(snapshot(&stand, 1).await, Some((1, "Once upon".into(), Done)));
     for expected in [reset(1, 1), delta(1, 1, 0, "Once"), delta(1, 1, 4, " upon"), ended(1, 1, Done)] {

@@ -3,9 +3,12 @@
 //! A login comes by the cookie or as a bearer token. A cookie goes along with every request that any page makes a
 //! browser send, so that with one an unsafe request must show a CSRF token and come from an allowed origin.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use talewire_auth::{Credentials, Login, display_name, new_user};
 use talewire_proto::grant::TokenVerdict;
 use talewire_proto::{BranchId, ErrorCode, Grant, Payload, StoryId};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::HttpError;
 use crate::accept::Remote;
@@ -74,15 +78,15 @@ struct LoginReply<'a> {
 /// A guest login: for this browser by a cookie, or for one tab by a token in the answer.
 pub(super) async fn login(
     State(node): State<Arc<Node>>,
-    Extension(Remote(peer)): Extension<Remote>,
+    Extension(Remote(visitor)): Extension<Remote>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, HttpError> {
     check_origin(&node, &headers, Credentials::Explicit)?;
-    node.guard.login(peer.ip()).map_err(HttpError::too_many)?;
     let request: LoginRequest = read_json(&headers, &body)?;
     let name = display_name(&request.name)
         .map_err(|bad| HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::BadText, bad.to_string()))?;
+    node.guard.login(visitor).map_err(HttpError::too_many)?;
     let user = new_user();
     node.store.insert_guest(&user, &name).await.map_err(|error| {
         tracing::error!(%error, "a guest could not be kept");
@@ -151,14 +155,51 @@ pub(super) async fn export(
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let grant = who(&node, &headers, Unsafe::No)?;
+    let place = node.exports.clone().try_acquire_owned().map_err(|_| ErrorCode::Unavailable)?;
     let export = node.stories.export_markdown(&caller(&grant), &story, query.branch).await.map_err(refused)?;
     let disposition = format!("attachment; filename=\"{}\"", export.file_name);
     let disposition = HeaderValue::from_str(&disposition).map_err(|_| ErrorCode::Internal)?;
-    let mut response = no_store(export.text.into_response());
+    let time = Duration::from_millis(node.settings.export_ms_max);
+    let body = Body::new(Paced { text: export.text.into(), until: Instant::now() + time, _place: place });
+    let mut response = no_store(body.into_response());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/markdown; charset=utf-8"));
     headers.insert(header::CONTENT_DISPOSITION, disposition);
     Ok(response)
+}
+
+/// A long text that is handed out as fast as its reader takes it, in its time, and keeps its place until then: many readers that take
+/// nothing must not hold many texts.
+struct Paced {
+    text: Bytes,
+    until: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What is handed out at once, in bytes.
+const PACED_BYTES: usize = 32_768;
+
+impl http_body::Body for Paced {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        if self.text.is_empty() {
+            return Poll::Ready(None);
+        }
+        if Instant::now() > self.until {
+            return Poll::Ready(Some(Err(std::io::ErrorKind::TimedOut.into())));
+        }
+        let n = self.text.len().min(PACED_BYTES);
+        Poll::Ready(Some(Ok(http_body::Frame::data(self.text.split_to(n)))))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.text.len() as u64)
+    }
 }
 
 /// Whether a request changes something.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use parking_lot::Mutex;
 
 use crate::settings::ServerSettings;
@@ -22,10 +23,19 @@ pub(crate) struct Guard {
 struct Shared {
     sockets: AtomicUsize,
     strangers: AtomicUsize,
-    by_ip: Mutex<HashMap<IpAddr, usize>>,
+    by_ip: Mutex<HashMap<IpAddr, Count>>,
     sockets_max: usize,
     per_ip_max: usize,
     strangers_max: usize,
+    strangers_per_ip_max: usize,
+    trusted: Vec<IpAddr>,
+}
+
+/// Sockets of one address.
+#[derive(Debug, Default)]
+struct Count {
+    sockets: usize,
+    strangers: usize,
 }
 
 /// Why a socket was not taken.
@@ -37,16 +47,19 @@ pub(crate) enum Turned {
     SocketsPerIp,
     /// Too many on which nobody has said who they are.
     Strangers,
+    /// Too many such from this address.
+    StrangersPerIp,
 }
 
 impl Turned {
-    pub(crate) const ALL: [Self; 3] = [Self::Sockets, Self::SocketsPerIp, Self::Strangers];
+    pub(crate) const ALL: [Self; 4] = [Self::Sockets, Self::SocketsPerIp, Self::Strangers, Self::StrangersPerIp];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Sockets => "sockets",
             Self::SocketsPerIp => "sockets_per_ip",
             Self::Strangers => "strangers",
+            Self::StrangersPerIp => "strangers_per_ip",
         }
     }
 }
@@ -64,6 +77,9 @@ impl Permit {
         if !self.known {
             self.known = true;
             self.shared.strangers.fetch_sub(1, Ordering::Relaxed);
+            if let Some(count) = self.shared.by_ip.lock().get_mut(&self.ip) {
+                count.strangers -= 1;
+            }
         }
     }
 }
@@ -74,8 +90,8 @@ impl Drop for Permit {
         self.shared.sockets.fetch_sub(1, Ordering::Relaxed);
         let mut by_ip = self.shared.by_ip.lock();
         if let Some(count) = by_ip.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
+            count.sockets -= 1;
+            if count.sockets == 0 {
                 by_ip.remove(&self.ip);
             }
         }
@@ -95,6 +111,8 @@ impl Guard {
                 sockets_max: settings.sockets_max,
                 per_ip_max: settings.sockets_per_ip_max,
                 strangers_max: settings.strangers_max,
+                strangers_per_ip_max: settings.strangers_per_ip_max,
+                trusted: settings.trusted_proxies.clone(),
             }),
             logins: Rates::new(settings.login_burst, login_interval, settings.rates_kept_max),
             requests: Rates::new(settings.request_burst, request_interval, settings.rates_kept_max),
@@ -112,19 +130,38 @@ impl Guard {
             return Err(Turned::Strangers);
         }
         let mut by_ip = shared.by_ip.lock();
-        let count = by_ip.entry(ip).or_insert(0);
-        if *count >= shared.per_ip_max {
+        let count = by_ip.entry(ip).or_default();
+        // Behind a proxy everybody has the proxy's address.
+        let counted = !shared.trusted.contains(&ip);
+        let over = match () {
+            () if counted && count.sockets >= shared.per_ip_max => Some(Turned::SocketsPerIp),
+            () if counted && count.strangers >= shared.strangers_per_ip_max => Some(Turned::StrangersPerIp),
+            () => None,
+        };
+        if let Some(turned) = over {
             shared.sockets.fetch_sub(1, Ordering::Relaxed);
             shared.strangers.fetch_sub(1, Ordering::Relaxed);
-            return Err(Turned::SocketsPerIp);
+            return Err(turned);
         }
-        *count += 1;
+        count.sockets += 1;
+        count.strangers += 1;
         Ok(Permit { shared: shared.clone(), ip, known: false })
     }
 
     /// Open sockets, and those on which nobody has said who they are.
     pub(crate) fn sockets(&self) -> (usize, usize) {
         (self.shared.sockets.load(Ordering::Relaxed), self.shared.strangers.load(Ordering::Relaxed))
+    }
+
+    /// Whose request it is: the peer's, or, where the peer is a proxy that is trusted, whom that proxy names last.
+    pub(crate) fn visitor(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.shared.trusted.contains(&peer) {
+            return peer;
+        }
+        // The last entry alone is the proxy's own; those before it are whatever the client sent.
+        let last = headers.get_all("x-forwarded-for").into_iter().next_back().and_then(|value| value.to_str().ok());
+        let named = last.and_then(|value| value.rsplit(',').next()).and_then(|ip| ip.trim().parse().ok());
+        named.unwrap_or(peer)
     }
 
     /// Whether this address may log in once more now; if not, when it may.
@@ -198,6 +235,38 @@ mod tests {
         drop(first);
         assert_eq!(guard.sockets(), (0, 0));
         assert!(guard.shared.by_ip.lock().is_empty());
+    }
+
+    #[test]
+    fn silent_sockets_of_one_address_leave_room_for_others() {
+        let proxy = IpAddr::from([10, 0, 0, 9]);
+        let settings =
+            ServerSettings { strangers_per_ip_max: 1, trusted_proxies: vec![proxy], ..ServerSettings::default() };
+        let guard = Guard::new(&settings);
+        let mut first = guard.admit(HERE).expect("room");
+        assert_eq!(guard.admit(HERE).err(), Some(Turned::StrangersPerIp));
+        assert!(guard.admit([10, 0, 0, 1].into()).is_ok());
+        first.known();
+        let second = guard.admit(HERE).expect("the first is no stranger any more");
+        drop((first, second));
+        let many: Vec<Permit> = (0..5).filter_map(|_| guard.admit(proxy).ok()).collect();
+        assert_eq!(many.len(), 5, "behind a proxy everybody has its address");
+        drop(many);
+        assert_eq!(guard.sockets(), (0, 0));
+        assert!(guard.shared.by_ip.lock().is_empty());
+    }
+
+    #[test]
+    fn only_a_trusted_proxys_own_word_is_believed() {
+        let proxy = IpAddr::from([10, 0, 0, 9]);
+        let guard = Guard::new(&ServerSettings { trusted_proxies: vec![proxy], ..ServerSettings::default() });
+        let headers = |value: &str| {
+            HeaderMap::from_iter([(http::HeaderName::from_static("x-forwarded-for"), value.parse().expect("a value"))])
+        };
+        assert_eq!(guard.visitor(proxy, &headers("6.6.6.6, 1.2.3.4")), IpAddr::from([1, 2, 3, 4]));
+        assert_eq!(guard.visitor(HERE, &headers("1.2.3.4")), HERE);
+        assert_eq!(guard.visitor(proxy, &headers("1.2.3.4, nonsense")), proxy);
+        assert_eq!(guard.visitor(proxy, &HeaderMap::new()), proxy);
     }
 
     #[test]

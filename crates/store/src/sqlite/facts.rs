@@ -31,6 +31,11 @@ pub(super) fn load(work: &Work<'_>, question: &Question) -> Result<Facts, StoreE
     facts.branches = number(conn, "SELECT COUNT(*) FROM branches WHERE story = ?1", [id.as_str()])?;
     facts.open_generations =
         number(conn, "SELECT COUNT(*) FROM jobs WHERE story = ?1 AND status IN ('queued', 'running')", [id.as_str()])?;
+    facts.open_generations_of_user = number(
+        conn,
+        "SELECT COUNT(*) FROM jobs WHERE by_user = ?1 AND status IN ('queued', 'running')",
+        [question.user.as_str()],
+    )?;
     facts.invites =
         number(conn, "SELECT COUNT(*) FROM invites WHERE story = ?1 AND expires_at > ?2", (id.as_str(), work.now_ms))?;
     match &question.about {

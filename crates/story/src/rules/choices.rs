@@ -48,8 +48,10 @@ pub(crate) fn pick(facts: &Facts, fresh: Fresh, limits: &StoryLimits) -> Result<
         generation: None,
     };
     // With too many generations open the pick still counts; a writer can ask the narrator later.
-    let generation = (facts.open_generations < limits.open_generations_per_story_max)
-        .then(|| queued(fresh.generation, branch.id.clone(), &me.user, Some(turn.id.clone()), now));
+    let has_room = facts.open_generations < limits.open_generations_per_story_max
+        && facts.open_generations_of_user < limits.open_generations_per_user_max;
+    let generation =
+        has_room.then(|| queued(fresh.generation, branch.id.clone(), &me.user, Some(turn.id.clone()), now));
     let answer = Picked { branch: branch.clone(), turn: turn.clone(), generation: generation.clone() };
     let effects = vec![log(StoryEvent::ChoicePicked { choice, branch, turn, generation })];
     Ok(Decision { story: story.id.clone(), effects, answer: Payload::of(&answer) })

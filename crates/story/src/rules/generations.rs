@@ -27,6 +27,11 @@ pub(crate) fn request(
         limits.open_generations_per_story_max,
         "the narrator writes on as many branches as it may",
     )?;
+    room(
+        facts.open_generations_of_user,
+        limits.open_generations_per_user_max,
+        "the narrator is still writing elsewhere for you",
+    )?;
     let after = branch.tip.as_ref().map(|tip| tip.id.clone());
     let generation = queued(id, branch.branch.id.clone(), &me.user, after, facts.now_ms);
     let mut effects = vec![log(StoryEvent::GenerationRequested { generation: generation.clone() })];

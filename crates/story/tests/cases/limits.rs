@@ -1,5 +1,6 @@
 //! Every limit is refused with its code, and what came before it stays.
 
+use talewire_proto::ErrorCode;
 use talewire_story::StoryLimits;
 
 use crate::world::World;
@@ -54,6 +55,25 @@ async fn turns_of_one_story() {
             "#,
         )
         .await;
+}
+
+#[tokio::test]
+async fn open_generations_of_one_person() {
+    let limits = StoryLimits { open_generations_per_user_max: 1, ..StoryLimits::default() };
+    let mut world = World::with(limits);
+    world
+        .play(
+            r#"
+            ana story.create {"title":"The Fox","opening":"Once.","key":"1"} -> story.created member.joined turn.added
+            ana generation.request {"story":"$story","branch":"$main","key":"2"} -> generation.requested
+            "#,
+        )
+        .await;
+    let elsewhere = serde_json::json!({"title": "The Owl", "opening": "Twice.", "key": "3"});
+    let story = world.call("ana", "story.create", &elsewhere).await.unwrap()["story"].clone();
+    let ask = serde_json::json!({"story": story["id"], "branch": story["branch"], "key": "4"});
+    let refused = world.call("ana", "generation.request", &ask).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::LimitExceeded);
 }
 
 #[tokio::test]
