@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use talewire_proto::generation::GenerationStatus;
 use talewire_proto::{BranchId, ErrorCode, StoryId};
 use talewire_store::{AuthorKind, PageSize, Refusal, Turn, TurnKind};
 
@@ -90,7 +91,8 @@ fn markdown(title: &str, turns: &[Turn]) -> String {
             (TurnKind::Choice, _) => write!(text, "\n> **Choice:** {} (picked by {name})\n", line(turn.text.as_str())),
             (TurnKind::Prose, None) => write!(text, "\n{}\n\n*— {name}*\n", passage(turn.text.as_str())),
             (TurnKind::Prose, Some(made)) => {
-                write!(text, "\n{}\n\n*— {name} ({})*\n", passage(turn.text.as_str()), line(&made.label))
+                let end = if made.status == GenerationStatus::Cancelled { " — stopped here" } else { "" };
+                write!(text, "\n{}\n\n*— {name} ({}){end}*\n", passage(turn.text.as_str()), line(&made.label))
             }
         };
     }
@@ -155,7 +157,7 @@ fn file_name(title: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use talewire_store::Author;
+    use talewire_store::{Author, TurnGeneration};
 
     fn turn(kind: TurnKind, name: &str, text: &str) -> Turn {
         Turn {
@@ -178,6 +180,16 @@ mod tests {
             markdown("The Fox", &turns),
             "# The Fox\n\nBy Ana, Ben\n\nOne.\\\nTwo.\n\nThree.\n\n*— Ana*\n\n> **Choice:** Open the door (picked by Ben)\n"
         );
+    }
+
+    #[test]
+    fn a_turn_that_was_stopped_says_so() {
+        let made = |status| {
+            let generation = TurnGeneration { id: "g1".parse().unwrap(), attempt: 1, status, label: "demo".into() };
+            markdown("x", &[Turn { generation: Some(generation), ..turn(TurnKind::Prose, "Narrator", "It sno") }])
+        };
+        assert!(made(GenerationStatus::Cancelled).ends_with("\nIt sno\n\n*— Narrator (demo) — stopped here*\n"));
+        assert!(made(GenerationStatus::Done).ends_with("\nIt sno\n\n*— Narrator (demo)*\n"));
     }
 
     #[test]
