@@ -10,6 +10,7 @@ pub mod error;
 pub mod login;
 pub mod name;
 pub mod origin;
+pub mod seal;
 pub mod secret;
 pub mod settings;
 pub mod tokens;
@@ -20,6 +21,7 @@ pub use error::{BadName, BadSettings, LoginRefusal, OriginRefusal, TokenRefusal}
 pub use login::{Login, Logins};
 pub use name::display_name;
 pub use origin::{Credentials, Hosts, OriginRule};
+pub use seal::Seal;
 pub use secret::{Secret, new_key, new_user};
 pub use settings::AuthSettings;
 pub use tokens::Tokens;

@@ -301,6 +301,22 @@ impl Broker {
         Ok(memory.generations.snapshot(story, generation))
     }
 
+    /// Keeps where a reader of many channels stands, for a while. Says under which name: letters and digits.
+    #[must_use]
+    pub fn keep_cursor(&self, positions: Vec<u8>) -> String {
+        let Backend::Memory(memory) = &self.backend;
+        memory.cursors.keep(positions)
+    }
+
+    /// What was kept under a name, if it is still there.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn kept_cursor(&self, name: &str) -> Result<Option<Vec<u8>>, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        Ok(memory.cursors.find(name))
+    }
+
     /// Tells every process that runs jobs to look again. May be lost.
     pub fn wake(&self, wake: WakeUp) {
         let Backend::Memory(memory) = &self.backend;

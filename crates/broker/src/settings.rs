@@ -22,6 +22,10 @@ pub struct BrokerSettings {
     pub generation_bytes_max: usize,
     /// How long the text of a generation stays readable after its end or, if its writer vanished, after its last delta, in milliseconds.
     pub generation_age_ms: u64,
+    /// Positions of streams of many channels, too long for an event id, that are kept at once; beyond it the oldest are forgotten and their readers are told of a gap.
+    pub cursors_max: usize,
+    /// How long such a position is kept, in milliseconds.
+    pub cursor_age_ms: u64,
     /// Wake-ups waiting for one listener; a listener that lags looks at everything.
     pub wakeups_waiting_max: usize,
 }
@@ -37,6 +41,8 @@ impl Default for BrokerSettings {
             generations_max: 10_000,
             generation_bytes_max: 131_072,
             generation_age_ms: 3_600_000,
+            cursors_max: 100_000,
+            cursor_age_ms: 300_000,
             wakeups_waiting_max: 1_024,
         }
     }

@@ -7,7 +7,7 @@ use talewire_broker::Message;
 use talewire_proto::generation::GenerationFrame;
 use talewire_proto::reply::{Push, Reply};
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, ClientInfo, Entry, Payload, Publication};
+use talewire_proto::{Channel, ClientInfo, Entry, Epoch, Payload, Publication};
 
 use crate::queue::Ticket;
 
@@ -28,7 +28,7 @@ pub struct Fanout {
 #[derive(Debug, Clone)]
 pub enum What {
     /// A kept publication: every subscriber gets it, in order, or hears of the gap.
-    Entry(Arc<Entry>),
+    Entry(Arc<Entry>, Epoch),
     /// A publication that is not kept: dropped for readers who are slow, and counted.
     Signal(Arc<Publication>),
     /// Somebody subscribed.
@@ -60,31 +60,43 @@ impl Fanout {
         self.since > joined
     }
 
-    /// The bytes for one wire. The first caller encodes; everybody else shares.
-    pub fn bytes(&self, wire: Wire) -> Bytes {
-        self.encoded[wire.index()].get_or_init(|| wire.frame(&self.encode(wire))).clone()
+    /// The publication that it tells, if it is one that a subscriber may filter.
+    pub(crate) fn publication(&self) -> Option<&Publication> {
+        match &self.what {
+            What::Entry(entry, _) => Some(&entry.publication),
+            What::Signal(publication) => Some(publication),
+            What::Join(_) | What::Leave(_) | What::Generation(_) => None,
+        }
     }
 
-    fn encode(&self, wire: Wire) -> Vec<u8> {
-        let codec = wire.codec();
+    /// The bytes for one wire. The first caller encodes; everybody else shares.
+    pub fn bytes(&self, wire: Wire) -> Bytes {
+        self.encoded[wire.index()].get_or_init(|| self.encode(wire)).clone()
+    }
+
+    fn encode(&self, wire: Wire) -> Bytes {
         let push = match &self.what {
-            What::Entry(entry) => return codec.encode_publication(&self.channel, entry.offset, &entry.publication),
-            What::Signal(publication) => return codec.encode_publication(&self.channel, 0, publication),
+            What::Entry(entry, epoch) => {
+                return wire.publication(&self.channel, entry.offset, Some(epoch), &entry.publication);
+            }
+            What::Signal(publication) => return wire.publication(&self.channel, 0, None, publication),
+            // A poll answers with the whole text: that there is more of it is all it needs to know.
+            What::Generation(_) if wire == Wire::Poll => return Bytes::new(),
             What::Generation(frame) => {
                 let publication = Publication { data: Some(Payload::of(frame)), ..Publication::default() };
-                return codec.encode_publication(&self.channel, 0, &publication);
+                return wire.publication(&self.channel, 0, None, &publication);
             }
             What::Join(info) => Push::Join(info.clone()),
             What::Leave(info) => Push::Leave(info.clone()),
         };
-        codec.encode(&Reply::Push { channel: self.channel.clone(), push })
+        wire.frame(&wire.codec().encode(&Reply::Push { channel: self.channel.clone(), push }))
     }
 }
 
 impl From<Message> for What {
     fn from(message: Message) -> Self {
         match message {
-            Message::Entry { entry, .. } => Self::Entry(entry),
+            Message::Entry { epoch, entry } => Self::Entry(entry, epoch),
             Message::Signal(publication) => Self::Signal(publication),
             Message::Join(info) => Self::Join(info),
             Message::Leave(info) => Self::Leave(info),

@@ -7,6 +7,7 @@
 
 mod error;
 mod fanout;
+mod marks;
 mod node;
 mod outbox;
 mod queue;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use error::HubError;
 pub use fanout::{Fanout, What};
+pub use marks::{IdWriter, Marks};
 pub use node::Hub;
 pub use outbox::Outbox;
 pub use queue::{ShardCounters, ShardMessage, ShardQueue};
@@ -27,3 +29,4 @@ pub use recovery::{CatchUp, Found, Missed, Recovered};
 pub use repair::HubParts;
 pub use settings::HubSettings;
 pub use shard::{ConnectionKey, Shard, ShardEvent};
+pub use subscriber::Interest;

@@ -261,7 +261,7 @@ impl Hub {
             Some(followed) if entry.offset < followed.next => return,
             Some(followed) if entry.offset == followed.next => {
                 followed.next += 1;
-                self.tell(&channel, served, What::Entry(entry));
+                self.tell(&channel, served, What::Entry(entry, epoch));
             }
             Some(_) | None => {
                 served.seen = served.seen.max(entry.offset);
@@ -281,9 +281,9 @@ impl Hub {
     /// Sends on every entry whose turn has come. Under the lock, so that shards see one order.
     fn pass_on(&self, channel: &Channel, served: &mut Served) {
         while let Some(followed) = &mut served.followed {
-            let Some((_, entry)) = served.ahead.remove(&followed.next) else { break };
+            let Some((epoch, entry)) = served.ahead.remove(&followed.next) else { break };
             followed.next += 1;
-            self.tell(channel, served, What::Entry(entry));
+            self.tell(channel, served, What::Entry(entry, epoch));
         }
     }
 
@@ -352,7 +352,8 @@ impl Hub {
             let Some(followed) = &mut served.followed else { return };
             if entry.offset == followed.next {
                 followed.next += 1;
-                self.tell(channel, served, What::Entry(entry));
+                let epoch = followed.epoch.clone();
+                self.tell(channel, served, What::Entry(entry, epoch));
             }
         }
         let next = served.followed.as_ref().map_or(before, |followed| followed.next);

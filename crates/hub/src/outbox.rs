@@ -47,6 +47,18 @@ impl Outbox {
         if self.frames.is_empty() { 0 } else { now_ms.saturating_sub(self.waiting_since_ms) }
     }
 
+    /// How long ago something was last written or, if nothing was, came into the empty outbox, in milliseconds.
+    #[must_use]
+    pub fn quiet_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.waiting_since_ms)
+    }
+
+    /// Takes everything that waits, for a transport that puts something around it.
+    pub fn take_all(&mut self) -> Vec<Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.frames).into()
+    }
+
     pub(crate) fn push(&mut self, frame: Bytes, now_ms: u64) {
         if self.frames.is_empty() {
             self.waiting_since_ms = now_ms;

@@ -86,7 +86,7 @@ impl ShardQueue {
         } else {
             let channel = match message {
                 ShardMessage::Deliver(fanout) => {
-                    if !matches!(fanout.what, What::Entry(_)) {
+                    if !matches!(fanout.what, What::Entry(..)) {
                         ShardCounters::add(&self.counters.dropped, 1);
                     }
                     fanout.channel.clone()

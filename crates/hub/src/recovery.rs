@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use talewire_broker::{GenerationSnapshot, PageLimit};
+use talewire_proto::command::Recover;
 use talewire_proto::generation::{GenerationFrame, GenerationStatus};
 use talewire_proto::reply::SubscribeResult;
 use talewire_proto::{Channel, Entry, Kind, Namespace, Payload, Position, Since};
@@ -18,6 +19,8 @@ pub struct Recovered {
     pub result: SubscribeResult,
     /// The offset of the first entry that is not in the answer.
     pub next: u64,
+    /// Whether there is more to read before what comes live.
+    pub more: bool,
 }
 
 /// What a reader who fell behind gets.
@@ -74,14 +77,14 @@ impl Hub {
         &self,
         channel: &Channel,
         rules: &Arc<Namespace>,
-        recover: Option<&Position>,
+        recover: Option<&Recover>,
         limit: PageLimit,
     ) -> Result<Recovered, HubError> {
         match rules.kind {
-            Kind::Signal => Ok(Recovered { result: SubscribeResult::default(), next: 0 }),
+            Kind::Signal => Ok(Recovered { result: SubscribeResult::default(), next: 0, more: false }),
             Kind::Generation => {
                 let data = self.snapshot(channel).await?.map(|frame| Payload::of(&frame));
-                Ok(Recovered { result: SubscribeResult { data, ..SubscribeResult::default() }, next: 0 })
+                Ok(Recovered { result: SubscribeResult { data, ..SubscribeResult::default() }, next: 0, more: false })
             }
             Kind::History | Kind::Durable => self.recover_entries(channel, rules, recover, limit).await,
         }
@@ -91,23 +94,30 @@ impl Hub {
         &self,
         channel: &Channel,
         rules: &Arc<Namespace>,
-        recover: Option<&Position>,
+        recover: Option<&Recover>,
         limit: PageLimit,
     ) -> Result<Recovered, HubError> {
         loop {
             let look = self.look(channel);
             // This node already follows the channel: whoever is at its position, or wants no more than that, needs no read.
             if let Some(top) = look.position {
-                if recover.is_none() {
-                    return Ok(joined(top, None));
-                }
-                if recover == Some(&top) {
-                    return Ok(joined(top, Some(Vec::new())));
+                match recover {
+                    None => return Ok(joined(top, None)),
+                    Some(Recover::After(asked) | Recover::PagesAfter(asked))
+                        if asked.offset == top.offset && asked.epoch.means(&top.epoch) =>
+                    {
+                        return Ok(joined(top, Some(Vec::new())));
+                    }
+                    Some(_) => {}
                 }
             }
             let limit = if recover.is_some() { limit } else { PageLimit { entries: 0, bytes: 0 } };
-            let after = recover.map_or(0, |position| position.offset);
-            let read = self.read(channel, rules, Since::After(after), limit).await?;
+            let since = match recover {
+                None => Since::After(0),
+                Some(Recover::After(asked) | Recover::PagesAfter(asked)) => Since::After(asked.offset),
+                Some(Recover::PagesFromOldest) => Since::Oldest,
+            };
+            let read = self.read(channel, rules, since, limit).await?;
             if self.observe(channel, look.since, &read.top) == Observed::Stale {
                 // The channel began anew on this node while it was read: what came in between was told to nobody.
                 continue;
@@ -174,17 +184,27 @@ impl Hub {
     }
 }
 
-fn answer(recover: Option<&Position>, read: Read) -> Recovered {
-    let Some(asked) = recover else { return joined(read.top, None) };
-    if !same_epoch(asked, &read.top) || !reaches(&read, asked.offset) {
+fn answer(recover: Option<&Recover>, read: Read) -> Recovered {
+    let (asked, found) = match recover {
+        None => return joined(read.top, None),
+        Some(Recover::After(asked)) => (asked.offset, same_epoch(asked, &read.top) && reaches(&read, asked.offset)),
+        Some(Recover::PagesAfter(asked)) => (asked.offset, same_epoch(asked, &read.top) && begins(&read, asked.offset)),
+        // Whatever is kept is what was asked for: where it begins is no gap.
+        Some(Recover::PagesFromOldest) => {
+            (read.entries.first().map_or(read.top.offset, |entry| entry.offset - 1), true)
+        }
+    };
+    if !found {
         let mut lost = joined(read.top, None);
         lost.result.was_recovering = true;
         return lost;
     }
+    let next = read.entries.last().map_or(asked, |entry| entry.offset) + 1;
+    let more = next <= read.top.offset;
     let mut found = joined(read.top.clone(), Some(read.entries));
     // The client moves its position on with each entry that it is given.
-    found.result.position = Some(Position { offset: asked.offset, epoch: read.top.epoch });
-    found
+    found.result.position = Some(Position { offset: asked, epoch: read.top.epoch });
+    Recovered { next, more, ..found }
 }
 
 fn joined(top: Position, recovered: Option<Vec<Arc<Entry>>>) -> Recovered {
@@ -198,12 +218,12 @@ fn joined(top: Position, recovered: Option<Vec<Arc<Entry>>>) -> Recovered {
         entries,
         ..SubscribeResult::default()
     };
-    Recovered { result, next }
+    Recovered { result, next, more: false }
 }
 
 /// A client that never saw the channel's epoch has an empty one and asks from the beginning.
 fn same_epoch(asked: &Position, top: &Position) -> bool {
-    asked.epoch.is_empty() || asked.epoch == top.epoch
+    asked.epoch.is_empty() || asked.epoch.means(&top.epoch)
 }
 
 /// Whether the read holds everything from after `offset` to the top, by the offsets themselves.
@@ -212,4 +232,9 @@ fn reaches(read: &Read, offset: u64) -> bool {
         (Some(first), Some(last)) => first.offset == offset + 1 && last.offset == read.top.offset,
         _ => read.top.offset == offset,
     }
+}
+
+/// Whether the read begins right after `offset`, however far it reaches.
+fn begins(read: &Read, offset: u64) -> bool {
+    read.entries.first().map_or(read.top.offset == offset, |first| first.offset == offset + 1)
 }

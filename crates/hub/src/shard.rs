@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use slab::Slab;
+use talewire_proto::filter::Filter;
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, Entry, Kind, Namespace};
+use talewire_proto::{Channel, Entry, Kind, Namespace, Position};
 
 use crate::fanout::{Fanout, What};
+use crate::marks::{IdWriter, Marks};
 use crate::node::Hub;
 use crate::outbox::Outbox;
 use crate::queue::{ShardCounters, ShardMessage, ShardQueue, Ticket};
 use crate::recovery::{CatchUp, Found, Missed};
-use crate::subscriber::{Connection, Held, Local, Mode, Subscriber, Told};
+use crate::subscriber::{Connection, Held, Interest, Local, Mode, Subscriber, Told};
 
 /// Names a connection on its shard. Used again after the connection is removed.
 pub type ConnectionKey = usize;
@@ -43,6 +45,8 @@ pub struct Shard {
     /// Each with the subscription that it is for, which may be gone by the time it is polled.
     events: VecDeque<(Ticket, ShardEvent)>,
     now_ms: u64,
+    /// Writes the ids of readers of several channels.
+    ids: IdWriter,
 }
 
 impl Shard {
@@ -62,7 +66,13 @@ impl Shard {
             dirty: Vec::new(),
             events: VecDeque::new(),
             now_ms: 0,
+            ids: Box::new(|_| String::new()),
         }
+    }
+
+    /// Says how the ids of readers of several channels are written. Without it they have none.
+    pub fn write_ids_with(&mut self, ids: IdWriter) {
+        self.ids = ids;
     }
 
     /// Moves the shard's clock (monotonic, in milliseconds), from which the age of what waits is told.
@@ -78,13 +88,7 @@ impl Shard {
 
     /// A new connection.
     pub fn add(&mut self, wire: Wire) -> ConnectionKey {
-        self.connections.insert(Connection {
-            outbox: Outbox::new(wire),
-            places: HashMap::new(),
-            dirty: false,
-            behind: false,
-            overfull: false,
-        })
+        self.connections.insert(Connection::new(wire))
     }
 
     /// The connection is gone, and with it all of its subscriptions.
@@ -98,7 +102,7 @@ impl Shard {
     }
 
     /// Registers a subscriber. Until [`Shard::go_live`] what comes for it is held.
-    pub fn subscribe(&mut self, key: ConnectionKey, channel: &Channel, rules: &Arc<Namespace>, join_leave: bool) {
+    pub fn subscribe(&mut self, key: ConnectionKey, channel: &Channel, rules: &Arc<Namespace>, interest: Interest) {
         self.unsubscribe(key, channel);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let ticket = self.hub.join(channel, rules, self.index);
@@ -108,7 +112,9 @@ impl Shard {
             .or_insert_with(|| Local { rules: rules.clone(), subscribers: Vec::new() });
         connection.places.insert(channel.clone(), local.subscribers.len());
         let mode = Mode::Joining(Box::default());
-        local.subscribers.push(Subscriber { connection: key, ticket, next: 0, mode, join_leave });
+        let join_leave = interest.join_leave;
+        let picky = interest.picky();
+        local.subscribers.push(Subscriber { connection: key, ticket, next: 0, mode, join_leave, picky });
     }
 
     /// Ends a subscription; one that is not there changes nothing.
@@ -128,8 +134,50 @@ impl Shard {
         self.hub.part(channel, self.index);
     }
 
-    /// The subscribe reply is in the outbox: what was held flows now, from offset `next` on.
-    pub fn go_live(&mut self, key: ConnectionKey, channel: &Channel, next: u64) {
+    /// From now on the subscriber hears of what this lets through; nothing for everything. No entry between is lost: each is
+    /// judged when its turn comes.
+    pub fn set_filter(&mut self, key: ConnectionKey, channel: &Channel, filter: Option<Arc<Filter>>) {
+        let Some(subscriber) = self.subscriber(key, channel) else { return };
+        match &mut subscriber.picky {
+            Some(picky) => picky.filter = filter,
+            none => *none = Interest { filter, ..Interest::default() }.picky(),
+        }
+    }
+
+    /// Where a reader without a protocol begins in a channel: at nothing for one that has no positions.
+    pub fn mark(&mut self, key: ConnectionKey, channel: &Channel, position: Position) {
+        if let Some(marks) = self.connections.get_mut(key).and_then(|connection| connection.marks.as_mut()) {
+            marks.begin(channel, position);
+        }
+    }
+
+    /// Where a reader without a protocol stands in each of its channels, by what was put into its outbox or kept from it.
+    #[must_use]
+    pub fn marks(&self, key: ConnectionKey) -> Option<&Marks> {
+        self.connections.get(key)?.marks.as_deref()
+    }
+
+    /// The line that names where a reader of events stands. Empty if there is nothing to come back to.
+    pub fn id_line(&mut self, key: ConnectionKey) -> Bytes {
+        let Some(connection) = self.connections.get_mut(key) else { return Bytes::new() };
+        let wire = connection.outbox.wire();
+        connection.marks.as_mut().map(|marks| marks.id_line(wire, &self.ids)).unwrap_or_default()
+    }
+
+    /// Whether entries were kept from a reader of events since it was last told where it stands.
+    #[must_use]
+    pub fn has_moved(&self, key: ConnectionKey) -> bool {
+        self.marks(key).is_some_and(Marks::has_moved)
+    }
+
+    /// Gives a subscriber that is joining what it missed, from the first offset that it does not have.
+    pub fn replay(&mut self, key: ConnectionKey, channel: &Channel, next: u64, entries: Vec<Arc<Entry>>) {
+        self.send_entries(key, channel, next, entries);
+    }
+
+    /// The subscribe reply is in the outbox: what was held flows now, from offset `next` on. With `more`, there is something to be
+    /// read from history before that.
+    pub fn go_live(&mut self, key: ConnectionKey, channel: &Channel, next: u64, more: bool) {
         let since = self.hub.look(channel).since;
         if let Some(subscriber) = self.subscriber(key, channel)
             && let Mode::Joining(held) = &mut subscriber.mode
@@ -137,6 +185,10 @@ impl Shard {
             let mut held = std::mem::take(&mut **held);
             // The reply may be of the new history while what is held is of the old one.
             held.broken |= since > subscriber.ticket;
+            if more && !held.broken {
+                // What was held is at or after what is to be read.
+                return self.set_behind(key, channel, next);
+            }
             self.resume(key, channel, next, held);
         }
     }
@@ -220,13 +272,28 @@ impl Shard {
     }
 
     fn send_entries(&mut self, key: ConnectionKey, channel: &Channel, next: u64, entries: Vec<Arc<Entry>>) -> u64 {
-        let wire = self.connections[key].outbox.wire();
+        let Some(place) = self.place(key, channel) else { return next };
+        // Told by ids alone, and the same for as long as the subscription stands.
+        let epoch = self.connections[key].marks.as_ref().and_then(|marks| marks.epoch(channel)).unwrap_or_default();
         let mut next = next;
         for entry in entries {
-            if entry.offset == next {
-                let fanout = Fanout::new(channel.clone(), What::Entry(entry));
-                self.send(key, fanout.bytes(wire));
-                next += 1;
+            if entry.offset != next {
+                continue;
+            }
+            next += 1;
+            let Some(local) = self.channels.get(channel) else { return next };
+            let connection = &mut self.connections[key];
+            if local.subscribers[place].picky.as_ref().is_some_and(|picky| !picky.hears(&entry.publication)) {
+                connection.hide(channel, entry.offset);
+                continue;
+            }
+            if !connection.overfull {
+                connection.put(
+                    &Fanout::new(channel.clone(), What::Entry(entry, epoch.clone())),
+                    &self.ids,
+                    self.now_ms,
+                );
+                self.pushed(key);
             }
         }
         next
@@ -256,13 +323,18 @@ impl Shard {
 
     /// Puts a frame for one connection into its outbox: replies, and what it alone gets.
     pub fn send(&mut self, key: ConnectionKey, frame: Bytes) {
-        let hard = self.hub.settings().outbox_bytes_hard_max;
         let connection = &mut self.connections[key];
         if connection.overfull {
             return;
         }
         connection.outbox.push(frame, self.now_ms);
-        if connection.outbox.bytes() > hard {
+        self.pushed(key);
+    }
+
+    /// Something was put into the outbox of a connection for it alone.
+    fn pushed(&mut self, key: ConnectionKey) {
+        let connection = &mut self.connections[key];
+        if connection.outbox.bytes() > self.hub.settings().outbox_bytes_hard_max {
             connection.overfull = true;
             self.events.push_back((0, ShardEvent::Overfull(key)));
         }
@@ -317,11 +389,10 @@ impl Shard {
     /// Puts one thing into the outbox of every subscriber on this shard. The hot path.
     fn deliver(&mut self, fanout: &Arc<Fanout>) {
         let Some(local) = self.channels.get_mut(&fanout.channel) else { return };
-        let settings = self.hub.settings();
-        let mut told = Told::default();
+        let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
         for subscriber in &mut local.subscribers {
             let connection = &mut self.connections[subscriber.connection];
-            if told.tell(subscriber, connection, fanout, settings, self.now_ms) && !connection.dirty {
+            if told.tell(subscriber, connection, fanout) && !connection.dirty {
                 connection.dirty = true;
                 self.dirty.push(subscriber.connection);
             }
@@ -333,12 +404,13 @@ impl Shard {
     fn deliver_to(&mut self, key: ConnectionKey, fanout: &Arc<Fanout>) {
         let Some(place) = self.place(key, &fanout.channel) else { return };
         let Some(local) = self.channels.get_mut(&fanout.channel) else { return };
-        let mut told = Told::default();
+        let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
         let connection = &mut self.connections[key];
-        if told.tell(&mut local.subscribers[place], connection, fanout, self.hub.settings(), self.now_ms) {
+        let is_new = told.tell(&mut local.subscribers[place], connection, fanout);
+        told.count(&self.queue.counters);
+        if is_new {
             self.mark_dirty(key);
         }
-        told.count(&self.queue.counters);
     }
 
     /// The connections that have something to write since the last call. Each is to be written with

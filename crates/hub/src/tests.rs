@@ -10,6 +10,7 @@ mod crowd;
 mod epochs;
 mod following;
 mod generations;
+mod interests;
 mod model;
 mod peer;
 mod repairs;

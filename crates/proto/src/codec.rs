@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::channel::Channel;
 use crate::codes::{CloseCode, ErrorCode};
 use crate::command::Command;
+use crate::events::{self, Form};
 use crate::limits::Limits;
 use crate::publication::Publication;
 use crate::reply::Reply;
@@ -21,6 +22,12 @@ pub enum Codec {
     Json,
     /// Protobuf messages, each preceded by its length.
     Protobuf,
+    /// As [`Codec::Json`] for connections that flow one way: a bare request to connect in, bare pushes out.
+    JsonDown,
+    /// As [`Codec::Protobuf`] for connections that flow one way; without lengths, since each message is a frame of its own.
+    ProtobufDown,
+    /// Blocks of a stream of events; what comes by other requests is JSON.
+    Events(Form),
 }
 
 impl Codec {
@@ -30,8 +37,10 @@ impl Codec {
     /// [`CloseCode::BadRequest`] when the frame is empty, cannot be read, or holds more commands than allowed.
     pub fn decode_frame(self, frame: &[u8], limits: &Limits) -> Result<Vec<Command>, CloseCode> {
         match self {
-            Self::Json => json::decode_frame(frame, limits),
+            Self::Json | Self::Events(_) => json::decode_frame(frame, limits),
             Self::Protobuf => protobuf::decode_frame(frame, limits),
+            Self::JsonDown => json::decode_connect(frame),
+            Self::ProtobufDown => protobuf::decode_connect(frame),
         }
     }
 
@@ -41,6 +50,9 @@ impl Codec {
         match self {
             Self::Json => json::encode(reply),
             Self::Protobuf => protobuf::encode(reply),
+            Self::JsonDown => json::encode_down(reply),
+            Self::ProtobufDown => protobuf::encode_down(reply),
+            Self::Events(form) => events::encode(reply, form),
         }
     }
 
@@ -50,6 +62,9 @@ impl Codec {
         match self {
             Self::Json => json::encode_publication(channel, offset, publication),
             Self::Protobuf => protobuf::encode_publication(channel, offset, publication),
+            Self::JsonDown => json::encode_publication_down(channel, offset, publication),
+            Self::ProtobufDown => protobuf::encode_publication_down(channel, offset, publication),
+            Self::Events(form) => events::publication(channel, offset, publication, form),
         }
     }
 }
@@ -74,8 +89,8 @@ impl EmulationRequest {
     /// [`ErrorCode::BadRequest`] when the body is not what the codec makes of such a request.
     pub fn decode(codec: Codec, body: &[u8]) -> Result<Self, ErrorCode> {
         match codec {
-            Codec::Json => json::decode_emulation(body),
-            Codec::Protobuf => protobuf::decode_emulation(body),
+            Codec::Json | Codec::JsonDown | Codec::Events(_) => json::decode_emulation(body),
+            Codec::Protobuf | Codec::ProtobufDown => protobuf::decode_emulation(body),
         }
     }
 }

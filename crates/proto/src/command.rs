@@ -4,9 +4,11 @@
 //! `client.proto`; what the server declines is decoded far enough to be declined by name.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::channel::Channel;
 use crate::codes::ErrorCode;
+use crate::filter::Filter;
 use crate::payload::Payload;
 use crate::publication::Position;
 
@@ -82,12 +84,47 @@ pub struct Connect {
     pub token: Token,
     /// What the client library calls itself, for logs; at most 16 characters are kept.
     pub name: String,
+    /// Channels that come with the connection: where to go on in those that the server subscribes it to, and, on
+    /// transports that flow one way, which others are wanted.
+    pub subs: Vec<Wanted>,
 }
 
 impl Connect {
-    pub(crate) fn new(token: String, name: &str) -> Self {
-        Self { token: Token(token), name: name.chars().take(16).filter(|c| !c.is_control()).collect() }
+    pub(crate) fn new(token: String, name: &str, subs: Vec<Wanted>) -> Self {
+        Self { token: Token(token), name: name.chars().take(16).filter(|c| !c.is_control()).collect(), subs }
     }
+}
+
+/// A channel that comes with a connection instead of by a command of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which channel.
+    pub channel: Channel,
+    /// From where.
+    pub recover: Option<Recover>,
+    /// Which of its publications.
+    pub filter: Option<Arc<Filter>>,
+    /// Whether the client wants to hear who comes and goes.
+    pub join_leave: bool,
+}
+
+impl Wanted {
+    /// A channel from now on, with everything in it.
+    #[must_use]
+    pub fn new(channel: Channel) -> Self {
+        Self { channel, recover: None, filter: None, join_leave: false }
+    }
+}
+
+/// What a subscriber wants of what it missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recover {
+    /// Everything after this position in one answer, or to be told that it cannot be had.
+    After(Position),
+    /// Everything after this position, in as many pages as it takes, or to be told that some of it is gone.
+    PagesAfter(Position),
+    /// Everything that is kept, in as many pages as it takes.
+    PagesFromOldest,
 }
 
 /// `SubscribeRequest`.
@@ -103,6 +140,8 @@ pub struct Subscribe {
     pub must_recover: bool,
     /// Whether the client wants to hear who comes and goes.
     pub join_leave: bool,
+    /// Which publications it wants; nothing for all.
+    pub filter: Option<Arc<Filter>>,
 }
 
 /// `PublishRequest`.

@@ -3,6 +3,9 @@
 //! A frame holds one or more JSON objects separated by white space. A message is read in two steps, the envelope and then the
 //! one body in it, so that a wrong field is answered with an error and costs nobody else anything.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,7 +13,8 @@ use serde_json::value::RawValue;
 use crate::channel::Channel;
 use crate::codec::EmulationRequest;
 use crate::codes::{CloseCode, ErrorCode};
-use crate::command::{Body, Command, Connect, History, Publish, Rpc, Subscribe, Token};
+use crate::command::{Body, Command, Connect, History, Publish, Recover, Rpc, Subscribe, Token, Wanted};
+use crate::filter::{self, Filter};
 use crate::ids::ClientId;
 use crate::limits::Limits;
 use crate::payload::Payload;
@@ -66,8 +70,7 @@ impl Envelope<'_> {
     /// The first body in the order of the schema, as the protocol has it when a command carries several.
     fn body(&self) -> Result<Body, ErrorCode> {
         if let Some(raw) = self.connect {
-            let connect: ConnectRequest = read(raw)?;
-            return Ok(Body::Connect(Connect::new(connect.token, &connect.name)));
+            return Ok(Body::Connect(connect(read(raw)?)?));
         }
         if let Some(raw) = self.subscribe {
             return subscribe(read(raw)?);
@@ -123,14 +126,33 @@ fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, ErrorCode> {
     serde_json::from_str(raw.get()).map_err(|_| ErrorCode::BadRequest)
 }
 
+/// Reads the frame of a client whose connection flows one way: the request to connect, without a command around it.
+pub(crate) fn decode_connect(frame: &[u8]) -> Result<Vec<Command>, CloseCode> {
+    let request: ConnectRequest = serde_json::from_slice(frame).map_err(|_| CloseCode::BadRequest)?;
+    let connect = connect(request).map_err(|_| CloseCode::BadRequest)?;
+    Ok(vec![Command { id: 1, body: Ok(Body::Connect(connect)) }])
+}
+
+fn connect(request: ConnectRequest) -> Result<Connect, ErrorCode> {
+    let wanted = |(channel, sub): (Channel, WantedRequest)| {
+        let position = sub.recover.then_some(Position { offset: sub.offset, epoch: sub.epoch });
+        let (recover, filter) = (position.map(Recover::After), filter_of(sub.tf)?);
+        Ok(Wanted { channel, recover, filter, join_leave: sub.join_leave })
+    };
+    let subs = request.subs.into_iter().map(wanted).collect::<Result<_, ErrorCode>>()?;
+    Ok(Connect::new(request.token, &request.name, subs))
+}
+
+fn filter_of(node: Option<filter::Node>) -> Result<Option<Arc<Filter>>, ErrorCode> {
+    // Ignoring a filter would send the client more than it asked for.
+    node.map(Filter::of).transpose().map(|filter| filter.map(Arc::new)).map_err(|_| ErrorCode::BadRequest)
+}
+
 fn subscribe(request: SubscribeRequest) -> Result<Body, ErrorCode> {
     if request.r#type != 0 {
         return Err(ErrorCode::NotAvailable);
     }
-    // Ignoring a filter would send the client more than it asked for.
-    if request.tf.is_some() {
-        return Err(ErrorCode::BadRequest);
-    }
+    let filter = filter_of(request.tf)?;
     let recover = request.recover.then_some(Position { offset: request.offset, epoch: request.epoch });
     Ok(Body::Subscribe(Subscribe {
         channel: request.channel,
@@ -138,6 +160,7 @@ fn subscribe(request: SubscribeRequest) -> Result<Body, ErrorCode> {
         recover,
         must_recover: request.flag & 2 != 0,
         join_leave: request.join_leave,
+        filter,
     }))
 }
 
@@ -146,6 +169,18 @@ fn subscribe(request: SubscribeRequest) -> Result<Body, ErrorCode> {
 struct ConnectRequest {
     token: String,
     name: String,
+    subs: BTreeMap<Channel, WantedRequest>,
+}
+
+/// What of a `SubscribeRequest` counts for a channel that comes with the connection.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WantedRequest {
+    recover: bool,
+    epoch: Epoch,
+    offset: u64,
+    join_leave: bool,
+    tf: Option<filter::Node>,
 }
 
 #[derive(Deserialize)]
@@ -166,7 +201,7 @@ struct SubscribeRequest {
     #[serde(default)]
     r#type: i32,
     #[serde(default)]
-    tf: Option<IgnoredAny>,
+    tf: Option<filter::Node>,
 }
 
 #[derive(Deserialize)]
@@ -282,9 +317,46 @@ pub fn encode(reply: &Reply) -> Vec<u8> {
             line.raw(b"{\"push\":{\"disconnect\":").json(&body).raw(b"}}");
             line
         }
+        Reply::Message(data) => {
+            let mut line = Line(Vec::with_capacity(data.len() + 40));
+            line.raw(b"{\"push\":{\"message\":{\"data\":").raw(data.as_bytes()).raw(b"}}}");
+            line
+        }
         Reply::Push { channel, push } => Line::push(channel, push),
     };
     line.0
+}
+
+/// Writes a reply for a client whose connection flows one way: pushes alone, without the reply around them.
+#[must_use]
+pub fn encode_down(reply: &Reply) -> Vec<u8> {
+    let mut line = match reply {
+        Reply::Connect { result, .. } => {
+            let mut line = Line(Vec::with_capacity(256));
+            line.raw(b"{\"push\":{\"connect\":").json(&ConnectLine::from(result)).raw(b"}}");
+            line.0
+        }
+        reply => encode(reply),
+    };
+    strip_push(&mut line);
+    line
+}
+
+/// As [`encode_publication`], for a client whose connection flows one way.
+#[must_use]
+pub fn encode_publication_down(channel: &Channel, offset: u64, publication: &Publication) -> Vec<u8> {
+    let mut line = encode_publication(channel, offset, publication);
+    strip_push(&mut line);
+    line
+}
+
+/// `{"push":X}` to `X`. What is no push stays.
+fn strip_push(line: &mut Vec<u8>) {
+    const AROUND: &[u8] = b"{\"push\":";
+    if line.starts_with(AROUND) {
+        line.pop();
+        line.drain(..AROUND.len());
+    }
 }
 
 /// Writes the push of a publication as one line, without the line feed. What fan-out calls once per publication.
@@ -334,6 +406,18 @@ impl Line {
                 line.raw(b"{\"push\":{\"channel\":").json(channel).raw(b",\"unsubscribe\":").json(&body).raw(b"}}");
                 return line;
             }
+            Push::Subscribe(result) => {
+                let mut line = Self(Vec::with_capacity(160));
+                let body = SubscribePushLine::from(result);
+                line.raw(b"{\"push\":{\"channel\":").json(channel).raw(b",\"subscribe\":").json(&body).raw(b"}}");
+                return line;
+            }
+            // Native clients are told to subscribe again; this is for readers that cannot ([`crate::events`]).
+            Push::Gap(position) => {
+                let mut line = Self(Vec::with_capacity(160));
+                line.raw(b"{\"push\":{\"channel\":").json(channel).raw(b",\"gap\":").json(position).raw(b"}}");
+                return line;
+            }
         };
         let mut line = Self(Vec::with_capacity(160));
         line.raw(b"{\"push\":{\"channel\":").json(channel).raw(b",").json(&name).raw(b":").json(&body).raw(b"}}");
@@ -371,8 +455,8 @@ struct ConnectLine<'a> {
     expires: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<u32>,
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    subs: std::collections::BTreeMap<&'a Channel, SubscribeLine<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    subs: BTreeMap<&'a Channel, SubscribeLine<'a>>,
     ping: u32,
     pong: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -391,7 +475,7 @@ impl<'a> From<&'a ConnectResult> for ConnectLine<'a> {
             ttl: result.ttl_s,
             subs: result.subs.iter().map(|(channel, sub)| (channel, SubscribeLine::from(sub))).collect(),
             ping: result.ping_s,
-            pong: true,
+            pong: result.pong,
             session: result.session.as_ref().map(|session| session.0.as_str()),
             node: result.node.as_deref(),
             time: result.time_ms,
@@ -441,6 +525,28 @@ impl<'a> From<&'a SubscribeResult> for SubscribeLine<'a> {
     }
 }
 
+/// A subscription that the server made: what it missed is pushed behind it.
+#[derive(Serialize)]
+struct SubscribePushLine<'a> {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    recoverable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<&'a Epoch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    positioned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Payload>,
+}
+
+impl<'a> From<&'a SubscribeResult> for SubscribePushLine<'a> {
+    fn from(result: &'a SubscribeResult) -> Self {
+        let SubscribeLine { recoverable, epoch, offset, positioned, data, .. } = result.into();
+        Self { recoverable, epoch, offset, positioned, data }
+    }
+}
+
 #[derive(Serialize)]
 struct PublicationLine<'a> {
     data: DataLine<'a>,
@@ -448,7 +554,7 @@ struct PublicationLine<'a> {
     info: Option<InfoLine<'a>>,
     offset: u64,
     #[serde(skip_serializing_if = "no_tags")]
-    tags: &'a std::collections::BTreeMap<String, String>,
+    tags: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_zero_time")]
     time: i64,
 }
@@ -467,7 +573,7 @@ impl<'a> From<&'a Entry> for PublicationLine<'a> {
 }
 
 /// The payload, or the tombstone of an erased one.
-struct DataLine<'a>(Option<&'a Payload>);
+pub(crate) struct DataLine<'a>(pub(crate) Option<&'a Payload>);
 
 impl Serialize for DataLine<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -519,7 +625,7 @@ struct DisconnectLine<'a> {
 
 #[derive(Serialize)]
 struct PresenceLine<'a> {
-    presence: std::collections::BTreeMap<ClientId, InfoLine<'a>>,
+    presence: BTreeMap<ClientId, InfoLine<'a>>,
 }
 
 #[derive(Serialize)]
@@ -557,6 +663,6 @@ fn is_zero_time(time: &i64) -> bool {
     *time == 0
 }
 
-fn no_tags(tags: &&std::collections::BTreeMap<String, String>) -> bool {
+fn no_tags(tags: &&BTreeMap<String, String>) -> bool {
     tags.is_empty()
 }

@@ -24,6 +24,10 @@ pub struct Limits {
     pub ping_interval_ms: u64,
     /// Time for the answer to a ping, in milliseconds; then the connection is closed with 3012.
     pub pong_deadline_ms: u64,
+    /// Time between comments on a silent stream of plain events, in milliseconds. The first comes at a random point in the second half.
+    pub comment_interval_ms: u64,
+    /// What that time grows to while events flow, in milliseconds.
+    pub comment_interval_max_ms: u64,
     /// Time after expiry in which a refresh is still taken, in milliseconds; then 3005.
     pub expiry_grace_ms: u64,
     /// Subscriptions of one connection; one more is refused with 106.
@@ -50,6 +54,8 @@ impl Default for Limits {
             connect_deadline_ms: 10_000,
             ping_interval_ms: 25_000,
             pong_deadline_ms: 8_000,
+            comment_interval_ms: 15_000,
+            comment_interval_max_ms: 45_000,
             expiry_grace_ms: 25_000,
             subscriptions_max: 128,
             history_entries_max: 300,

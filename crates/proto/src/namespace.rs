@@ -95,6 +95,8 @@ pub struct Namespace {
     pub history: Rule,
     /// Who may ask for presence: `nobody`, `anyone`, `authenticated` or `subscribers`.
     pub presence_for: Rule,
+    /// Whether a connection hears what it has published itself.
+    pub echo: bool,
     /// The largest payload that a client may publish, in bytes.
     pub publication_bytes_max: usize,
     /// Belongs to the story platform: written by use cases alone, whatever a token or a flag says.
@@ -114,6 +116,7 @@ impl Default for Namespace {
             publish: Rule::Nobody,
             history: Rule::Subscribers,
             presence_for: Rule::Subscribers,
+            echo: true,
             publication_bytes_max: 32_768,
             platform: false,
         }

@@ -9,6 +9,7 @@
 pub(crate) mod schema;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use prost::Message as _;
@@ -16,7 +17,8 @@ use prost::Message as _;
 use crate::channel::Channel;
 use crate::codec::EmulationRequest;
 use crate::codes::{CloseCode, ErrorCode};
-use crate::command::{Body, Command, Connect, History, Publish, Rpc, Subscribe, Token};
+use crate::command::{Body, Command, Connect, History, Publish, Recover, Rpc, Subscribe, Token, Wanted};
+use crate::filter::{self, Filter};
 use crate::ids::ClientId;
 use crate::json::VERSION;
 use crate::limits::Limits;
@@ -65,8 +67,7 @@ fn next_message(frame: &mut Bytes) -> Option<Bytes> {
 /// The first body in the order of the schema, as the protocol has it when a command carries several.
 fn body(command: schema::Command) -> Result<Body, ErrorCode> {
     if let Some(bytes) = command.connect {
-        let schema::ConnectRequest { token, name } = read(bytes)?;
-        return Ok(Body::Connect(Connect::new(token, &name)));
+        return Ok(Body::Connect(connect(read(bytes)?)?));
     }
     if let Some(bytes) = command.subscribe {
         return subscribe(read(bytes)?);
@@ -119,15 +120,43 @@ fn body(command: schema::Command) -> Result<Body, ErrorCode> {
     Ok(Body::Pong)
 }
 
+/// Reads the frame of a client whose connection flows one way: the request to connect, without a command or length around it.
+pub(crate) fn decode_connect(frame: &[u8]) -> Result<Vec<Command>, CloseCode> {
+    let request = read(Bytes::copy_from_slice(frame)).map_err(|_| CloseCode::BadRequest)?;
+    let connect = connect(request).map_err(|_| CloseCode::BadRequest)?;
+    Ok(vec![Command { id: 1, body: Ok(Body::Connect(connect)) }])
+}
+
+fn connect(request: schema::ConnectRequest) -> Result<Connect, ErrorCode> {
+    let wanted = |(name, sub): (String, schema::SubscribeRequest)| {
+        let position = sub.recover.then(|| Position { offset: sub.offset, epoch: Epoch::new(&sub.epoch) });
+        let (recover, filter) = (position.map(Recover::After), filter_of(sub.tf)?);
+        Ok(Wanted { channel: parse_channel(&name)?, recover, filter, join_leave: sub.join_leave })
+    };
+    let subs = request.subs.into_iter().map(wanted).collect::<Result<_, ErrorCode>>()?;
+    Ok(Connect::new(request.token, &request.name, subs))
+}
+
+/// The nesting of what prost reads is bounded by itself (100 levels), that of a filter far below.
+fn filter_of(node: Option<schema::FilterNode>) -> Result<Option<Arc<Filter>>, ErrorCode> {
+    // Ignoring a filter would send the client more than it asked for.
+    let filter = node.map(|node| Filter::of(node.into())).transpose();
+    filter.map(|filter| filter.map(Arc::new)).map_err(|_| ErrorCode::BadRequest)
+}
+
+impl From<schema::FilterNode> for filter::Node {
+    fn from(node: schema::FilterNode) -> Self {
+        let schema::FilterNode { op, key, cmp, val, vals, nodes } = node;
+        Self { op, key, cmp, val, vals, nodes: nodes.into_iter().map(Self::from).collect() }
+    }
+}
+
 fn subscribe(request: schema::SubscribeRequest) -> Result<Body, ErrorCode> {
     let channel = parse_channel(&request.channel)?;
     if request.r#type != 0 {
         return Err(ErrorCode::NotAvailable);
     }
-    // Ignoring a filter would send the client more than it asked for.
-    if request.tf.is_some() {
-        return Err(ErrorCode::BadRequest);
-    }
+    let filter = filter_of(request.tf)?;
     let position = || Position { offset: request.offset, epoch: Epoch::new(&request.epoch) };
     Ok(Body::Subscribe(Subscribe {
         channel,
@@ -135,6 +164,7 @@ fn subscribe(request: schema::SubscribeRequest) -> Result<Body, ErrorCode> {
         token: Token(request.token),
         must_recover: request.flag & 2 != 0,
         join_leave: request.join_leave,
+        filter,
     }))
 }
 
@@ -216,6 +246,10 @@ pub fn encode(reply: &Reply) -> Vec<u8> {
             let disconnect = schema::Disconnect { code: code.code(), reason, reconnect: code.reconnect() };
             return finish(schema::Push { disconnect: Some(disconnect), ..schema::Push::default() });
         }
+        Reply::Message(data) => {
+            let message = schema::Message { data: data.bytes() };
+            return finish(schema::Push { message: Some(message), ..schema::Push::default() });
+        }
         Reply::Push { channel, push } => return encode_push(channel, push),
     };
     message.encode_length_delimited_to_vec()
@@ -237,8 +271,48 @@ fn encode_push(channel: &Channel, push: &Push) -> Vec<u8> {
         Push::Unsubscribe(code) => {
             message.unsubscribe = Some(schema::Unsubscribe { code: code.code(), reason: code.text().to_owned() });
         }
+        Push::Subscribe(result) => {
+            let is_positioned = result.position.is_some();
+            let Position { offset, epoch } = result.position.clone().unwrap_or_default();
+            message.subscribe = Some(schema::SubscribePush {
+                recoverable: is_positioned,
+                epoch: epoch.as_str().to_owned(),
+                offset,
+                positioned: is_positioned,
+                data: bytes_of(result.data.as_ref()),
+            });
+        }
+        // For readers that are no native clients ([`crate::events`]): nothing here.
+        Push::Gap(_) => {}
     }
     finish(message)
+}
+
+/// Writes a reply for a client whose connection flows one way: pushes alone, without the reply around them.
+#[must_use]
+pub fn encode_down(reply: &Reply) -> Vec<u8> {
+    let push = match reply {
+        Reply::Connect { result, .. } => {
+            let schema::ConnectResult { client, version, expires, ttl, subs, ping, pong, session, node, time } =
+                result.into();
+            let connect = schema::ConnectPush { client, version, subs, expires, ttl, ping, pong, session, node, time };
+            schema::Push { connect: Some(connect), ..schema::Push::default() }
+        }
+        reply => {
+            let message = encode(reply);
+            let reply = schema::Reply::decode_length_delimited(&*message).expect("it was just written");
+            reply.push.unwrap_or_default()
+        }
+    };
+    push.encode_to_vec()
+}
+
+/// As [`encode_publication`], for a client whose connection flows one way.
+#[must_use]
+pub fn encode_publication_down(channel: &Channel, offset: u64, publication: &Publication) -> Vec<u8> {
+    let publication = schema::Publication::new(offset, publication);
+    let push = schema::Push { channel: channel.to_string(), r#pub: Some(publication), ..schema::Push::default() };
+    push.encode_to_vec()
 }
 
 fn finish(push: schema::Push) -> Vec<u8> {
@@ -260,7 +334,7 @@ impl From<&ConnectResult> for schema::ConnectResult {
             ttl,
             subs: result.subs.iter().map(|(channel, sub)| (channel.to_string(), sub.into()).into()).collect(),
             ping: result.ping_s,
-            pong: true,
+            pong: result.pong,
             session: result.session.as_ref().map(|session| session.0.clone()).unwrap_or_default(),
             node: result.node.clone().unwrap_or_default(),
             time: result.time_ms,

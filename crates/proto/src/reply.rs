@@ -98,6 +98,8 @@ pub enum Reply {
     Ping,
     /// The connection ends, told where the transport has no close of its own. Nothing follows.
     Disconnect(CloseCode),
+    /// Something for this connection alone, of no channel.
+    Message(Payload),
     /// Something nobody asked for.
     Push {
         /// Of which channel.
@@ -105,6 +107,21 @@ pub enum Reply {
         /// What.
         push: Push,
     },
+}
+
+/// Why something was refused: a code, and a sentence where there is more to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The code.
+    pub code: ErrorCode,
+    /// What to tell in place of the code's own sentence.
+    pub message: Option<String>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: None }
+    }
 }
 
 /// What a push carries.
@@ -123,6 +140,11 @@ pub enum Push {
     Leave(Arc<ClientInfo>),
     /// The server ended the subscription.
     Unsubscribe(UnsubscribeCode),
+    /// The server has subscribed the connection.
+    Subscribe(SubscribeResult),
+    /// Entries before this position are lost to this reader; it goes on from there. Only where there is no client that could
+    /// subscribe again.
+    Gap(Position),
 }
 
 /// `ConnectResult`.
@@ -132,12 +154,16 @@ pub struct ConnectResult {
     pub client: ClientId,
     /// Seconds until a refresh is due; absent if the client never expires.
     pub ttl_s: Option<u32>,
-    /// Seconds between pings.
+    /// Seconds between pings; 0 for none.
     pub ping_s: u32,
+    /// Whether pings are to be answered.
+    pub pong: bool,
     /// The server's time, in Unix milliseconds.
     pub time_ms: i64,
     /// Subscriptions that the server made.
     pub subs: BTreeMap<Channel, SubscribeResult>,
+    /// Channels that were wanted and refused, where that does not end the connection.
+    pub refused: Vec<(Channel, Refused)>,
     /// On emulated transports: under which name commands are sent by other requests. It opens the session, hence a token.
     pub session: Option<Token>,
     /// On emulated transports: the node that holds the session.

@@ -2,7 +2,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::channel::Channel;
 use crate::codec::Codec;
+use crate::events::{self, Form};
+use crate::publication::{Epoch, Publication};
 
 /// A codec on a transport. Fan-out encodes a publication once for each that is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,6 +20,20 @@ pub enum Wire {
     StreamProtobuf,
     /// Server-Sent Events: each JSON line is the data of one event.
     EventStreamJson,
+    /// One way, by WebSocket: a push per text frame.
+    WebSocketJsonDown,
+    /// One way, by WebSocket: a push per binary frame.
+    WebSocketProtobufDown,
+    /// One way, by HTTP streaming: a push per line.
+    StreamJsonDown,
+    /// One way, by Server-Sent Events: a push per event.
+    EventStreamJsonDown,
+    /// Plain events of one channel: each entry carries its id.
+    Events(Form),
+    /// Plain events of several channels: ids are of the reader, and stand before what all share.
+    EventsOfMany(Form),
+    /// The elements of a poll's answer, each followed by a comma.
+    Poll,
 }
 
 impl Wire {
@@ -24,8 +41,22 @@ impl Wire {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every wire, in the order of [`Wire::index`].
-    pub const ALL: [Self; 5] =
-        [Self::WebSocketJson, Self::WebSocketProtobuf, Self::StreamJson, Self::StreamProtobuf, Self::EventStreamJson];
+    pub const ALL: [Self; 14] = [
+        Self::WebSocketJson,
+        Self::WebSocketProtobuf,
+        Self::StreamJson,
+        Self::StreamProtobuf,
+        Self::EventStreamJson,
+        Self::WebSocketJsonDown,
+        Self::WebSocketProtobufDown,
+        Self::StreamJsonDown,
+        Self::EventStreamJsonDown,
+        Self::Events(Form::Payload),
+        Self::Events(Form::Envelope),
+        Self::EventsOfMany(Form::Payload),
+        Self::EventsOfMany(Form::Envelope),
+        Self::Poll,
+    ];
 
     /// A small number for tables.
     #[must_use]
@@ -36,6 +67,15 @@ impl Wire {
             Self::StreamJson => 2,
             Self::StreamProtobuf => 3,
             Self::EventStreamJson => 4,
+            Self::WebSocketJsonDown => 5,
+            Self::WebSocketProtobufDown => 6,
+            Self::StreamJsonDown => 7,
+            Self::EventStreamJsonDown => 8,
+            Self::Events(Form::Payload) => 9,
+            Self::Events(Form::Envelope) => 10,
+            Self::EventsOfMany(Form::Payload) => 11,
+            Self::EventsOfMany(Form::Envelope) => 12,
+            Self::Poll => 13,
         }
     }
 
@@ -45,13 +85,63 @@ impl Wire {
         match self {
             Self::WebSocketJson | Self::StreamJson | Self::EventStreamJson => Codec::Json,
             Self::WebSocketProtobuf | Self::StreamProtobuf => Codec::Protobuf,
+            Self::WebSocketJsonDown | Self::StreamJsonDown | Self::EventStreamJsonDown => Codec::JsonDown,
+            Self::WebSocketProtobufDown => Codec::ProtobufDown,
+            Self::Events(form) | Self::EventsOfMany(form) => Codec::Events(form),
+            Self::Poll => Codec::Json,
+        }
+    }
+
+    /// The transport's name in metrics and logs.
+    #[must_use]
+    pub const fn transport(self) -> &'static str {
+        match self {
+            Self::WebSocketJson | Self::WebSocketProtobuf | Self::WebSocketJsonDown | Self::WebSocketProtobufDown => {
+                "websocket"
+            }
+            Self::StreamJson | Self::StreamProtobuf | Self::StreamJsonDown => "http-stream",
+            Self::EventStreamJson | Self::EventStreamJsonDown | Self::Events(_) | Self::EventsOfMany(_) => "sse",
+            Self::Poll => "poll",
         }
     }
 
     /// Whether the transport is a WebSocket, which has pings and closes of its own.
     #[must_use]
     pub const fn is_websocket(self) -> bool {
-        matches!(self, Self::WebSocketJson | Self::WebSocketProtobuf)
+        matches!(
+            self,
+            Self::WebSocketJson | Self::WebSocketProtobuf | Self::WebSocketJsonDown | Self::WebSocketProtobufDown
+        )
+    }
+
+    /// Whether it is read without a protocol: by positions in ids and cursors.
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        matches!(self, Self::Events(_) | Self::EventsOfMany(_) | Self::Poll)
+    }
+
+    /// A publication as it stands on this wire. `epoch` is that of an entry, nothing for a signal.
+    #[must_use]
+    pub fn publication(
+        self,
+        channel: &Channel,
+        offset: u64,
+        epoch: Option<&Epoch>,
+        publication: &Publication,
+    ) -> Bytes {
+        match (self, epoch) {
+            (Self::Events(form), Some(epoch)) => {
+                let mut block = events::id_line(&events::id(offset, epoch));
+                block.extend_from_slice(&events::publication(channel, offset, publication, form));
+                block.into()
+            }
+            (Self::Poll, _) => {
+                let mut element = events::envelope(channel, offset, publication);
+                element.push(b',');
+                element.into()
+            }
+            _ => self.frame(&self.codec().encode_publication(channel, offset, publication)),
+        }
     }
 
     /// Puts the transport's framing around a message that [`Wire::codec`] has encoded.
@@ -60,11 +150,13 @@ impl Wire {
     #[must_use]
     pub fn frame(self, message: &[u8]) -> Bytes {
         match self {
-            Self::WebSocketJson => websocket_frame(WEBSOCKET_TEXT, message),
-            Self::WebSocketProtobuf => websocket_frame(WEBSOCKET_BINARY, message),
-            Self::StreamJson => [message, b"\n"].concat().into(),
-            Self::StreamProtobuf => Bytes::copy_from_slice(message),
-            Self::EventStreamJson => [b"data: ", message, b"\n\n"].concat().into(),
+            Self::WebSocketJson | Self::WebSocketJsonDown => websocket_frame(WEBSOCKET_TEXT, message),
+            Self::WebSocketProtobuf | Self::WebSocketProtobufDown => websocket_frame(WEBSOCKET_BINARY, message),
+            Self::StreamJson | Self::StreamJsonDown => [message, b"\n"].concat().into(),
+            Self::StreamProtobuf | Self::Events(_) | Self::EventsOfMany(_) | Self::Poll => {
+                Bytes::copy_from_slice(message)
+            }
+            Self::EventStreamJson | Self::EventStreamJsonDown => [b"data: ", message, b"\n\n"].concat().into(),
         }
     }
 }

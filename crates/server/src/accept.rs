@@ -15,11 +15,13 @@ use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use talewire_proto::CloseCode;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 use crate::connection;
 use crate::reactor::Reactor;
+use crate::transport::events;
 use crate::transport::guard::Permit;
 use crate::transport::opening::{self, Opening};
 
@@ -125,6 +127,9 @@ async fn answer(
     let guard = &reactor.node.guard;
     let visitor = guard.visitor(peer.ip(), request.headers());
     if door.transports && guard.request(visitor).is_err() {
+        if request.uri().path() == opening::EVENTS {
+            return Ok(events::come_later(&reactor.node, request.headers(), CloseCode::TooManyRequests));
+        }
         return Ok(plain(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
     }
     let limit = Duration::from_millis(reactor.node.settings.request_ms);

@@ -19,24 +19,27 @@ use crate::perform;
 use crate::reactor::{Peer, Reactor};
 use crate::transport::guard::Permit;
 use crate::transport::opening::{Input, Opening};
+use crate::transport::poll;
 use crate::transport::websocket::{Event, Reader};
 
 /// Runs a connection to its end. `early` are bytes that came right behind the request.
 pub(crate) async fn run(reactor: Rc<Reactor>, socket: TcpStream, early: Bytes, opening: Box<Opening>, permit: Permit) {
     let mut permit = permit;
-    let Opening { wire, head, mut input, session, first_frame, emulated } = *opening;
+    let Opening { wire, head, mut input, session, first, emulated } = *opening;
     let peer = reactor.add(socket, session, wire);
     reactor.shard.borrow_mut().send(peer.key, head);
     if let Some(id) = &emulated {
         reactor.node.sessions.insert(id.clone(), reactor.home(&peer));
     }
-    if let Some(frame) = first_frame {
-        let now = reactor.node.now();
-        peer.session.borrow_mut().handle_bytes(wire.codec(), &frame, now);
-    }
+    first.give(&mut peer.session.borrow_mut(), wire.codec(), reactor.node.now());
     take_in(&reactor, &peer, &mut input, &early);
     // A slice of the buffer that the request was read into, which would stay as long as the connection.
     drop(early);
+    if let Input::Poll(question) = &input {
+        poll::answer(&reactor, &peer, question, &mut permit).await;
+        reactor.remove(&peer);
+        return;
+    }
     if wait_for_end(&reactor, &peer, &mut input, &mut permit).await == End::Closing {
         // The peer may still be sending; closing at once would reset the connection and lose our last words.
         let wait = Duration::from_millis(reactor.node.settings.close_ms);
@@ -97,6 +100,23 @@ async fn wait_for_end(reactor: &Rc<Reactor>, peer: &Rc<Peer>, input: &mut Input,
     }
 }
 
+/// Waits until the peer has taken everything. Says whether it has.
+pub(crate) async fn written(reactor: &Rc<Reactor>, peer: &Rc<Peer>) -> bool {
+    loop {
+        if peer.broken.get() {
+            return false;
+        }
+        if !peer.blocked.get() {
+            return true;
+        }
+        if peer.socket.writable().await.is_err() {
+            return false;
+        }
+        peer.blocked.set(false);
+        reactor.write(peer);
+    }
+}
+
 async fn at(deadline: Option<&mut Pin<Box<tokio::time::Sleep>>>) {
     match deadline {
         Some(sleep) => sleep.as_mut().await,
@@ -147,9 +167,11 @@ fn read_websocket(reactor: &Reactor, peer: &Peer, reader: &mut Reader, bytes: &[
     let mut violation = None;
     let mut closed = false;
     reader.feed(bytes, &mut control, |event| match (event, peer.codec) {
-        (Event::Text(text), Codec::Json) => peer.session.borrow_mut().handle_bytes(Codec::Json, text.as_bytes(), now),
-        (Event::Binary(frame), Codec::Protobuf) => {
-            peer.session.borrow_mut().handle_bytes(Codec::Protobuf, &frame, now);
+        (Event::Text(text), codec @ (Codec::Json | Codec::JsonDown)) => {
+            peer.session.borrow_mut().handle_bytes(codec, text.as_bytes(), now);
+        }
+        (Event::Binary(frame), codec @ (Codec::Protobuf | Codec::ProtobufDown)) => {
+            peer.session.borrow_mut().handle_bytes(codec, &frame, now);
         }
         (Event::Text(_) | Event::Binary(_), _) => {
             peer.session.borrow_mut().handle_close(CloseCode::InappropriateProtocol);

@@ -9,6 +9,7 @@ mod connection;
 mod metrics;
 mod node;
 mod perform;
+mod plain;
 mod reactor;
 mod routes;
 mod server;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use talewire_agents::counts::AgentCounts;
-use talewire_auth::{Auth, OriginRule};
+use talewire_auth::{Auth, OriginRule, Seal};
 use talewire_broker::Broker;
 use talewire_hub::Hub;
 use talewire_proto::session::{Anonymous, Now};
@@ -45,6 +45,8 @@ pub struct Node {
     pub auth: Auth,
     /// From which pages browsers may come.
     pub origins: OriginRule,
+    /// Seals where readers without a protocol stand.
+    pub cursors: Seal,
     /// What must last.
     pub store: Store,
     /// What carries publications.
@@ -85,6 +87,8 @@ pub struct NodeParts {
     pub auth: Auth,
     /// From which pages browsers may come.
     pub origins: OriginRule,
+    /// Seals where readers without a protocol stand.
+    pub cursors: Seal,
     /// Who is subscribed here; store and broker are its.
     pub hub: Hub,
     /// The use cases of stories.
@@ -112,6 +116,7 @@ impl Node {
             anonymous: parts.anonymous,
             auth: parts.auth,
             origins: parts.origins,
+            cursors: parts.cursors,
             store: parts.hub.store().clone(),
             broker: parts.hub.broker().clone(),
             hub: parts.hub,

@@ -8,22 +8,33 @@ use std::task::{Context, Poll, Waker};
 
 use talewire_auth::display_name;
 use talewire_broker::{Key, PageLimit, Tell};
-use talewire_hub::Missed;
+use talewire_hub::{ConnectionKey, Interest, Missed, Recovered, Shard};
 use talewire_proto::command::{History, Rpc};
 use talewire_proto::grant::TokenVerdict;
 use talewire_proto::reply::{Push, Reply};
 use talewire_proto::session::{Done, Join, Output, Refused, RoleNeeded, Task};
 use talewire_proto::wire::websocket_close;
-use talewire_proto::{Channel, ClientInfo, CloseCode, ErrorCode, Kind, Namespace, Publication, Since};
+use talewire_proto::{Channel, CloseCode, ErrorCode, Kind, Namespace, Payload, Publication, Since};
 use talewire_story::Caller;
 
 use crate::node::{Node, unix_ms};
+use crate::plain;
 use crate::reactor::{Peer, Reactor};
+use crate::transport::events;
 
 /// From where a subscription goes live once its reply is in the outbox.
+#[derive(Clone)]
 pub(crate) struct LiveFrom {
-    channel: Channel,
-    next: u64,
+    pub(crate) channel: Channel,
+    pub(crate) next: u64,
+    /// Whether there is something to be read from history first.
+    pub(crate) more: bool,
+}
+
+impl LiveFrom {
+    pub(crate) fn begin(&self, shard: &mut Shard, key: ConnectionKey) {
+        shard.go_live(key, &self.channel, self.next, self.more);
+    }
 }
 
 /// Carries out the session's outputs until it has none. The caller writes the outboxes afterwards ([`Reactor::flush`]).
@@ -32,7 +43,7 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
         let output = peer.session.borrow_mut().poll_output();
         let Some(output) = output else { break };
         match output {
-            Output::Send(reply) => send(reactor, peer, &reply),
+            Output::Send(reply) => send(reactor, peer, reply),
             Output::Verify(token) => {
                 let now = reactor.node.now();
                 let verdict = reactor.node.auth.verify_connect(&token.0, now.unix_ms);
@@ -48,6 +59,9 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
             }
             Output::AskRole { channel, role } => ask_role(reactor, peer, channel, role),
             Output::Subscribe(join) => subscribe(reactor, peer, join),
+            Output::SetFilter { channel, filter } => {
+                reactor.shard.borrow_mut().set_filter(peer.key, &channel, filter);
+            }
             Output::Unsubscribe { channel, rules } => unsubscribe(reactor, peer, channel, &rules),
             Output::Perform(task) => perform(reactor, peer, task),
             Output::Close(code) => close(reactor, peer, code),
@@ -57,16 +71,21 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
     peer.wake.notify_one();
 }
 
-fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: &Reply) {
+fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
+    count(reactor, &reply);
+    if peer.wire.is_plain() {
+        return plain::send(reactor, peer, reply);
+    }
     let mut shard = reactor.shard.borrow_mut();
-    shard.send(peer.key, peer.wire.frame(&peer.codec.encode(reply)));
+    shard.send(peer.key, peer.wire.frame(&peer.codec.encode(&reply)));
+    // Nothing may come between the reply and the publications that were held for it.
+    if let Reply::Subscribe { .. } | Reply::Connect { .. } | Reply::Push { push: Push::Subscribe(_), .. } = reply {
+        peer.live_from.take().iter().for_each(|live| live.begin(&mut shard, peer.key));
+    }
+}
+
+fn count(reactor: &Reactor, reply: &Reply) {
     match reply {
-        // Nothing may come between the reply and the publications that were held for it.
-        Reply::Subscribe { .. } => {
-            if let Some(LiveFrom { channel, next }) = peer.live_from.take() {
-                shard.go_live(peer.key, &channel, next);
-            }
-        }
         Reply::Connect { .. } => {
             reactor.node.metrics.connects.inc();
         }
@@ -80,13 +99,21 @@ fn close(reactor: &Rc<Reactor>, peer: &Rc<Peer>, code: CloseCode) {
     tracing::debug!(client = %peer.session.borrow().client(), code = code.code(), reason = code.text(), "closing");
     reactor.node.metrics.closed(code);
     peer.closing.set(true);
+    if let Some(gathered) = &peer.gathered {
+        gathered.borrow_mut().closed = Some(code);
+        return peer.wake.notify_one();
+    }
     let last = if peer.wire.is_websocket() {
         let number = u16::try_from(code.code()).expect("close codes are below 5000");
         websocket_close(number, code.text())
     } else {
         peer.wire.frame(&peer.codec.encode(&Reply::Disconnect(code)))
     };
-    reactor.shard.borrow_mut().send(peer.key, last);
+    let mut shard = reactor.shard.borrow_mut();
+    shard.send(peer.key, last);
+    if peer.wire.is_plain() {
+        shard.send(peer.key, events::last_words(code));
+    }
 }
 
 /// Gets an answer for the session: at once where nobody has to be waited for, so that the commands of one frame are
@@ -126,8 +153,10 @@ fn ask_role(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel, needed: Ro
 }
 
 fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
-    let Join { channel, rules, recover, info, join_leave } = join;
-    reactor.shard.borrow_mut().subscribe(peer.key, &channel, &rules, join_leave);
+    let Join { channel, rules, recover, info, join_leave, filter, echo } = join;
+    let deaf_to = (!echo).then(|| peer.session.borrow().client().clone());
+    let interest = Interest { join_leave, filter, deaf_to };
+    reactor.shard.borrow_mut().subscribe(peer.key, &channel, &rules, interest.clone());
     let limits = &reactor.node.limits;
     let limit = PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max };
     let node = reactor.node.clone();
@@ -150,10 +179,14 @@ fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
             return;
         }
         let answer = match recovered {
-            Ok(recovered) => {
-                node.metrics.recovered(&recovered.result);
-                *peer.live_from.borrow_mut() = Some(LiveFrom { channel, next: recovered.next });
-                Ok(recovered.result)
+            Ok(Recovered { mut result, next, more }) => {
+                node.metrics.recovered(&result);
+                if !peer.wire.is_plain() {
+                    // What goes by ids is filtered where they are written.
+                    result.entries.retain(|entry| interest.hears(&entry.publication));
+                }
+                peer.live_from.borrow_mut().push(LiveFrom { channel, next, more });
+                Ok(result)
             }
             Err(error) => {
                 tracing::warn!(%channel, %error, "a subscription failed");
@@ -163,13 +196,13 @@ fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
         };
         peer.session.borrow_mut().handle_subscribed(answer, node.now());
         drive(&reactor, &peer);
-        peer.live_from.take();
         reactor.flush();
     });
 }
 
 fn unsubscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel, rules: &Namespace) {
     reactor.shard.borrow_mut().unsubscribe(peer.key, &channel);
+    peer.live_from.borrow_mut().retain(|live| live.channel != channel);
     if rules.presence {
         let broker = reactor.node.broker.clone();
         let client = peer.session.borrow().client().clone();
@@ -191,8 +224,9 @@ fn perform(reactor: &Rc<Reactor>, peer: &Rc<Peer>, task: Task) {
             match task {
                 Task::Publish { channel, rules, data, info, key } => {
                     let key = key.map(|key| Key { user: info.user.clone(), key });
-                    let info = (*info).clone();
-                    publish(&node, &channel, &rules, data, Some(info), key).await.map(|_| Done::Published)
+                    let publication =
+                        Publication { data: Some(data), info: Some((*info).clone()), ..Publication::default() };
+                    publish(&node, &channel, &rules, publication, key).await.map(|_| Done::Published)
                 }
                 Task::History { rules, request } => history(&node, &rules, request).await,
                 Task::Presence(channel) => {
@@ -241,16 +275,15 @@ pub(crate) fn refused(refusal: talewire_story::Refusal) -> Refused {
     Refused { code: refusal.code, message: Some(refusal.message) }
 }
 
-/// Publishes as the channel's kind promises, and acknowledges only then. What sessions and `/api/publish` share.
+/// Publishes as the channel's kind promises, and acknowledges only then. What sessions and HTTP share.
 pub(crate) async fn publish(
     node: &Node,
     channel: &Channel,
     rules: &Namespace,
-    data: talewire_proto::Payload,
-    info: Option<ClientInfo>,
+    publication: Publication,
     key: Option<Key>,
 ) -> Result<talewire_proto::Position, Refused> {
-    let publication = Publication { data: Some(data), info, time_ms: unix_ms(), ..Publication::default() };
+    let publication = Publication { time_ms: unix_ms(), ..publication };
     node.metrics.publications.inc();
     match rules.kind {
         Kind::Signal => {
@@ -304,6 +337,13 @@ async fn history(node: &Node, rules: &Namespace, request: History) -> Result<Don
         return Err(ErrorCode::UnrecoverablePosition.into());
     }
     Ok(Done::History { entries, top })
+}
+
+/// The text of a generation so far, as a subscriber gets it.
+pub(crate) async fn snapshot(node: &Node, channel: &Channel) -> Option<Payload> {
+    let rules = node.namespaces.of(channel).ok()?;
+    let limit = PageLimit { entries: 0, bytes: 0 };
+    node.hub.recover(channel, rules, None, limit).await.ok()?.result.data
 }
 
 /// Reads what a slow connection missed and gives it to the shard.

@@ -21,8 +21,10 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::node::Node;
 use crate::perform::{self, LiveFrom};
+use crate::plain::Gathered;
 use crate::timers::{TICK_MS, Timers};
 use crate::transport::emulation::{Home, Inbound};
+use crate::transport::events;
 
 /// Messages of the shard's queue that are carried out before the outboxes are written.
 const BATCH: usize = 256;
@@ -61,8 +63,10 @@ pub(crate) struct Peer {
     pub(crate) broken: Cell<bool>,
     /// The connection is removed; whatever still comes back for it is too late.
     pub(crate) gone: Cell<bool>,
-    /// The subscription whose reply is about to be sent, and from where it goes live.
-    pub(crate) live_from: RefCell<Option<LiveFrom>>,
+    /// Subscriptions whose reply is about to be sent, and from where they go live.
+    pub(crate) live_from: RefCell<Vec<LiveFrom>>,
+    /// What the one answer of a poll is made of. Until that is written, the outbox is kept from the socket.
+    pub(crate) gathered: Option<Box<RefCell<Gathered>>>,
     serial: u64,
     armed_ms: Cell<u64>,
 }
@@ -71,7 +75,10 @@ impl Reactor {
     /// A thread's part of the server, and the frames that other threads have for its connections.
     pub(crate) fn new(node: Arc<Node>, index: usize) -> (Self, mpsc::Receiver<Inbound>) {
         let (inbox, inbound) = mpsc::channel(node.settings.inbox_max.max(1));
-        let shard = RefCell::new(Shard::new(node.hub.clone(), index));
+        let mut shard = Shard::new(node.hub.clone(), index);
+        let of_ids = node.clone();
+        shard.write_ids_with(Box::new(move |positions| events::write_id(&of_ids, positions)));
+        let shard = RefCell::new(shard);
         let reactor = Self {
             node,
             index,
@@ -107,7 +114,8 @@ impl Reactor {
             closing: Cell::new(false),
             broken: Cell::new(false),
             gone: Cell::new(false),
-            live_from: RefCell::new(None),
+            live_from: RefCell::default(),
+            gathered: (wire == Wire::Poll).then(Box::default),
             serial: self.serials.get(),
             armed_ms: Cell::new(u64::MAX),
         });
@@ -172,6 +180,9 @@ impl Reactor {
         if peer.broken.get() {
             return;
         }
+        if peer.gathered.is_some() && !peer.closing.get() {
+            return peer.wake.notify_one();
+        }
         let mut shard = self.shard.borrow_mut();
         let now_ms = shard.now_ms();
         let Some(outbox) = shard.outbox(peer.key) else { return };
@@ -207,7 +218,10 @@ impl Reactor {
                 }
                 ShardEvent::Broken(key, channel) => {
                     if let Some(peer) = self.peer(key) {
-                        peer.session.borrow_mut().handle_dropped(&channel, UnsubscribeCode::InsufficientState);
+                        let mut session = peer.session.borrow_mut();
+                        session.handle_dropped(&channel, UnsubscribeCode::InsufficientState);
+                        session.handle_ready(self.node.now());
+                        drop(session);
                         perform::drive(self, &peer);
                     }
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use talewire_agents::Worker;
 use talewire_agents::settings::ProviderKind;
-use talewire_auth::{Auth, Hosts, Logins, OriginRule, Tokens};
+use talewire_auth::{Auth, Hosts, Logins, OriginRule, Seal, Tokens};
 use talewire_broker::Broker;
 use talewire_hub::Hub;
 use talewire_proto::session::Anonymous;
@@ -62,6 +62,7 @@ async fn wire(config: Config) -> anyhow::Result<()> {
     let auth = Auth { tokens: Tokens::new(config.auth.clone())?, logins };
     let hosts = if config.http.listen.ip().is_loopback() { Hosts::Loopback } else { Hosts::Any };
     let origins = OriginRule::new(&config.auth.allowed_origins, hosts)?;
+    let cursors = Seal::new(store.secret("cursors").await?);
     let anonymous = if config.process.insecure { Anonymous::Insecure } else { Anonymous::Refused };
 
     // The doors open last, when everything behind them stands.
@@ -74,6 +75,7 @@ async fn wire(config: Config) -> anyhow::Result<()> {
         anonymous,
         auth,
         origins,
+        cursors,
         hub,
         stories,
         about,

@@ -1,6 +1,7 @@
 //! The broker inside the process: everything under short locks, deliveries made in the order of the lock.
 
 mod clock;
+mod cursors;
 mod generations;
 mod history;
 mod presence;
@@ -22,6 +23,7 @@ pub(crate) struct Memory {
     pub(crate) history: history::Histories,
     pub(crate) presence: presence::Presence,
     pub(crate) generations: generations::Generations,
+    pub(crate) cursors: cursors::Cursors,
     pub(crate) wakeups: broadcast::Sender<WakeUp>,
     clock: clock::Clock,
     outlet: Outlet,
@@ -48,6 +50,7 @@ impl Memory {
         Self {
             history: history::Histories::new(settings.clone(), clock.clone(), outlet.clone()),
             presence: presence::Presence::new(settings.presence_per_channel_max),
+            cursors: cursors::Cursors::new(settings.clone(), clock.clone()),
             generations: generations::Generations::new(settings, clock.clone(), outlet.clone()),
             wakeups,
             clock,
@@ -70,6 +73,7 @@ impl Memory {
     pub(crate) fn sweep(&self) {
         self.history.sweep();
         self.generations.sweep();
+        self.cursors.sweep();
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use talewire_proto::command::Recover;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, Namespace, Position};
 
 use super::peer::{Peer, Standing, ended, subscribed};
 use super::stage::{PAGE, Stage, Step, wait};
-use crate::{HubError, Recovered, ShardEvent};
+use crate::{HubError, Interest, Recovered, ShardEvent};
 
 pub(super) struct Crowd {
     pub(super) stage: Stage,
@@ -55,8 +56,14 @@ impl Crowd {
     ) -> Joining {
         let at = &mut self.peers[peer];
         at.standings.insert(channel.clone(), Standing::Asked(recover.clone()));
-        self.stage.shards[at.shard].subscribe(at.key, channel, rules, true);
+        self.stage.shards[at.shard].subscribe(
+            at.key,
+            channel,
+            rules,
+            Interest { join_leave: true, ..Interest::default() },
+        );
         let (hub, wanted, rules) = (self.stage.hub.clone(), channel.clone(), rules.clone());
+        let recover = recover.map(Recover::After);
         let step = Step::new(async move { hub.recover(&wanted, &rules, recover.as_ref(), PAGE).await });
         Joining { peer, channel: channel.clone(), step }
     }
@@ -83,7 +90,7 @@ impl Crowd {
         let peer = &self.peers[joining.peer];
         let shard = &mut self.stage.shards[peer.shard];
         shard.send(peer.key, subscribed(&joining.channel, &recovered.result));
-        shard.go_live(peer.key, &joining.channel, recovered.next);
+        shard.go_live(peer.key, &joining.channel, recovered.next, recovered.more);
         recovered
     }
 

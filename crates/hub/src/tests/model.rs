@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use talewire_proto::command::Recover;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, Kind, Namespace, Position};
 
 use super::peer::{Peer, Standing, ended, subscribed};
 use super::stage::{Disk, PAGE, Stage, Step, durable, history};
 use super::{channel, says};
-use crate::{CatchUp, HubError, HubSettings, Recovered, ShardEvent};
+use crate::{CatchUp, HubError, HubSettings, Interest, Recovered, ShardEvent};
 
 const SHARDS: usize = 2;
 const CHANNELS: usize = 3;
@@ -205,9 +206,10 @@ impl Model {
         }
         let recover: Option<Position> = peer.positions.get(&channel).filter(|_| recover).cloned();
         peer.standings.insert(channel.clone(), Standing::Asked(recover.clone()));
-        self.stage.shards[peer.shard].subscribe(peer.key, &channel, &rules, false);
+        self.stage.shards[peer.shard].subscribe(peer.key, &channel, &rules, Interest::default());
         let hub = self.stage.hub.clone();
         let wanted = channel.clone();
+        let recover = recover.map(Recover::After);
         let reading = async move { hub.recover(&wanted, &rules, recover.as_ref(), PAGE).await };
         self.readings.push((at, *came, channel, Reading::Joins(Step::new(reading))));
     }
@@ -265,7 +267,7 @@ impl Model {
         }
         let shard = &mut self.stage.shards[peer.shard];
         shard.send(peer.key, subscribed(channel, &recovered.result));
-        shard.go_live(peer.key, channel, recovered.next);
+        shard.go_live(peer.key, channel, recovered.next, recovered.more);
     }
 
     fn take(&mut self, at: usize, room: usize) {

@@ -10,7 +10,7 @@ use talewire_proto::{Channel, ClientInfo, Kind};
 use super::crowd::Crowd;
 use super::stage::{Disk, PAGE, Stage, durable, history, wait};
 use super::{channel, rules, says};
-use crate::{HubSettings, Shard, ShardEvent, ShardMessage};
+use crate::{HubSettings, Interest, Shard, ShardEvent, ShardMessage};
 
 fn crowd(disk: &Disk, settings: HubSettings) -> Crowd {
     Crowd::new(Stage::new(settings, &disk.store, 1))
@@ -126,8 +126,8 @@ fn only_who_wants_hears_who_comes_and_goes() {
     crowd.join(wants, &chat, &rules, None);
     crowd.join(does_not, &chat, &rules, None);
     let key = crowd.peers[does_not].key;
-    crowd.stage.shards[0].subscribe(key, &chat, &rules, false);
-    crowd.stage.shards[0].go_live(key, &chat, 0);
+    crowd.stage.shards[0].subscribe(key, &chat, &rules, Interest::default());
+    crowd.stage.shards[0].go_live(key, &chat, 0, false);
     let info = Arc::new(ClientInfo { user: "ana".parse().unwrap(), ..ClientInfo::default() });
     let client = "c1".parse().unwrap();
     wait(crowd.stage.broker.enter(&chat, &client, &info, Tell::Subscribers)).unwrap();
@@ -265,13 +265,13 @@ fn subscribing_twice_or_without_a_connection_leaves_nothing_behind() {
     let stage = Stage::new(HubSettings::default(), &disk.store, 1);
     let mut shard = Shard::new(stage.hub.clone(), 0);
     let (chat, rules) = (channel("chat:a"), history());
-    shard.subscribe(7, &chat, &rules, false);
+    shard.subscribe(7, &chat, &rules, Interest::default());
     assert_eq!(stage.hub.channels(), 0);
     let key = shard.add(Wire::WebSocketJson);
-    shard.subscribe(key, &chat, &rules, false);
-    shard.subscribe(key, &chat, &rules, false);
-    shard.go_live(key, &chat, 1);
-    shard.go_live(key, &chat, 9);
+    shard.subscribe(key, &chat, &rules, Interest::default());
+    shard.subscribe(key, &chat, &rules, Interest::default());
+    shard.go_live(key, &chat, 1, false);
+    shard.go_live(key, &chat, 9, false);
     shard.handle(&ShardMessage::Missed(channel("chat:b")));
     shard.unsubscribe(key, &chat);
     shard.unsubscribe(key, &chat);

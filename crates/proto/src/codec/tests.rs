@@ -133,21 +133,43 @@ fn mostly_zero() -> impl Strategy<Value = i32> {
 prop_compose! {
     fn ask_connect()(token in words(), name in words()) -> Ask {
         let fields = vec![("token", text(&token)), ("name", text(&name))];
-        Ask { name: "connect", fields, protobuf: schema::ConnectRequest { token, name }.encode_to_vec() }
+        Ask { name: "connect", fields, protobuf: schema::ConnectRequest { token, name, ..Default::default() }.encode_to_vec() }
     }
+}
+
+fn filter_node() -> impl Strategy<Value = schema::FilterNode> {
+    let cmp = prop::sample::select(vec!["eq", "neq", "in", "nin", "ex", "nex", "sw", "lt", "gte", "like", ""]);
+    let leaf = (cmp, "[a-z]{0,3}", "[0-9a-z]{0,3}", prop::collection::vec("[a-z]{0,3}", 0..3))
+        .prop_map(|(cmp, key, val, vals)| schema::FilterNode { cmp: cmp.into(), key, val, vals, ..Default::default() });
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        let op = prop::sample::select(vec!["and", "or", "not", "xor"]);
+        (op, prop::collection::vec(inner, 0..3)).prop_map(|(op, nodes)| schema::FilterNode {
+            op: op.into(),
+            nodes,
+            ..Default::default()
+        })
+    })
+}
+
+fn json_of_filter(node: &schema::FilterNode) -> String {
+    let nodes: Vec<String> = node.nodes.iter().map(json_of_filter).collect();
+    let vals: Vec<String> = node.vals.iter().map(|val| text(val)).collect();
+    let [op, key, cmp, val] = [&node.op, &node.key, &node.cmp, &node.val].map(|value| text(value));
+    let (vals, nodes) = (vals.join(","), nodes.join(","));
+    format!(r#"{{"op":{op},"key":{key},"cmp":{cmp},"val":{val},"vals":[{vals}],"nodes":[{nodes}]}}"#)
 }
 
 prop_compose! {
     fn ask_subscribe()(
         channel in channel_text(), token in words(), recover: bool, epoch in words(), offset: u64, join_leave: bool,
-        filter in prop::option::weighted(0.2, Just(Bytes::new())), flag: i64, r#type in mostly_zero(),
+        filter in prop::option::weighted(0.4, filter_node()), flag: i64, r#type in mostly_zero(),
     ) -> Ask {
         let mut fields = vec![
             ("channel", text(&channel)), ("token", text(&token)), ("recover", recover.to_string()),
             ("epoch", text(&epoch)), ("offset", offset.to_string()), ("join_leave", join_leave.to_string()),
             ("flag", flag.to_string()), ("type", r#type.to_string()),
         ];
-        fields.extend(filter.is_some().then(|| ("tf", "{}".to_owned())));
+        fields.extend(filter.as_ref().map(|filter| ("tf", json_of_filter(filter))));
         let request =
             schema::SubscribeRequest { channel, token, recover, epoch, offset, join_leave, tf: filter, flag, r#type };
         Ask { name: "subscribe", fields, protobuf: request.encode_to_vec() }
@@ -315,11 +337,12 @@ fn client() -> impl Strategy<Value = ClientId> {
 
 prop_compose! {
     fn connect_result()(
-        client in client(), ttl_s: Option<u32>, ping_s: u32, time_ms: i64,
+        client in client(), ttl_s: Option<u32>, ping_s: u32, pong: bool, time_ms: i64,
         subs in prop::collection::btree_map(channel(), subscribe_result(), 0..3),
         session in prop::option::of(words()), node in prop::option::of(words()),
     ) -> ConnectResult {
-        ConnectResult { client, ttl_s, ping_s, time_ms, subs, session: session.map(Token), node }
+        let (session, refused) = (session.map(Token), Vec::new());
+        ConnectResult { client, ttl_s, ping_s, pong, time_ms, subs, refused, session, node }
     }
 }
 
@@ -328,6 +351,7 @@ fn push() -> impl Strategy<Value = Push> {
         (any::<u64>(), publication())
             .prop_map(|(offset, publication)| Push::Publication { offset, publication: Arc::new(publication) }),
         info().prop_map(|info| Push::Join(Arc::new(info))),
+        subscribe_result().prop_map(Push::Subscribe),
         info().prop_map(|info| Push::Leave(Arc::new(info))),
         prop::sample::select(UnsubscribeCode::ALL).prop_map(Push::Unsubscribe),
     ]
@@ -466,8 +490,10 @@ fn a_session_that_is_not_emulated_is_told_no_name() {
         client: "C1".parse().expect("a client id"),
         ttl_s: None,
         ping_s: 25,
+        pong: true,
         time_ms: 1,
         subs: BTreeMap::new(),
+        refused: Vec::new(),
         session: session.map(|session| Token(session.into())),
         node: node.map(str::to_owned),
     };

@@ -59,8 +59,26 @@ pub(crate) struct EmulationRequest {
 pub(crate) struct ConnectRequest {
     #[prost(string, tag = "1")]
     pub(crate) token: String,
+    #[prost(btree_map = "string, message", tag = "3")]
+    pub(crate) subs: BTreeMap<String, SubscribeRequest>,
     #[prost(string, tag = "4")]
     pub(crate) name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct FilterNode {
+    #[prost(string, tag = "1")]
+    pub(crate) op: String,
+    #[prost(string, tag = "2")]
+    pub(crate) key: String,
+    #[prost(string, tag = "3")]
+    pub(crate) cmp: String,
+    #[prost(string, tag = "4")]
+    pub(crate) val: String,
+    #[prost(string, repeated, tag = "5")]
+    pub(crate) vals: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) nodes: Vec<Self>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -78,9 +96,8 @@ pub(crate) struct SubscribeRequest {
     pub(crate) offset: u64,
     #[prost(bool, tag = "11")]
     pub(crate) join_leave: bool,
-    /// A `FilterNode`, of which only the presence counts.
-    #[prost(bytes = "bytes", optional, tag = "13")]
-    pub(crate) tf: Option<Bytes>,
+    #[prost(message, optional, tag = "13")]
+    pub(crate) tf: Option<FilterNode>,
     #[prost(int64, tag = "14")]
     pub(crate) flag: i64,
     #[prost(int32, tag = "15")]
@@ -222,8 +239,57 @@ replies! {
         leave: Option<JoinOrLeave>,
         #[prost(message, optional, tag = "7")]
         unsubscribe: Option<Unsubscribe>,
+        #[prost(message, optional, tag = "8")]
+        message: Option<Message>,
+        #[prost(message, optional, tag = "9")]
+        subscribe: Option<SubscribePush>,
+        #[prost(message, optional, tag = "10")]
+        connect: Option<ConnectPush>,
         #[prost(message, optional, tag = "11")]
         disconnect: Option<Disconnect>,
+    }
+    /// `Subscribe` of a push; its numbers are its own.
+    SubscribePush {
+        #[prost(bool, tag = "1")]
+        recoverable: bool,
+        #[prost(string, tag = "4")]
+        epoch: String,
+        #[prost(uint64, tag = "5")]
+        offset: u64,
+        #[prost(bool, tag = "6")]
+        positioned: bool,
+        #[prost(bytes = "bytes", tag = "7")]
+        #[cfg_attr(test, serde(deserialize_with = "json_text"))]
+        data: Bytes,
+    }
+    /// `Connect` of a push; its numbers are its own.
+    ConnectPush {
+        #[prost(string, tag = "1")]
+        client: String,
+        #[prost(string, tag = "2")]
+        version: String,
+        #[prost(message, repeated, tag = "4")]
+        #[cfg_attr(test, serde(deserialize_with = "json_map::<_, SubscribeResult, _>"))]
+        subs: Vec<SubsEntry>,
+        #[prost(bool, tag = "5")]
+        expires: bool,
+        #[prost(uint32, tag = "6")]
+        ttl: u32,
+        #[prost(uint32, tag = "7")]
+        ping: u32,
+        #[prost(bool, tag = "8")]
+        pong: bool,
+        #[prost(string, tag = "9")]
+        session: String,
+        #[prost(string, tag = "10")]
+        node: String,
+        #[prost(int64, tag = "11")]
+        time: i64,
+    }
+    Message {
+        #[prost(bytes = "bytes", tag = "1")]
+        #[cfg_attr(test, serde(deserialize_with = "json_text"))]
+        data: Bytes,
     }
     Publication {
         #[prost(bytes = "bytes", tag = "4")]

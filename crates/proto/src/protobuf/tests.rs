@@ -42,14 +42,21 @@ fn check(hex: &str, id: u32, body: Result<Body, ErrorCode>) {
 }
 
 fn plain_subscribe() -> Subscribe {
-    Subscribe { channel: channel("chat:9"), token: token(""), recover: None, must_recover: false, join_leave: false }
+    Subscribe {
+        channel: channel("chat:9"),
+        token: token(""),
+        recover: None,
+        must_recover: false,
+        join_leave: false,
+        filter: None,
+    }
 }
 
 #[test]
 fn the_clients_bytes_are_its_commands() {
     let position = |offset| Position { offset, epoch: Epoch::new("xyz") };
     // With data, headers and a flag, which mean nothing here.
-    let connect = Connect { token: token("T1"), name: "js".into() };
+    let connect = Connect { token: token("T1"), name: "js".into(), subs: Vec::new() };
     check("1a080122160a02543112027b7d22026a7332060a01611201623801", 1, Ok(Body::Connect(connect)));
     check("0408012200", 1, Ok(Body::Connect(Connect::default())));
     check("0e08022a0a0a06636861743a397001", 2, Ok(Body::Subscribe(plain_subscribe())));
@@ -99,7 +106,7 @@ fn what_the_server_declines_is_declined_by_name() {
         check(hex, 3, Err(ErrorCode::NotAvailable));
     }
     let bad = [
-        "1a08032a160a06636861743a396a0c0a0012016b1a026571220176", // subscribe with a filter
+        "1a08032a160a06636861743a396a0c0a0012016b1a027878220176", // subscribe with a filter that compares by "xx"
         "0608032a020a00",                                         // an empty channel
         "0908032a050a03612062",                                   // the channel "a b"
         "0408032a00",                                             // no channel
@@ -207,8 +214,10 @@ fn replies_are_the_bytes_that_the_client_knows() {
         client: client(),
         ttl_s: Some(300),
         ping_s: 25,
+        pong: true,
         time_ms: 1_800_000_000_000,
         subs: BTreeMap::from([(channel("news"), SubscribeResult::default())]),
+        refused: Vec::new(),
         session: Some(token("s1")),
         node: Some("n1".into()),
     };

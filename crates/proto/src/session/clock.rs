@@ -1,5 +1,8 @@
 //! Time in a session: what now is, when tokens run out, when to ping and when a peer is dead.
 
+use super::Mode;
+use crate::limits::Limits;
+
 /// The time, as whoever drives a session reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
@@ -29,9 +32,12 @@ pub(super) fn expiry(expires_at_ms: Option<i64>, grace_ms: u64, now: Now) -> Opt
 
 /// Pings, and the deadline for their answers.
 pub(super) struct KeepAlive {
-    interval_ms: u64,
-    pong_ms: u64,
-    seed: u64,
+    interval_ms: u32,
+    /// What the interval grows to while other things are sent.
+    interval_max_ms: u32,
+    /// Nothing where pings are not answered.
+    pong_ms: Option<u32>,
+    seed: u32,
     state: State,
 }
 
@@ -48,16 +54,25 @@ pub(super) enum Tick {
 }
 
 impl KeepAlive {
-    pub(super) fn new(interval_ms: u64, pong_ms: u64, seed: u64) -> Self {
-        Self { interval_ms, pong_ms, seed, state: State::Off }
+    pub(super) fn new(mode: Mode, limits: &Limits, seed: u64) -> Self {
+        let ms = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
+        let (interval, interval_max, pong) = match mode {
+            Mode::Duplex => (limits.ping_interval_ms, limits.ping_interval_ms, Some(ms(limits.pong_deadline_ms))),
+            Mode::Down => (limits.ping_interval_ms, limits.ping_interval_ms, None),
+            Mode::Events => (limits.comment_interval_ms, limits.comment_interval_max_ms, None),
+            Mode::Poll => (0, 0, None),
+        };
+        let seed = (seed >> 32) as u32 ^ seed as u32;
+        Self { interval_ms: ms(interval), interval_max_ms: ms(interval_max), pong_ms: pong, seed, state: State::Off }
     }
 
     /// The first ping comes at a random point in the second half of the interval, so that ten thousand connections that
     /// came at once are not pinged at once.
     pub(super) fn start(&mut self, now: Now) {
-        let half = self.interval_ms / 2;
-        let offset = if half == 0 { 0 } else { self.seed % half };
-        self.state = State::PingAt(now.mono_ms + self.interval_ms - offset);
+        if self.interval_ms > 0 {
+            let offset = self.seed.checked_rem(self.interval_ms / 2).unwrap_or(0);
+            self.state = State::PingAt(now.mono_ms + u64::from(self.interval_ms - offset));
+        }
     }
 
     pub(super) fn deadline_ms(&self) -> Option<u64> {
@@ -69,16 +84,26 @@ impl KeepAlive {
 
     /// Whether a pong was due.
     pub(super) fn pong(&mut self) -> bool {
-        let State::PongUntil(until) = self.state else { return false };
+        let (State::PongUntil(until), Some(pong_ms)) = (&self.state, self.pong_ms) else { return false };
         // Pings stay one interval apart, however fast their answers come.
-        self.state = State::PingAt(until - self.pong_ms + self.interval_ms);
+        self.state = State::PingAt(until - u64::from(pong_ms) + u64::from(self.interval_ms));
         true
+    }
+
+    /// The last ping was not needed: the next may come later, up to the longest interval.
+    pub(super) fn busy(&mut self, now: Now) {
+        if let State::PingAt(at) = self.state {
+            let waited = at.saturating_sub(now.mono_ms).max(u64::from(self.interval_ms));
+            let longer = (waited * 2).min(u64::from(self.interval_max_ms.max(self.interval_ms)));
+            self.state = State::PingAt(now.mono_ms + longer);
+        }
     }
 
     pub(super) fn tick(&mut self, now: Now) -> Tick {
         match self.state {
             State::PingAt(at) if at <= now.mono_ms => {
-                self.state = State::PongUntil(now.mono_ms + self.pong_ms);
+                let next = self.pong_ms.map(|pong_ms| State::PongUntil(now.mono_ms + u64::from(pong_ms)));
+                self.state = next.unwrap_or(State::PingAt(now.mono_ms + u64::from(self.interval_ms)));
                 Tick::Ping
             }
             State::PongUntil(until) if until <= now.mono_ms => Tick::Dead,

@@ -6,6 +6,7 @@
 //! comes back as an answer. One command is carried out at a time, in the order they came; replies carry its id.
 
 mod clock;
+mod opening;
 mod rate;
 mod subscriptions;
 
@@ -15,7 +16,8 @@ use std::sync::Arc;
 use crate::channel::Channel;
 use crate::codec::Codec;
 use crate::codes::{CloseCode, ErrorCode, UnsubscribeCode};
-use crate::command::{Body, Command, Connect, History, Publish, Rpc, Subscribe, Token};
+use crate::command::{Body, Command, Connect, History, Publish, Recover, Rpc, Subscribe, Token, Wanted};
+use crate::filter::Filter;
 use crate::grant::{Grant, SubscriptionGrant, TokenVerdict};
 use crate::ids::ClientId;
 use crate::limits::Limits;
@@ -24,7 +26,9 @@ use crate::payload::Payload;
 use crate::publication::{ClientInfo, Position};
 use crate::reply::{ConnectResult, Push, Reply, SubscribeResult};
 
+pub use crate::reply::Refused;
 pub use clock::Now;
+use opening::{Making, Opening};
 use rate::Rate;
 use subscriptions::{Subscription, Subscriptions};
 
@@ -53,6 +57,13 @@ pub enum Output {
         /// Its rules.
         rules: Arc<Namespace>,
     },
+    /// From now on, the subscriber hears of these publications of a channel alone; nothing for all. No answer.
+    SetFilter {
+        /// Which channel.
+        channel: Channel,
+        /// What it lets through.
+        filter: Option<Arc<Filter>>,
+    },
     /// Carry out a command that changes or asks something elsewhere; answer with [`Session::handle_done`].
     Perform(Task),
     /// Close the connection with this code. Nothing follows.
@@ -66,12 +77,16 @@ pub struct Join {
     pub channel: Channel,
     /// Its rules.
     pub rules: Arc<Namespace>,
-    /// The position to recover from, if any.
-    pub recover: Option<Position>,
+    /// What is wanted of what was missed, if anything.
+    pub recover: Option<Recover>,
     /// How the subscriber appears to others.
     pub info: Arc<ClientInfo>,
     /// Whether the subscriber hears who comes and goes.
     pub join_leave: bool,
+    /// Which publications it hears of; nothing for all.
+    pub filter: Option<Arc<Filter>>,
+    /// Whether it hears its own connection's publications.
+    pub echo: bool,
 }
 
 /// A command that needs others.
@@ -130,21 +145,6 @@ pub enum Done {
     Rpc(Payload),
 }
 
-/// Why something was refused: a code, and a sentence where there is more to say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The code.
-    pub code: ErrorCode,
-    /// What to tell in place of the code's own sentence.
-    pub message: Option<String>,
-}
-
-impl From<ErrorCode> for Refused {
-    fn from(code: ErrorCode) -> Self {
-        Self { code, message: None }
-    }
-}
-
 /// A role in a story that a rule asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoleNeeded {
@@ -161,6 +161,20 @@ pub enum Anonymous {
     Refused,
     /// Everybody, with every right (the insecure development flag).
     Insecure,
+}
+
+/// How much of the protocol the peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// All of it: commands come at any time, pings are answered.
+    Duplex,
+    /// It says who it is and what it wants once, and then listens. A channel that it may not have ends the connection.
+    Down,
+    /// As [`Mode::Down`] for readers that know nothing of subscriptions: a gap is told, and the stream goes on behind it. Commands
+    /// but those that change subscriptions may come by other requests.
+    Events,
+    /// As [`Mode::Events`] for one answer: a channel that it may not have is told beside the others, and nobody is pinged.
+    Poll,
 }
 
 /// What a session is made from. It has no `Debug`: the name of an emulated session is a secret.
@@ -180,6 +194,8 @@ pub struct SessionStart {
     pub seed: u64,
     /// On emulated transports: the session's name, unguessable, and the node's. Both are told in the answer to `connect`.
     pub emulation: Option<(String, String)>,
+    /// How much of the protocol the peer speaks.
+    pub mode: Mode,
 }
 
 /// One connection's protocol state.
@@ -198,6 +214,9 @@ pub struct Session {
     keepalive: clock::KeepAlive,
     /// Told once, in the answer to `connect`.
     emulation: Option<(String, String)>,
+    mode: Mode,
+    /// Channels that the server, not the client, wants it subscribed to; made before the next command.
+    wanted: VecDeque<Wanted>,
 }
 
 enum Phase {
@@ -223,8 +242,8 @@ struct Current {
 }
 
 enum Step {
-    /// The token of `connect` is being verified.
-    Connecting,
+    /// The token of `connect` is being verified; these channels come with it.
+    Connecting(Vec<Wanted>),
     /// The token of `refresh` is being verified.
     Refreshing,
     /// A subscription token is being verified.
@@ -239,12 +258,42 @@ enum Step {
     Joining(Channel, Subscription, MustRecover),
     /// A task is being carried out.
     Performing,
+    /// The channels that come with the connection are being joined, one after another.
+    Opening(Box<Opening>),
+    /// The server makes a subscription.
+    ServerJoining(Box<Making>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MustRecover {
     Yes,
     No,
+}
+
+/// The method that changes the filter of a subscription: `{channel, events?, tf?}`; with neither, everything goes through.
+pub const SET_FILTER: &str = "channel.filter";
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetFilter {
+    channel: Channel,
+    #[serde(default)]
+    events: Option<Vec<String>>,
+    #[serde(default)]
+    tf: Option<crate::filter::Node>,
+}
+
+impl SetFilter {
+    fn read(params: &Payload) -> Option<(Channel, Option<Arc<Filter>>)> {
+        let Self { channel, events, tf } = params.read().ok()?;
+        let events = events.map(|events| Filter::events(events.iter().map(String::as_str))).transpose().ok()?;
+        let tags = tf.map(Filter::of).transpose().ok()?;
+        let filter = match (events, tags) {
+            (Some(events), Some(tags)) => Some(Filter::All(vec![events, tags])),
+            (events, tags) => events.or(tags),
+        };
+        Some((channel, filter.map(Arc::new)))
+    }
 }
 
 impl Session {
@@ -254,7 +303,7 @@ impl Session {
         let deadline_ms = now.mono_ms + start.limits.connect_deadline_ms;
         Self {
             rate: Rate::new(start.limits.command_burst, start.limits.commands_per_second, now),
-            keepalive: clock::KeepAlive::new(start.limits.ping_interval_ms, start.limits.pong_deadline_ms, start.seed),
+            keepalive: clock::KeepAlive::new(start.mode, &start.limits, start.seed),
             client: start.client,
             login: start.login,
             anonymous: start.anonymous,
@@ -266,6 +315,8 @@ impl Session {
             subscriptions: Subscriptions::default(),
             outputs: VecDeque::new(),
             emulation: start.emulation,
+            mode: start.mode,
+            wanted: VecDeque::new(),
         }
     }
 
@@ -363,6 +414,10 @@ impl Session {
     /// Starts the next command if none is being carried out.
     fn go_on(&mut self, now: Now) {
         while self.current.is_none() && !matches!(self.phase, Phase::Closed) {
+            if let Some(wanted) = self.wanted.pop_front() {
+                self.join_for_server(wanted);
+                continue;
+            }
             let Some(Command { id, body }) = self.waiting.pop_front() else {
                 self.waiting = VecDeque::new();
                 return;
@@ -377,6 +432,13 @@ impl Session {
             };
             if let Body::Send = body {
                 return self.close(CloseCode::NotAvailable);
+            }
+            if self.mode != Mode::Duplex
+                && matches!(body, Body::Subscribe(_) | Body::Unsubscribe { .. } | Body::SubRefresh { .. })
+            {
+                // Its channels stand in its address, and so do the positions that it comes back with.
+                self.error(id, ErrorCode::NotAvailable);
+                continue;
             }
             if id == 0 {
                 return self.close(CloseCode::BadRequest);
@@ -404,9 +466,10 @@ impl Session {
     }
 
     fn connect(&mut self, id: u32, connect: Connect, now: Now) {
-        self.current = Some(Current { id, step: Step::Connecting });
-        if !connect.token.0.is_empty() {
-            return self.outputs.push_back(Output::Verify(connect.token));
+        let Connect { token, subs, .. } = connect;
+        self.current = Some(Current { id, step: Step::Connecting(subs) });
+        if !token.0.is_empty() {
+            return self.outputs.push_back(Output::Verify(token));
         }
         let grant = match (self.login.take(), self.anonymous) {
             (Some(login), _) => login,
@@ -423,13 +486,13 @@ impl Session {
     pub fn handle_verified(&mut self, verdict: TokenVerdict<Grant>, now: Now) {
         let Some(current) = self.current.take() else { return };
         match (current.step, verdict) {
-            (Step::Connecting, TokenVerdict::Good(grant)) => self.open(current.id, grant, now),
-            (Step::Connecting, TokenVerdict::Expired) => {
+            (Step::Connecting(wanted), TokenVerdict::Good(grant)) => self.open(current.id, grant, wanted, now),
+            (Step::Connecting(_), TokenVerdict::Expired) => {
                 // A reply and then a close that lets the client come again, with a new token.
                 self.error(current.id, ErrorCode::TokenExpired);
                 self.close(CloseCode::Normal);
             }
-            (Step::Connecting | Step::Refreshing, TokenVerdict::Bad) => self.close(CloseCode::InvalidToken),
+            (Step::Connecting(_) | Step::Refreshing, TokenVerdict::Bad) => self.close(CloseCode::InvalidToken),
             (Step::Refreshing, TokenVerdict::Expired) => self.close(CloseCode::Expired),
             (Step::Refreshing, TokenVerdict::Good(grant)) => self.refreshed(current.id, grant, now),
             (step, _) => self.current = Some(Current { id: current.id, step }),
@@ -437,7 +500,7 @@ impl Session {
         self.go_on(now);
     }
 
-    fn open(&mut self, id: u32, mut grant: Grant, now: Now) {
+    fn open(&mut self, id: u32, mut grant: Grant, wanted: Vec<Wanted>, now: Now) {
         grant.insecure |= self.anonymous == Anonymous::Insecure;
         let Some(expiry) = clock::expiry(grant.expires_at_ms, self.limits.expiry_grace_ms, now) else {
             self.error(id, ErrorCode::TokenExpired);
@@ -449,18 +512,34 @@ impl Session {
             conn_info: grant.info.clone(),
             chan_info: None,
         };
+        let wanted = self.all_wanted(&grant, wanted);
+        if wanted.len() > self.limits.subscriptions_max {
+            return self.close(CloseCode::ChannelLimit);
+        }
         self.phase = Phase::Open(Box::new(Open { grant, info: Arc::new(info), expires_ms: expiry.deadline_ms }));
-        self.keepalive.start(now);
         let (session, node) = self.emulation.take().map(|(session, node)| (Token(session), node)).unzip();
+        let pings = matches!(self.mode, Mode::Duplex | Mode::Down);
+        let ping_s = u32::try_from(self.limits.ping_interval_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
         let result = ConnectResult {
             client: self.client.clone(),
             ttl_s: expiry.ttl_s,
-            ping_s: u32::try_from(self.limits.ping_interval_ms.div_ceil(1_000)).unwrap_or(u32::MAX),
+            ping_s: if pings { ping_s } else { 0 },
+            pong: self.mode == Mode::Duplex,
             time_ms: now.unix_ms,
             subs: BTreeMap::new(),
+            refused: Vec::new(),
             session,
             node,
         };
+        if wanted.is_empty() {
+            // The usual case keeps no list.
+            return self.opened(id, result, now);
+        }
+        self.open_next(id, Box::new(Opening::new(result, wanted)), now);
+    }
+
+    fn opened(&mut self, id: u32, result: ConnectResult, now: Now) {
+        self.keepalive.start(now);
         self.outputs.push_back(Output::Send(Reply::Connect { id, result }));
     }
 
@@ -542,8 +621,10 @@ impl Session {
         let must = if request.must_recover { MustRecover::Yes } else { MustRecover::No };
         self.outputs.push_back(Output::Subscribe(Join {
             channel: request.channel.clone(),
-            recover: request.recover.filter(|_| rules.is_recoverable()),
+            recover: request.recover.filter(|_| rules.is_recoverable()).map(Recover::After),
             join_leave: request.join_leave && rules.join_leave,
+            filter: request.filter,
+            echo: rules.echo,
             rules,
             info,
         }));
@@ -582,13 +663,12 @@ impl Session {
     /// The answer to [`Output::AskRole`]: whether the user has the role, or why that is not known.
     pub fn handle_role(&mut self, answer: Result<bool, Refused>, now: Now) {
         let Some(Current { id, step }) = self.current.take() else { return };
+        let answer = answer.and_then(|has| if has { Ok(()) } else { Err(ErrorCode::PermissionDenied.into()) });
         match (answer, step) {
             (Err(refused), Step::RoleToSubscribe(..) | Step::RoleToPerform(_)) => self.refuse(id, refused),
-            (Ok(false), Step::RoleToSubscribe(..) | Step::RoleToPerform(_)) => {
-                self.error(id, ErrorCode::PermissionDenied);
-            }
-            (Ok(true), Step::RoleToSubscribe(request, rules)) => self.join(id, *request, rules, None),
-            (Ok(true), Step::RoleToPerform(task)) => self.perform(id, task),
+            (Ok(()), Step::RoleToSubscribe(request, rules)) => self.join(id, *request, rules, None),
+            (Ok(()), Step::RoleToPerform(task)) => self.perform(id, task),
+            (answer, Step::Opening(opening)) => self.opening_role(id, opening, answer, now),
             (_, step) => self.current = Some(Current { id, step }),
         }
         self.go_on(now);
@@ -597,15 +677,37 @@ impl Session {
     /// Whether the session still waits for [`Output::Subscribe`] of this channel: not after it has closed.
     #[must_use]
     pub fn is_joining(&self, channel: &Channel) -> bool {
-        matches!(&self.current, Some(Current { step: Step::Joining(joining, ..), .. }) if joining == channel)
+        let joining = match self.current.as_ref().map(|current| &current.step) {
+            Some(Step::Joining(joining, ..)) => Some(joining),
+            Some(Step::Opening(opening)) => opening.joining(),
+            Some(Step::ServerJoining(making)) => Some(&making.channel),
+            _ => None,
+        };
+        joining == Some(channel)
     }
 
     /// The answer to [`Output::Subscribe`]. When it is `Ok`, the reply is among the outputs before this returns, so that
     /// whoever drives the session can let publications flow right after it.
     pub fn handle_subscribed(&mut self, answer: Result<SubscribeResult, Refused>, now: Now) {
-        let Some(Current { id, step: Step::Joining(channel, mut subscription, must) }) = self.current.take() else {
-            return;
-        };
+        let Some(Current { id, step }) = self.current.take() else { return };
+        match step {
+            Step::Joining(channel, subscription, must) => self.joined(id, channel, subscription, must, answer, now),
+            Step::Opening(opening) => self.opening_joined(id, opening, answer, now),
+            Step::ServerJoining(making) => self.server_joined(*making, answer),
+            step => self.current = Some(Current { id, step }),
+        }
+        self.go_on(now);
+    }
+
+    fn joined(
+        &mut self,
+        id: u32,
+        channel: Channel,
+        mut subscription: Subscription,
+        must: MustRecover,
+        answer: Result<SubscribeResult, Refused>,
+        now: Now,
+    ) {
         match answer {
             Err(refused) => self.refuse(id, refused),
             Ok(result) if must == MustRecover::Yes && result.was_recovering && !result.recovered => {
@@ -625,15 +727,27 @@ impl Session {
                 }
             },
         }
-        self.go_on(now);
     }
 
     /// The hub can no longer serve a subscription, or a right was taken away.
     pub fn handle_dropped(&mut self, channel: &Channel, code: UnsubscribeCode) {
-        if let Some(subscription) = self.subscriptions.remove(channel) {
-            self.outputs.push_back(Output::Unsubscribe { channel: channel.clone(), rules: subscription.rules });
-            let push = Push::Unsubscribe(code);
-            self.outputs.push_back(Output::Send(Reply::Push { channel: channel.clone(), push }));
+        let Some(subscription) = self.subscriptions.remove(channel) else { return };
+        let by_server = subscription.by_server();
+        let judged_elsewhere = subscription.rules.platform;
+        self.outputs.push_back(Output::Unsubscribe { channel: channel.clone(), rules: subscription.rules });
+        match (self.mode, code) {
+            // A reader without subscriptions cannot subscribe again: it is told of the gap and goes on.
+            (Mode::Events | Mode::Poll, UnsubscribeCode::InsufficientState) if !judged_elsewhere => {
+                let filter = subscription.filter;
+                self.wanted.push_back(Wanted { filter, ..Wanted::new(channel.clone()) });
+            }
+            // Nor can a client subscribe again by itself to what the server has subscribed it to: it comes back as a whole.
+            (_, UnsubscribeCode::InsufficientState) if by_server => self.close(CloseCode::InsufficientState),
+            (_, UnsubscribeCode::Expired) if by_server => self.close(CloseCode::SubscriptionExpired),
+            _ => {
+                let push = Push::Unsubscribe(code);
+                self.outputs.push_back(Output::Send(Reply::Push { channel: channel.clone(), push }));
+            }
         }
     }
 
@@ -672,7 +786,20 @@ impl Session {
         if rpc.data.len() > self.limits.rpc_bytes_max {
             return self.error(id, ErrorCode::LimitExceeded);
         }
+        if rpc.method == SET_FILTER {
+            return self.set_filter(id, &rpc.data);
+        }
         self.perform(id, Task::Rpc(rpc));
+    }
+
+    /// Changes which publications of a channel a subscriber hears of, without leaving it.
+    fn set_filter(&mut self, id: u32, params: &Payload) {
+        let Some((channel, filter)) = SetFilter::read(params) else { return self.error(id, ErrorCode::BadRequest) };
+        if !self.subscriptions.set_filter(&channel, filter.as_ref()) {
+            return self.error(id, ErrorCode::PermissionDenied);
+        }
+        self.outputs.push_back(Output::SetFilter { channel, filter });
+        self.outputs.push_back(Output::Send(Reply::Rpc { id, data: Payload::of(&serde_json::Map::new()) }));
     }
 
     fn ask(&mut self, id: u32, action: Action, channel: Channel, task: impl FnOnce(Channel, Arc<Namespace>) -> Task) {
@@ -744,8 +871,35 @@ impl Session {
                     clock::Tick::Ping => self.outputs.push_back(Output::Send(Reply::Ping)),
                     clock::Tick::Dead => self.close(CloseCode::NoPong),
                 }
+                // What has expired may be wanted again from the server's side.
+                self.go_on(now);
             }
             Phase::New { .. } | Phase::Closed => {}
+        }
+    }
+
+    /// Instead of a ping that was due, something else was sent lately: the next may come later.
+    pub fn handle_busy(&mut self, now: Now) {
+        self.keepalive.busy(now);
+    }
+
+    /// The server wants the connection subscribed to a channel; refused silently if it is already, or cannot be.
+    pub fn handle_wanted(&mut self, wanted: Wanted, now: Now) {
+        if matches!(self.phase, Phase::Open(_)) && self.wanted.len() < self.limits.subscriptions_max {
+            self.wanted.push_back(wanted);
+            self.go_on(now);
+        }
+    }
+
+    /// Carries on with what [`Session::handle_dropped`] has put aside.
+    pub fn handle_ready(&mut self, now: Now) {
+        self.go_on(now);
+    }
+
+    /// Sends something to this connection alone.
+    pub fn handle_message(&mut self, data: Payload) {
+        if matches!(self.phase, Phase::Open(_)) {
+            self.outputs.push_back(Output::Send(Reply::Message(data)));
         }
     }
 
@@ -785,6 +939,11 @@ impl Session {
     }
 
     fn refuse(&mut self, id: u32, refused: Refused) {
+        let connecting = matches!(self.phase, Phase::New { .. });
+        if self.mode == Mode::Down || self.mode == Mode::Events && connecting {
+            // There are no replies: what would be one ends the connection.
+            return self.close(opening::close_code(refused.code));
+        }
         let Refused { code, message } = refused;
         self.outputs.push_back(Output::Send(Reply::Error { id, code, message }));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::clock::Now;
 use crate::channel::Channel;
+use crate::filter::Filter;
 use crate::namespace::Namespace;
 use crate::publication::ClientInfo;
 
@@ -16,11 +17,30 @@ pub(super) struct Subscription {
     pub(super) expires_at_ms: Option<i64>,
     /// On the monotonic clock, grace included.
     pub(super) expires_ms: Option<u64>,
+    /// What it hears of the channel; kept for when the server has to join again.
+    pub(super) filter: Option<Arc<Filter>>,
+    by: By,
+}
+
+/// Who has made a subscription.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    Client,
+    Server,
 }
 
 impl Subscription {
     pub(super) fn new(rules: Arc<Namespace>, info: Arc<ClientInfo>, expires_at_ms: Option<i64>) -> Self {
-        Self { rules, info, expires_at_ms, expires_ms: None }
+        Self { rules, info, expires_at_ms, expires_ms: None, filter: None, by: By::Client }
+    }
+
+    /// One that the client has not asked for by a command of its own.
+    pub(super) fn of_server(rules: Arc<Namespace>, info: Arc<ClientInfo>, filter: Option<Arc<Filter>>) -> Self {
+        Self { filter, by: By::Server, ..Self::new(rules, info, None) }
+    }
+
+    pub(super) fn by_server(&self) -> bool {
+        self.by == By::Server
     }
 }
 
@@ -57,6 +77,16 @@ impl Subscriptions {
         let removed = self.by_channel.remove(channel)?;
         self.find_next_expiry();
         Some(removed)
+    }
+
+    /// Says whether there is such a subscription.
+    pub(super) fn set_filter(&mut self, channel: &Channel, filter: Option<&Arc<Filter>>) -> bool {
+        let Some(subscription) = self.by_channel.get_mut(channel) else { return false };
+        // What the client subscribes to again, it sends again with its filter.
+        if subscription.by_server() {
+            subscription.filter = filter.cloned();
+        }
+        true
     }
 
     pub(super) fn set_expiry(&mut self, channel: &Channel, expires_ms: Option<u64>) {

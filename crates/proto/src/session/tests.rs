@@ -39,6 +39,10 @@ struct Stage {
 
 impl Stage {
     fn new(login: Option<&str>, anonymous: Anonymous) -> Self {
+        Self::of(Mode::Duplex, login, anonymous)
+    }
+
+    fn of(mode: Mode, login: Option<&str>, anonymous: Anonymous) -> Self {
         let login = login.map(|name| Grant::named(name.parse().expect("a user id"), name));
         let start = SessionStart {
             client: "C1".parse().expect("a client id"),
@@ -48,6 +52,7 @@ impl Stage {
             namespaces: namespaces(),
             seed: 0,
             emulation: None,
+            mode,
         };
         Self { session: Session::new(start, START), now: START }
     }
@@ -61,11 +66,21 @@ impl Stage {
             Output::VerifySubscription(token) => format!("? verify subscription {}", token.0),
             Output::AskRole { channel, role } => format!("? role {role:?} {channel}").to_lowercase(),
             Output::Subscribe(join) => {
-                let from = join.recover.map(|p| format!(" from {} {}", p.offset, p.epoch.as_str())).unwrap_or_default();
+                let at = |p: Position| format!("{} {}", p.offset, p.epoch.as_str());
+                let from = match join.recover {
+                    None => String::new(),
+                    Some(Recover::After(position)) => format!(" from {}", at(position)),
+                    Some(Recover::PagesAfter(position)) => format!(" in pages from {}", at(position)),
+                    Some(Recover::PagesFromOldest) => " in pages".into(),
+                };
                 let told = if join.join_leave { " join_leave" } else { "" };
-                format!("? join {}{from}{told}", join.channel)
+                let filtered = if join.filter.is_some() { " filtered" } else { "" };
+                format!("? join {}{from}{told}{filtered}", join.channel)
             }
             Output::Unsubscribe { channel, .. } => format!("? leave {channel}"),
+            Output::SetFilter { channel, filter } => {
+                format!("? filter {channel} {}", if filter.is_some() { "some" } else { "all" })
+            }
             Output::Perform(Task::Publish { channel, data, info, key, .. }) => {
                 let data = String::from_utf8_lossy(data.as_bytes()).into_owned();
                 let key = key.map(|key| format!(" key {key}")).unwrap_or_default();
@@ -93,7 +108,10 @@ impl Stage {
         match words {
             ["user", user, rest @ ..] => {
                 let user: UserId = user.parse().expect("a user id");
-                let grant = Grant { expires_at_ms: expires(rest), ..Grant::named(user.clone(), user.as_str()) };
+                let named = rest.iter().filter_map(|word| word.strip_prefix("channel="));
+                let channels = named.map(|name| name.parse().expect("a channel")).collect();
+                let named = Grant::named(user.clone(), user.as_str());
+                let grant = Grant { expires_at_ms: expires(rest), channels, ..named };
                 self.session.handle_verified(TokenVerdict::Good(grant), now);
             }
             ["bad"] => self.session.handle_verified(TokenVerdict::Bad, now),
@@ -127,6 +145,14 @@ impl Stage {
                 };
                 self.session.handle_subscribed(Ok(result), now);
             }
+            ["wanted", channel] => {
+                let wanted = Wanted::new(channel.parse().expect("a channel"));
+                self.session.handle_wanted(wanted, now);
+            }
+            ["message", json] => {
+                self.session.handle_message(Payload::parse(json.as_bytes()).expect("JSON"));
+            }
+            ["busy"] => self.session.handle_busy(now),
             ["unavailable"] => self.session.handle_subscribed(Err(ErrorCode::Unavailable.into()), now),
             ["published"] => self.session.handle_done(Ok(Done::Published), now),
             ["result", json] => {
@@ -140,6 +166,7 @@ impl Stage {
             ["dropped", channel] => {
                 let channel = channel.parse().expect("a channel");
                 self.session.handle_dropped(&channel, UnsubscribeCode::InsufficientState);
+                self.session.handle_ready(now);
             }
             ["gone"] => self.session.handle_gone(),
             ["close"] => self.session.handle_close(CloseCode::Shutdown),
@@ -232,6 +259,7 @@ fn an_emulated_session_is_told_its_name_and_may_speak_protobuf() {
         namespaces: namespaces(),
         seed: 0,
         emulation: Some(("S1".into(), "N1".into())),
+        mode: Mode::Duplex,
     };
     let mut session = Session::new(start, START);
     session.handle_bytes(Codec::Protobuf, &[4, 8, 1, 0x22, 0], START);
@@ -645,4 +673,164 @@ mod hostile {
             prop_assert!(joins - failed - leaves == unanswered || (closed && joins - failed - leaves <= 1));
         }
     }
+}
+
+/// A reader whose connection flows one way, known by its login.
+fn check_down(mode: Mode, script: &str) {
+    Stage::of(mode, Some("ana"), Anonymous::Refused).run(script);
+}
+
+#[test]
+fn a_token_names_channels_that_the_connection_begins_with() {
+    check_new(
+        None,
+        Anonymous::Refused,
+        r#"
+        > {"id":1,"connect":{"token":"T","subs":{"chat:2":{"recover":true,"offset":7,"epoch":"E"},"cursor:9":{}}}}|{"id":2,"rpc":{"method":"m"}}
+        ? verify T
+        ! user ana channel=chat:1 channel=chat:2
+        ? join chat:1
+        ! joined 3
+        ? join chat:2 from 7 E
+        ! joined 7 recovered "8"
+        < {"id":1,"connect":{"client":"C1","version":"talewire 0.1.0","subs":{"chat:1":{"recoverable":true,"epoch":"E","offset":3,"positioned":true},"chat:2":{"recoverable":true,"epoch":"E","publications":[{"data":"8","offset":8}],"recovered":true,"offset":7,"positioned":true,"was_recovering":true}},"ping":25,"pong":true,"time":1800000000000}}
+        ? call m {}
+        ! result 1
+        < {"id":2,"rpc":{"data":1}}
+        > {"id":3,"subscribe":{"channel":"chat:1"}}
+        < {"id":3,"error":{"code":105,"message":"already subscribed"}}
+        ! dropped chat:1
+        ? leave chat:1
+        ? leave chat:2
+        x 3010"#,
+    );
+}
+
+#[test]
+fn a_token_with_a_channel_that_is_not_there_connects_nobody() {
+    check_new(
+        None,
+        Anonymous::Refused,
+        r#"
+        > {"id":1,"connect":{"token":"T"}}
+        ? verify T
+        ! user ana channel=nowhere:1
+        < {"id":1,"error":{"code":102,"message":"unknown channel"}}
+        x 3501"#,
+    );
+    check_new(
+        None,
+        Anonymous::Refused,
+        r#"
+        > {"id":1,"connect":{"token":"T"}}
+        ? verify T
+        ! user ana channel=chat:1 channel=chat:2 channel=chat:3
+        x 3505"#,
+    );
+}
+
+#[test]
+fn who_cannot_ask_later_asks_with_the_connection() {
+    check_down(
+        Mode::Down,
+        r#"
+        > {"id":1,"connect":{"subs":{"chat:1":{"join_leave":true,"tf":{"key":"a","cmp":"ex"}},"nowhere:1":{}}}}
+        ? join chat:1 join_leave filtered
+        ! joined 3
+        ? leave chat:1
+        x 3501"#,
+    );
+    check_down(Mode::Down, "> {\"id\":1,\"connect\":{\"subs\":{\"secret:1\":{}}}}\nx 3507");
+    check_down(
+        Mode::Down,
+        r#"
+        > {"id":1,"connect":{"subs":{"story:018f9n5exzfch6m6w1hkwsc13j":{}}}}
+        ? role member story:018f9n5exzfch6m6w1hkwsc13j
+        ! role no
+        x 3507"#,
+    );
+    check_down(
+        Mode::Poll,
+        r#"
+        > {"id":1,"connect":{"subs":{"cursor:1":{},"secret:1":{}}}}
+        ? join cursor:1
+        ! joined
+        < {"id":1,"connect":{"client":"C1","version":"talewire 0.1.0","subs":{"cursor:1":{}},"ping":0,"pong":false,"time":1800000000000}}
+        + 99999999ms"#,
+    );
+}
+
+#[test]
+fn a_reader_of_events_is_told_of_a_gap_and_goes_on() {
+    check_down(
+        Mode::Events,
+        r#"
+        > {"id":1,"connect":{"subs":{"chat:1":{"recover":true,"offset":2,"epoch":"E","tf":{"key":"a","cmp":"ex"}}}}}|{"id":2,"subscribe":{"channel":"chat:2"}}
+        ? join chat:1 from 2 E filtered
+        ! joined 2 recovered
+        < {"id":1,"connect":{"client":"C1","version":"talewire 0.1.0","subs":{"chat:1":{"recoverable":true,"epoch":"E","recovered":true,"offset":2,"positioned":true,"was_recovering":true}},"ping":0,"pong":false,"time":1800000000000}}
+        < {"id":2,"error":{"code":108,"message":"not available"}}
+        ! dropped chat:1
+        ? leave chat:1
+        ? join chat:1 filtered
+        ! joined 9
+        < {"push":{"channel":"chat:1","gap":{"offset":9,"epoch":"E"}}}
+        ! dropped chat:1
+        ? leave chat:1
+        ? join chat:1 filtered
+        ! unavailable
+        x 3010"#,
+    );
+}
+
+#[test]
+fn comments_come_later_while_events_flow() {
+    let connect = "> {\"id\":1,\"connect\":{}}\n< {\"id\":1,\"connect\":{\"client\":\"C1\",\"version\":\"talewire 0.1.0\",\"ping\":0,\"pong\":false,\"time\":1800000000000}}\n";
+    let script = "+ 15000ms\n< {}\n+ 14999ms\n+ 1ms\n< {}\n! busy\n+ 29999ms\n+ 1ms\n< {}\n! busy\n+ 30000ms\n< {}";
+    check_down(Mode::Events, &format!("{connect}{script}"));
+}
+
+#[test]
+fn a_filter_is_changed_on_the_open_connection() {
+    check(
+        r#"
+        > {"id":2,"subscribe":{"channel":"chat:1","tf":{"key":"a","cmp":"eq","val":"b"}}}
+        ? join chat:1 filtered
+        ! joined 3
+        < {"id":2,"subscribe":{"recoverable":true,"epoch":"E","offset":3,"positioned":true}}
+        > {"id":3,"rpc":{"method":"channel.filter","data":{"channel":"chat:1","events":["turn"]}}}
+        ? filter chat:1 some
+        < {"id":3,"rpc":{"data":{}}}
+        > {"id":4,"rpc":{"method":"channel.filter","data":{"channel":"chat:1"}}}
+        ? filter chat:1 all
+        < {"id":4,"rpc":{"data":{}}}
+        > {"id":5,"rpc":{"method":"channel.filter","data":{"channel":"chat:2"}}}
+        < {"id":5,"error":{"code":103,"message":"permission denied"}}
+        > {"id":6,"rpc":{"method":"channel.filter","data":{"channel":"chat:1","events":[]}}}
+        < {"id":6,"error":{"code":107,"message":"bad request"}}
+        > {"id":7,"subscribe":{"channel":"chat:2","tf":{"key":"a","cmp":"like"}}}
+        < {"id":7,"error":{"code":107,"message":"bad request"}}"#,
+    );
+}
+
+#[test]
+fn the_server_subscribes_and_speaks_to_a_connection() {
+    check(
+        r#"
+        ! wanted chat:1
+        ? join chat:1
+        > {"id":2,"rpc":{"method":"m"}}
+        ! joined 3
+        < {"push":{"channel":"chat:1","subscribe":{"recoverable":true,"epoch":"E","offset":3,"positioned":true}}}
+        ? call m {}
+        ! result 1
+        < {"id":2,"rpc":{"data":1}}
+        ! wanted chat:1
+        ! wanted nowhere:1
+        ! message {"a":1}
+        < {"push":{"message":{"data":{"a":1}}}}
+        > {"id":3,"unsubscribe":{"channel":"chat:1"}}
+        ? leave chat:1
+        < {"id":3,"unsubscribe":{}}"#,
+    );
 }

@@ -1,5 +1,6 @@
 //! `/api`: what server programs use, by key. Never by cookie.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -10,7 +11,8 @@ use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use talewire_broker::Key;
-use talewire_proto::{Channel, Epoch, ErrorCode, Payload, UserId};
+use talewire_proto::publication::{self, EVENT_TAG};
+use talewire_proto::{Channel, Epoch, ErrorCode, Payload, Publication, UserId};
 
 use super::app::read_json;
 use super::error::HttpError;
@@ -25,6 +27,10 @@ struct Publish<'a> {
     data: &'a RawValue,
     #[serde(default)]
     idempotency_key: String,
+    #[serde(default)]
+    event: String,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -64,7 +70,16 @@ pub(super) async fn publish(
     }
     let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
     let key = key.map(|key| Key { user: UserId::default(), key });
-    let position = perform::publish(&node, &request.channel, rules, data, None, key).await?;
+    let mut tags = request.tags;
+    if !request.event.is_empty() {
+        tags.insert(EVENT_TAG.to_owned(), request.event);
+    }
+    if !publication::tags_are_good(&tags) {
+        let message = "tags are up to 16 texts of up to 256 bytes; an event type has up to 64 of A-Z a-z 0-9 _ . : -";
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message));
+    }
+    let publication = Publication { data: Some(data), tags, ..Publication::default() };
+    let position = perform::publish(&node, &request.channel, rules, publication, key).await?;
     Ok(Json(Reply { result: Published { offset: position.offset, epoch: position.epoch } }).into_response())
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -73,14 +72,24 @@ struct Inner<'a> {
     message: &'a str,
 }
 
-impl IntoResponse for HttpError {
-    fn into_response(self) -> Response {
+impl HttpError {
+    /// Status, seconds after which to come again, and the body, for who writes the answer by hand.
+    pub(crate) fn parts(&self) -> (StatusCode, Option<u64>, Vec<u8>) {
         let message = self.message.as_deref().unwrap_or(self.code.text());
         let error = Inner { code: self.code.code(), name: self.code.text(), message };
-        let mut response = (self.status, Json(Body { error })).into_response();
-        if let Some(wait) = self.retry_after {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        let body = serde_json::to_vec(&Body { error }).expect("our own types are written as JSON");
+        let retry_after_s = self.retry_after.map(|wait| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1));
+        (self.status, retry_after_s, body)
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let (status, retry_after_s, body) = self.parts();
+        let kind = [(header::CONTENT_TYPE, "application/json")];
+        let mut response = (status, kind, body).into_response();
+        if let Some(seconds) = retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -16,6 +16,7 @@ use crate::node::Node;
 use crate::transport::emulation;
 
 pub(crate) use app::login_of;
+pub(crate) use error::HttpError;
 
 /// What people and programs reach.
 pub(crate) fn public(node: Arc<Node>) -> Router {

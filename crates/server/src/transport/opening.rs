@@ -9,12 +9,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use talewire_auth::{Credentials, Login};
+use talewire_proto::CloseCode;
 use talewire_proto::codec::Codec;
-use talewire_proto::session::{Session, SessionStart};
+use talewire_proto::command::Command;
+use talewire_proto::session::{Mode, Now, Session, SessionStart};
 use talewire_proto::wire::Wire;
 
 use super::emulation::SessionId;
 use super::websocket::{self, Reader};
+use super::{events, poll};
 use crate::accept::plain;
 use crate::node::{Node, new_client};
 use crate::routes::login_of;
@@ -32,10 +35,31 @@ pub(crate) struct Opening {
     pub(crate) input: Input,
     /// The protocol's state.
     pub(crate) session: Session,
-    /// The first frame, where it came with the request.
-    pub(crate) first_frame: Option<Bytes>,
+    /// What was said with the request.
+    pub(crate) first: First,
     /// The name under which commands come by other requests.
     pub(crate) emulated: Option<SessionId>,
+}
+
+/// What a peer has said with its request.
+pub(crate) enum First {
+    /// Nothing yet.
+    Nothing,
+    /// A frame.
+    Frame(Bytes),
+    /// What a command would have said.
+    Command(Command),
+}
+
+impl First {
+    /// Gives it to the session.
+    pub(crate) fn give(self, session: &mut Session, codec: Codec, now: Now) {
+        match self {
+            Self::Nothing => {}
+            Self::Frame(frame) => session.handle_bytes(codec, &frame, now),
+            Self::Command(command) => session.handle_commands(vec![command], now),
+        }
+    }
 }
 
 /// How bytes of the peer are read.
@@ -44,11 +68,16 @@ pub(crate) enum Input {
     WebSocket(Box<Reader>),
     /// Not at all: the peer has said everything; its end is still seen.
     Nothing,
+    /// Not at all, and it gets one answer.
+    Poll(Box<poll::Question>),
 }
+
+/// Where plain events are.
+pub(crate) const EVENTS: &str = "/events";
 
 /// Whether connections are opened at this path.
 pub(crate) fn is_transport(path: &str) -> bool {
-    path.starts_with("/connection/")
+    path.starts_with("/connection/") || path == EVENTS || path == "/poll"
 }
 
 /// Checks a request for a connection.
@@ -56,25 +85,37 @@ pub(crate) fn is_transport(path: &str) -> bool {
 /// # Errors
 /// The answer to send instead.
 pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+    if node.is_stopping() && request.uri().path() == EVENTS {
+        return Err(Box::new(events::come_later(node, request.headers(), CloseCode::Shutdown)));
+    }
     if node.is_stopping() {
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is going down; try again soon"));
     }
     let path = request.uri().path().to_owned();
     match (path.as_str(), request.method()) {
-        ("/connection/websocket", _) => open_websocket(node, &request),
-        ("/connection/http_stream" | "/connection/sse", &Method::OPTIONS) => {
-            Err(Box::new(preflight(node, request.headers())))
-        }
-        ("/connection/http_stream", &Method::POST) => open_stream(node, request).await,
-        ("/connection/sse", &Method::GET | &Method::POST) => open_event_stream(node, request).await,
-        ("/connection/http_stream" | "/connection/sse", _) => {
-            Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "this address is opened by another method"))
-        }
+        ("/connection/websocket", _) => open_websocket(node, &request, Mode::Duplex),
+        ("/connection/uni_websocket", _) => open_websocket(node, &request, Mode::Down),
+        (_, &Method::OPTIONS) => Err(Box::new(preflight(node, request.headers()))),
+        ("/connection/http_stream", &Method::POST) => open_stream(node, request, Mode::Duplex).await,
+        ("/connection/uni_http_stream", &Method::POST) => open_stream(node, request, Mode::Down).await,
+        ("/connection/sse", &Method::GET | &Method::POST) => open_event_stream(node, request, Mode::Duplex).await,
+        ("/connection/uni_sse", &Method::GET | &Method::POST) => open_event_stream(node, request, Mode::Down).await,
+        (EVENTS, &Method::GET) => events::open(node, request).await,
+        ("/poll", &Method::GET) => poll::open(node, request).await,
+        (
+            "/connection/http_stream"
+            | "/connection/sse"
+            | "/connection/uni_http_stream"
+            | "/connection/uni_sse"
+            | EVENTS
+            | "/poll",
+            _,
+        ) => Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "this address is opened by another method")),
         _ => Err(refuse(StatusCode::NOT_FOUND, "there is no such transport here")),
     }
 }
 
-fn open_websocket(node: &Node, request: &Request<Incoming>) -> Result<Opening, Refusal> {
+fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
     let accept = websocket::handshake(request).map_err(|(status, text)| {
         let mut response = refuse(status, text);
         if status == StatusCode::UPGRADE_REQUIRED {
@@ -85,10 +126,14 @@ fn open_websocket(node: &Node, request: &Request<Incoming>) -> Result<Opening, R
         response
     })?;
     let login = visitor(node, request.headers())?;
-    let (wire, name) = match accept.codec {
-        Codec::Json => (Wire::WebSocketJson, "centrifuge-json"),
-        Codec::Protobuf => (Wire::WebSocketProtobuf, "centrifuge-protobuf"),
+    let (wire, name) = match (accept.codec, mode) {
+        (Codec::Protobuf, Mode::Duplex) => (Wire::WebSocketProtobuf, "centrifuge-protobuf"),
+        (Codec::Protobuf, _) => (Wire::WebSocketProtobufDown, "centrifuge-protobuf"),
+        (_, Mode::Duplex) => (Wire::WebSocketJson, "centrifuge-json"),
+        (_, _) => (Wire::WebSocketJsonDown, "centrifuge-json"),
     };
+    // A connection that flows one way may say in its address what its first message would say.
+    let first = connect_of(request).filter(|_| mode == Mode::Down).map_or(First::Nothing, First::Frame);
     let protocol = if accept.echo { format!("Sec-WebSocket-Protocol: {name}\r\n") } else { String::new() };
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
@@ -99,18 +144,19 @@ fn open_websocket(node: &Node, request: &Request<Incoming>) -> Result<Opening, R
         wire,
         head: head.into(),
         input: Input::WebSocket(Box::new(Reader::new(node.limits.frame_bytes_max))),
-        session: session(node, login, None),
-        first_frame: None,
+        session: session(node, login, mode, None),
+        first,
         emulated: None,
     })
 }
 
 /// HTTP streaming: the first frame is the body, every message a line or a piece with its length.
-async fn open_stream(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+async fn open_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
     let login = visitor(node, request.headers())?;
-    let (wire, kind) = match content_type(request.headers()) {
-        Some("application/octet-stream") => (Wire::StreamProtobuf, "application/octet-stream"),
-        Some("application/json") => (Wire::StreamJson, "application/json"),
+    let (wire, kind) = match (content_type(request.headers()), mode) {
+        (Some("application/octet-stream"), Mode::Duplex) => (Wire::StreamProtobuf, "application/octet-stream"),
+        (Some("application/json"), Mode::Duplex) => (Wire::StreamJson, "application/json"),
+        (Some("application/json"), _) => (Wire::StreamJsonDown, "application/json"),
         _ => {
             return Err(refuse(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -120,46 +166,56 @@ async fn open_stream(node: &Node, request: Request<Incoming>) -> Result<Opening,
     };
     let cross = cross_origin(node, request.headers());
     let first_frame = body(node, request).await?;
-    Ok(emulated(node, login, wire, stream_head(kind, cross.as_deref(), ""), first_frame))
+    Ok(stream(node, login, mode, wire, stream_head(kind, cross.as_deref(), ""), first_frame))
 }
 
 /// The native protocol over Server-Sent Events: the first frame is in the query or the body, every message one event.
-async fn open_event_stream(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+async fn open_event_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
     let login = visitor(node, request.headers())?;
     let cross = cross_origin(node, request.headers());
     let first_frame = if request.method() == Method::GET {
-        let query = request.uri().query().unwrap_or("");
-        let connect = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cf_connect");
-        let (_, frame) = connect.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the query needs cf_connect"))?;
-        Bytes::from(frame.into_owned())
+        connect_of(&request).ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the query needs cf_connect"))?
     } else {
         body(node, request).await?
     };
     // A first byte at once: some proxies hold the head back until there is a body.
     let head = stream_head("text/event-stream", cross.as_deref(), "\n");
-    Ok(emulated(node, login, Wire::EventStreamJson, head, first_frame))
+    let wire = if mode == Mode::Duplex { Wire::EventStreamJson } else { Wire::EventStreamJsonDown };
+    Ok(stream(node, login, mode, wire, head, first_frame))
 }
 
-fn emulated(node: &Node, login: Option<Login>, wire: Wire, head: Bytes, first_frame: Bytes) -> Opening {
-    let id = SessionId::new();
-    let session = session(node, login, Some(&id));
-    Opening { wire, head, input: Input::Nothing, session, first_frame: Some(first_frame), emulated: Some(id) }
+/// What the address says in place of a first frame.
+fn connect_of(request: &Request<Incoming>) -> Option<Bytes> {
+    let query = request.uri().query().unwrap_or("");
+    let connect = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cf_connect");
+    connect.map(|(_, frame)| Bytes::from(frame.into_owned()))
 }
 
-fn refuse(status: StatusCode, text: &'static str) -> Refusal {
+fn stream(node: &Node, login: Option<Login>, mode: Mode, wire: Wire, head: Bytes, first_frame: Bytes) -> Opening {
+    let emulated = (mode == Mode::Duplex).then(SessionId::new);
+    let session = session(node, login, mode, emulated.as_ref());
+    Opening { wire, head, input: Input::Nothing, session, first: First::Frame(first_frame), emulated }
+}
+
+pub(super) fn refuse(status: StatusCode, text: &'static str) -> Refusal {
     Box::new(plain(status, text))
 }
 
 /// The body ends with the connection, so that a message is the same bytes for every reader.
-fn stream_head(kind: &str, cross_origin: Option<&str>, first: &str) -> Bytes {
-    let cors = cross_origin.map_or_else(String::new, |origin| {
-        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
-    });
+pub(super) fn stream_head(kind: &str, cross_origin: Option<&str>, first: &str) -> Bytes {
+    let cors = cors_lines(cross_origin);
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-cache, no-store, no-transform\r\n\
          X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n{cors}Connection: close\r\n\r\n{first}"
     );
     head.into()
+}
+
+/// Lets a page of another origin read the answer.
+pub(super) fn cors_lines(cross_origin: Option<&str>) -> String {
+    cross_origin.map_or_else(String::new, |origin| {
+        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
+    })
 }
 
 /// Reads the body of a request, up to the size of a frame.
@@ -173,7 +229,8 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     Some(headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').next().unwrap_or("").trim())
 }
 
-fn session(node: &Node, login: Option<Login>, emulated: Option<&SessionId>) -> Session {
+/// A session; `emulated` is the name under which its commands come by other requests.
+pub(super) fn session(node: &Node, login: Option<Login>, mode: Mode, emulated: Option<&SessionId>) -> Session {
     let client = new_client();
     let seed = client.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let start = SessionStart {
@@ -184,12 +241,13 @@ fn session(node: &Node, login: Option<Login>, emulated: Option<&SessionId>) -> S
         namespaces: node.namespaces.clone(),
         seed,
         emulation: emulated.map(|id| (id.as_str().to_owned(), node.id.clone())),
+        mode,
     };
     Session::new(start, node.now())
 }
 
 /// Who knocks: the cookie's login if there is one, when the page that the request comes from may use it.
-fn visitor(node: &Node, headers: &HeaderMap) -> Result<Option<Login>, Refusal> {
+pub(super) fn visitor(node: &Node, headers: &HeaderMap) -> Result<Option<Login>, Refusal> {
     let login = login_of(node, headers, node.now().unix_ms);
     let mut origins = headers.get_all(header::ORIGIN).into_iter().map(HeaderValue::as_bytes).peekable();
     // A browser says where a WebSocket, a POST or a request to another origin comes from. Without an origin, a cookie counts only

@@ -93,6 +93,7 @@ impl Stage {
                 tokens: Tokens::new(AuthSettings::default()).expect("settings"),
                 logins: Logins::new([7; 32]),
             },
+            cursors: talewire_auth::Seal::new([9; 32]),
             origins: OriginRule::new(&[], Hosts::Any).expect("no origins"),
             stories: Stories::new(store, broker, StoryLimits::default()),
             hub,

@@ -1,0 +1,279 @@
+//! `GET /poll`: one answer to "what is new since this cursor?", at once or as soon as there is something.
+//!
+//! The cursor says everything, so that any node can answer the next poll. While it waits, a poll is a connection like every other, with a
+//! session, subscriptions and an outbox; its words are gathered and go out as one answer.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Serialize;
+use talewire_proto::command::{Body, Command, Connect, Recover};
+use talewire_proto::events::{Beginning, Place};
+use talewire_proto::session::Mode;
+use talewire_proto::wire::Wire;
+use talewire_proto::{Channel, CloseCode, ErrorCode, Kind, Payload, Position, cursor};
+
+use super::asked::Asked;
+use super::guard::Permit;
+use super::opening::{First, Input, Opening, Refusal, cors_lines, cross_origin, refuse, session, visitor};
+use crate::node::{Node, unix_ms};
+use crate::plain::Gathered;
+use crate::reactor::{Peer, Reactor};
+use crate::routes::HttpError;
+use crate::{connection, perform};
+
+/// How long a poll waits unless it says otherwise, in seconds.
+const WAIT_S: u64 = 25;
+
+/// The longest that a poll may wait, in seconds: below what proxies allow.
+const WAIT_S_MAX: u64 = 50;
+
+/// When something came, how long a poll waits for more to go along, in milliseconds.
+const GATHER_MS: u64 = 20;
+
+/// The epoch of a generation's snapshot in a cursor; its offset is the snapshot's fingerprint.
+const SNAPSHOT: &str = "snapshot";
+
+/// What a poll asks for beside its session.
+pub(crate) struct Question {
+    /// Where the sent cursor has its channels.
+    known: BTreeMap<Channel, Position>,
+    wait: Duration,
+    cors: String,
+}
+
+/// Checks the request.
+pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+    let headers = request.headers();
+    let asked = Asked::read(request.uri().query().unwrap_or(""), headers)
+        .map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
+    let known = match &asked.cursor {
+        None => BTreeMap::new(),
+        Some(text) => {
+            let positions = node.cursors.open(text).and_then(|bytes| cursor::read_named(&bytes));
+            let positions =
+                positions.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the cursor is not one of ours"))?;
+            positions.into_iter().collect()
+        }
+    };
+    let mut wanted: BTreeMap<Channel, Option<Position>> = asked.channels.iter().cloned().collect();
+    if wanted.is_empty() {
+        wanted = known.keys().map(|channel| (channel.clone(), None)).collect();
+    }
+    if wanted.is_empty() {
+        return Err(refuse(StatusCode::BAD_REQUEST, "the query names no channel and no cursor"));
+    }
+    let known: BTreeMap<Channel, Position> =
+        known.into_iter().filter(|(channel, _)| wanted.get(channel).is_some_and(Option::is_none)).collect();
+    let subs = wanted.iter().map(|(channel, place)| {
+        let from = place.as_ref().or_else(|| known.get(channel)).filter(|position| !position.epoch.is_empty());
+        asked.wanted(channel, from.cloned().map(Recover::PagesAfter))
+    });
+    let connect = Connect { token: asked.token.clone(), name: "poll".into(), subs: subs.collect() };
+    let login = if asked.token.0.is_empty() { visitor(node, headers)? } else { None };
+    let wait = Duration::from_secs(asked.wait_s.unwrap_or(WAIT_S).min(WAIT_S_MAX));
+    let cors = cors_lines(cross_origin(node, headers).as_deref());
+    Ok(Opening {
+        wire: Wire::Poll,
+        head: Bytes::new(),
+        input: Input::Poll(Box::new(Question { known, wait, cors })),
+        session: session(node, login, Mode::Poll, None),
+        first: First::Command(Command { id: 1, body: Ok(Body::Connect(connect)) }),
+        emulated: None,
+    })
+}
+
+/// Waits for something to tell, and answers. Says whether the answer was taken, and the connection is whole.
+pub(crate) async fn answer(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question, permit: &mut Permit) -> bool {
+    let Some(gathered) = &peer.gathered else { return false };
+    let until = tokio::time::Instant::now() + question.wait;
+    // The session itself waits for the store at times; that is no waiting for news.
+    while gathered.borrow().is_pending() {
+        tokio::select! {
+            () = peer.wake.notified() => {}
+            () = gone(reactor, peer) => return false,
+        }
+    }
+    permit.known();
+    while !has_news(reactor, peer, question) && tokio::time::Instant::now() < until {
+        tokio::select! {
+            () = peer.wake.notified() => {}
+            () = tokio::time::sleep_until(until) => {}
+            () = gone(reactor, peer) => return false,
+        }
+    }
+    let is_open = gathered.borrow().closed.is_none();
+    if is_open && has_news(reactor, peer, question) && !question.wait.is_zero() {
+        tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
+    }
+    let response = compose(reactor, peer, question).await;
+    peer.closing.set(true);
+    {
+        let mut shard = reactor.shard.borrow_mut();
+        if let Some(outbox) = shard.outbox(peer.key) {
+            outbox.take_all();
+        }
+        shard.send(peer.key, response);
+    }
+    reactor.flush();
+    let within = Duration::from_millis(reactor.node.settings.close_ms);
+    tokio::time::timeout(within, connection::written(reactor, peer)).await.unwrap_or(false)
+}
+
+/// Waits for the peer's end. Whatever else it sends before it is answered is not read.
+async fn gone(reactor: &Reactor, peer: &Peer) {
+    loop {
+        if peer.socket.readable().await.is_err() {
+            return;
+        }
+        match peer.socket.try_read(&mut reactor.scratch.borrow_mut()[..1]) {
+            Ok(0) => return,
+            // Another request before the answer to this one: no browser does that.
+            Ok(_) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+impl Gathered {
+    fn is_pending(&self) -> bool {
+        self.connected.is_none() && self.refused.is_none() && self.closed.is_none()
+    }
+}
+
+/// Whether there is anything that the reader does not know.
+fn has_news(reactor: &Reactor, peer: &Peer, question: &Question) -> bool {
+    let Some(gathered) = &peer.gathered else { return false };
+    let gathered = gathered.borrow();
+    let Some(connected) = &gathered.connected else { return true };
+    let is_new = |channel: &Channel| !question.known.contains_key(channel);
+    let changed = |(channel, position): (&Channel, &Position)| {
+        let data = connected.subs.get(channel).and_then(|sub| sub.data.as_ref());
+        data.is_some_and(|data| snapshot(data) != *position)
+    };
+    gathered.closed.is_some()
+        || !gathered.gaps.is_empty()
+        || !connected.refused.is_empty()
+        || connected.subs.keys().any(is_new)
+        || question.known.iter().any(changed)
+        || reactor.shard.borrow_mut().outbox(peer.key).is_some_and(|outbox| !outbox.is_empty())
+}
+
+/// What a cursor keeps of a generation's snapshot: enough to see that it has changed.
+fn snapshot(data: &Payload) -> Position {
+    let text = String::from_utf8_lossy(data.as_bytes());
+    // One less than the whole range: a cursor counts offsets from one.
+    let offset = talewire_proto::Epoch::new(&text).digest() >> 1;
+    Position { offset, epoch: talewire_proto::Epoch::of_digest(talewire_proto::Epoch::new(SNAPSHOT).digest()) }
+}
+
+#[derive(Serialize)]
+struct RefusedChannel<'a> {
+    channel: &'a Channel,
+    code: u32,
+    message: &'a str,
+}
+
+/// The whole answer, head and body.
+async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) -> Bytes {
+    let gathered = peer.gathered.as_ref().map(|gathered| gathered.take()).unwrap_or_default();
+    let Gathered { connected, refused, closed, gaps } = gathered;
+    let Some(mut connected) = connected else { return refusal(question, refused, closed) };
+    let (elements, mut positions) = {
+        let mut shard = reactor.shard.borrow_mut();
+        let elements = shard.outbox(peer.key).map(talewire_hub::Outbox::take_all).unwrap_or_default();
+        let positions = shard.marks(peer.key).map(|marks| marks.positions().to_vec()).unwrap_or_default();
+        (elements, positions)
+    };
+    for (channel, sub) in &mut connected.subs {
+        let is_generation = reactor.node.namespaces.of(channel).is_ok_and(|rules| rules.kind == Kind::Generation);
+        if is_generation && elements.iter().any(Bytes::is_empty) {
+            // It went on while we waited: what the reader gets is the text as it is now.
+            sub.data = perform::snapshot(&reactor.node, channel).await.or_else(|| sub.data.take());
+        }
+        if let (Some(data), Some(mark)) = (&sub.data, positions.iter_mut().find(|(of, _)| of == channel)) {
+            mark.1 = snapshot(data);
+        }
+    }
+    // What could not be joined is asked for again by the same cursor.
+    let kept = question.known.iter().filter(|(channel, _)| connected.refused.iter().any(|(of, _)| of == *channel));
+    positions.extend(kept.map(|(channel, position)| (channel.clone(), position.clone())));
+    let is_told = |channel: &Channel, data: Option<&Payload>| match question.known.get(channel) {
+        None => true,
+        Some(position) => data.is_some_and(|data| snapshot(data) != *position),
+    };
+    let channels: BTreeMap<&Channel, Beginning<'_>> = connected
+        .subs
+        .iter()
+        .filter(|(channel, sub)| is_told(channel, sub.data.as_ref()))
+        .map(|(channel, sub)| (channel, sub.into()))
+        .collect();
+    let gaps: Vec<Place<'_>> = gaps
+        .iter()
+        .map(|(channel, position)| Place { channel, offset: position.offset, epoch: &position.epoch })
+        .collect();
+    let refused: Vec<RefusedChannel<'_>> = connected
+        .refused
+        .iter()
+        .map(|(channel, refused)| {
+            let message = refused.message.as_deref().unwrap_or(refused.code.text());
+            RefusedChannel { channel, code: refused.code.code(), message }
+        })
+        .collect();
+    let retry_ms = closed.map(|_| 2_000);
+    let mut body = Vec::with_capacity(256 + elements.iter().map(Bytes::len).sum::<usize>());
+    let mut put = |name: &str, value: &[u8]| {
+        body.push(if body.is_empty() { b'{' } else { b',' });
+        body.extend_from_slice(format!("\"{name}\":").as_bytes());
+        body.extend_from_slice(value);
+    };
+    put("cursor", &json(&reactor.node.cursors.close(&cursor::named(&positions))));
+    put("channels", &json(&channels));
+    let mut events = elements.concat();
+    events.pop();
+    put("events", &[b"[", events.as_slice(), b"]"].concat());
+    put("gaps", &json(&gaps));
+    put("refused", &json(&refused));
+    put("time", &json(&unix_ms()));
+    if let Some(retry_ms) = retry_ms {
+        put("retry_ms", &json(&retry_ms));
+    }
+    body.push(b'}');
+    whole(question, StatusCode::OK, "", &body)
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our own types are written as JSON")
+}
+
+/// The answer to somebody who may not poll here, or not now.
+fn refusal(question: &Question, refused: Option<talewire_proto::reply::Refused>, closed: Option<CloseCode>) -> Bytes {
+    let error = match (refused, closed) {
+        (Some(refused), _) => HttpError::from(refused),
+        (None, Some(CloseCode::InvalidToken)) => ErrorCode::Unauthorized.into(),
+        (None, Some(CloseCode::PermissionDenied)) => ErrorCode::PermissionDenied.into(),
+        (None, Some(CloseCode::ChannelLimit)) => ErrorCode::LimitExceeded.into(),
+        (None, Some(code)) if code.reconnect() => ErrorCode::Unavailable.into(),
+        (None, _) => ErrorCode::BadRequest.into(),
+    };
+    let (status, retry_after_s, body) = error.parts();
+    let retry = retry_after_s.map_or_else(String::new, |seconds| format!("Retry-After: {seconds}\r\n"));
+    whole(question, status, &retry, &body)
+}
+
+fn whole(question: &Question, status: StatusCode, more: &str, body: &[u8]) -> Bytes {
+    let head = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n{more}{}Connection: close\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Error"),
+        body.len(),
+        question.cors
+    );
+    [head.as_bytes(), body].concat().into()
+}
