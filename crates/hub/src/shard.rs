@@ -324,7 +324,7 @@ impl Shard {
     /// Puts a frame for one connection into its outbox: replies, and what it alone gets.
     pub fn send(&mut self, key: ConnectionKey, frame: Bytes) {
         let connection = &mut self.connections[key];
-        if connection.overfull {
+        if connection.overfull || frame.is_empty() {
             return;
         }
         connection.outbox.push(frame, self.now_ms);

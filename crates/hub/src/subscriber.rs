@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use talewire_proto::filter::Filter;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, ClientId, Namespace, Publication};
@@ -124,8 +125,9 @@ impl Connection {
         let wire = self.outbox.wire();
         if let (Some(marks), What::Entry(entry, _)) = (&mut self.marks, &fanout.what) {
             marks.advance(&fanout.channel, entry.offset);
-            if matches!(wire, Wire::EventsOfMany(_)) {
-                self.outbox.push(marks.id_line(wire, ids), now_ms);
+            let id = if matches!(wire, Wire::EventsOfMany(_)) { marks.id_line(wire, ids) } else { Bytes::new() };
+            if !id.is_empty() {
+                self.outbox.push(id, now_ms);
             }
         }
         self.outbox.push(fanout.bytes(wire), now_ms);

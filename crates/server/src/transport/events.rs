@@ -142,6 +142,7 @@ pub(crate) fn come_later(node: &Node, headers: &HeaderMap, code: CloseCode) -> R
     set("content-type", "text/event-stream");
     set("cache-control", "no-cache, no-store, no-transform");
     set("x-accel-buffering", "no");
+    set("connection", "close");
     if let Some(origin) = cross_origin(node, headers) {
         set("access-control-allow-origin", &origin);
         set("access-control-allow-credentials", "true");
