@@ -1,5 +1,5 @@
 //! Publications for readers that speak no protocol: events of a plain stream (`text/event-stream`), and the elements of a
-//! poll's answer. How they look stands in `PROTOCOL.md`, section 6.
+//! poll's answer. How they look stands in `PROTOCOL.md`, section 5.
 //!
 //! WHATWG HTML, section 9.2: a block of lines ends with an empty line; a carriage return or line feed inside a value would begin
 //! another field. Payloads hold none (checked when they come in), event types are of a few plain characters.

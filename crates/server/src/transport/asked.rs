@@ -1,4 +1,4 @@
-//! What a reader without a protocol asks for in the query of its address (`PROTOCOL.md`, section 6): which channels, from where, and
+//! What a reader without a protocol asks for in the query of its address (`PROTOCOL.md`, section 5): which channels, from where, and
 //! which of their events. Used by `/events` and `/poll`.
 
 use std::sync::Arc;
