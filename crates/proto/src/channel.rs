@@ -69,6 +69,19 @@ impl Channel {
         self.0.split_once(':').map_or(&*self.0, |(_, name)| name)
     }
 
+    /// The users that the channel is for, where its name ends with `#` and their ids between commas (`dm:talk#ana,ben`).
+    /// The anonymous are never among them. A `#` in front of the last one is a part of the name.
+    pub fn users(&self) -> Option<impl Iterator<Item = &str>> {
+        let (_, users) = self.name().rsplit_once('#')?;
+        Some(users.split(',').filter(|user| !user.is_empty()))
+    }
+
+    /// Whether a token is needed to subscribe, whatever the namespace allows: the name begins with `$` (`dm:$talk`).
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.name().starts_with('$')
+    }
+
     /// The story whose room this channel belongs to, by the naming of [`Channel::story`], [`Channel::typing`] and [`Channel::generation`].
     #[must_use]
     pub fn story_id(&self) -> Option<StoryId> {

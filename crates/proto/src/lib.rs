@@ -24,6 +24,7 @@ pub mod protobuf;
 pub mod publication;
 pub mod reply;
 pub mod session;
+pub mod version;
 pub mod wire;
 
 pub use channel::Channel;
@@ -34,3 +35,4 @@ pub use limits::Limits;
 pub use namespace::{Kind, Namespace, Namespaces};
 pub use payload::Payload;
 pub use publication::{ClientInfo, Entry, Epoch, Position, Publication, Since};
+pub use version::Version;

@@ -45,6 +45,17 @@ pub enum Rule {
     Writer,
 }
 
+/// What a client that comes back to a channel gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Recovery {
+    /// Everything that it missed, or the word that it is lost.
+    #[default]
+    Stream,
+    /// The newest entry alone: what came before it is stale.
+    Latest,
+}
+
 /// What somebody wants to do in a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -99,6 +110,20 @@ pub struct Namespace {
     pub echo: bool,
     /// The largest payload that a client may publish, in bytes.
     pub publication_bytes_max: usize,
+    /// What payloads must look like: a JSON Schema, as the path of a file beside the configuration or as the text itself; what does not fit is refused with 107.
+    pub schema: Option<String>,
+    /// Publications of one user (one connection, of the anonymous) per second in the long run, in the whole namespace; beyond it 111. 0 for no limit.
+    pub publications_per_second: u32,
+    /// Publications of one user that may come at once before that rate applies; beyond it they are refused with 111.
+    pub publication_burst: u32,
+    /// What a client that comes back gets: `stream` everything it missed, `latest` the newest entry alone.
+    pub recovery: Recovery,
+    /// The tag whose value is a signal's key, or `channel` for one key: while a reader is slow, a newer signal takes the place of the one with its key.
+    pub conflation_key: Option<String>,
+    /// How long publications of a channel are gathered to leave as one batch, in milliseconds; 0 sends each at once.
+    pub batch_ms: u64,
+    /// Publications in one batch; it leaves when it has so many, also before its time.
+    pub batch_max: usize,
     /// Belongs to the story platform: written by use cases alone, whatever a token or a flag says.
     #[serde(skip)]
     pub platform: bool,
@@ -118,6 +143,13 @@ impl Default for Namespace {
             presence_for: Rule::Subscribers,
             echo: true,
             publication_bytes_max: 32_768,
+            schema: None,
+            publications_per_second: 0,
+            publication_burst: 20,
+            recovery: Recovery::Stream,
+            conflation_key: None,
+            batch_ms: 0,
+            batch_max: 100,
             platform: false,
         }
     }
@@ -175,9 +207,13 @@ impl Namespace {
         matches!(self.kind, Kind::History | Kind::Durable)
     }
 
-    /// What the rules say about `action` by the holder of `grant`; `subscribed` says whether this connection is subscribed to the channel.
+    /// What the rules say about `action` in `channel` by the holder of `grant`; `subscribed` says whether this connection is
+    /// subscribed to it.
+    ///
+    /// A channel that names users ([`Channel::users`]) is for them alone. A private one ([`Channel::is_private`]) is
+    /// subscribed to with a token; everything else in it is for those who are.
     #[must_use]
-    pub fn verdict(&self, action: Action, grant: &Grant, subscribed: Subscribed) -> Verdict {
+    pub fn verdict(&self, action: Action, channel: &Channel, grant: &Grant, subscribed: Subscribed) -> Verdict {
         let rule = match action {
             Action::Subscribe => self.subscribe,
             Action::Publish => self.publish,
@@ -186,12 +222,20 @@ impl Namespace {
             Action::Presence if !self.presence => return Verdict::Refused(ErrorCode::NotAvailable),
             Action::Presence => self.presence_for,
         };
+        if grant.insecure && !self.platform && !matches!(rule, Rule::Member | Rule::Writer) {
+            return Verdict::Allowed;
+        }
+        let named = channel.users().is_none_or(|mut users| users.any(|user| user == grant.user.as_str()));
+        let shown = !channel.is_private() || action == Action::Subscribe || subscribed == Subscribed::Yes;
+        if !named || !shown {
+            return Verdict::Refused(ErrorCode::PermissionDenied);
+        }
         let allowed = match rule {
             Rule::Member => return Verdict::AskMember,
             Rule::Writer => return Verdict::AskWriter,
-            _ if grant.insecure && !self.platform => true,
-            Rule::Token => return Verdict::NeedsToken,
             Rule::Nobody => false,
+            Rule::Token => return Verdict::NeedsToken,
+            _ if action == Action::Subscribe && channel.is_private() => return Verdict::NeedsToken,
             Rule::Anyone => true,
             Rule::Authenticated => !grant.user.is_anonymous(),
             Rule::Subscribers => subscribed == Subscribed::Yes,
@@ -227,6 +271,17 @@ impl Namespaces {
         Self(Arc::new(all))
     }
 
+    /// Whether these are the same rules, unchanged since one was cloned from the other.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// All namespaces, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Arc<Namespace>)> {
+        self.0.iter().map(|(name, rules)| (name.as_str(), rules))
+    }
+
     /// The rules of a channel.
     ///
     /// # Errors
@@ -246,33 +301,96 @@ impl Namespaces {
 mod tests {
     use super::*;
 
+    fn channel(name: &str) -> Channel {
+        name.parse().expect("a name")
+    }
+
+    const REFUSED: Verdict = Verdict::Refused(ErrorCode::PermissionDenied);
+
     #[test]
     fn rules_decide_before_any_io() {
         let ana = Grant::user("ana".parse().expect("an id"));
         let nobody = Grant::default();
         let plain = Namespace { publish: Rule::Subscribers, ..Namespace::default() };
-        let refused = Verdict::Refused(ErrorCode::PermissionDenied);
-        assert_eq!(plain.verdict(Action::Subscribe, &ana, Subscribed::No), Verdict::Allowed);
-        assert_eq!(plain.verdict(Action::Subscribe, &nobody, Subscribed::No), refused);
-        assert_eq!(plain.verdict(Action::Publish, &ana, Subscribed::No), refused);
-        assert_eq!(plain.verdict(Action::Publish, &ana, Subscribed::Yes), Verdict::Allowed);
-        assert_eq!(plain.verdict(Action::Presence, &ana, Subscribed::Yes), Verdict::Refused(ErrorCode::NotAvailable));
+        let says = |action, grant, subscribed| plain.verdict(action, &channel("chat:1"), grant, subscribed);
+        assert_eq!(says(Action::Subscribe, &ana, Subscribed::No), Verdict::Allowed);
+        assert_eq!(says(Action::Subscribe, &nobody, Subscribed::No), REFUSED);
+        assert_eq!(says(Action::Publish, &ana, Subscribed::No), REFUSED);
+        assert_eq!(says(Action::Publish, &ana, Subscribed::Yes), Verdict::Allowed);
+        assert_eq!(says(Action::Presence, &ana, Subscribed::Yes), Verdict::Refused(ErrorCode::NotAvailable));
     }
 
     #[test]
     fn story_channels_are_never_written_by_clients() {
         let insecure = Grant { insecure: true, ..Grant::default() };
-        let refused = Verdict::Refused(ErrorCode::PermissionDenied);
-        assert_eq!(Namespace::typing().verdict(Action::Publish, &insecure, Subscribed::Yes), Verdict::AskWriter);
-        assert_eq!(Namespace::story().verdict(Action::Subscribe, &insecure, Subscribed::No), Verdict::AskMember);
-        assert_eq!(Namespace::story().verdict(Action::Publish, &insecure, Subscribed::Yes), refused);
-        assert_eq!(Namespace::generation().verdict(Action::Publish, &insecure, Subscribed::Yes), refused);
+        let says = |rules: Namespace, action, subscribed| {
+            rules.verdict(action, &channel("story:s"), &insecure, subscribed)
+        };
+        assert_eq!(says(Namespace::typing(), Action::Publish, Subscribed::Yes), Verdict::AskWriter);
+        assert_eq!(says(Namespace::story(), Action::Subscribe, Subscribed::No), Verdict::AskMember);
+        assert_eq!(says(Namespace::story(), Action::Publish, Subscribed::Yes), REFUSED);
+        assert_eq!(says(Namespace::generation(), Action::Publish, Subscribed::Yes), REFUSED);
+    }
+
+    /// Who may, with the rule `anyone` for everything.
+    #[track_caller]
+    fn check(name: &str, user: &str, action: Action, subscribed: Subscribed, expected: Verdict) {
+        let rules = Namespace {
+            subscribe: Rule::Anyone,
+            publish: Rule::Anyone,
+            history: Rule::Anyone,
+            presence: true,
+            presence_for: Rule::Anyone,
+            ..Namespace::default()
+        };
+        let grant = Grant::user(user.parse().expect("an id"));
+        assert_eq!(rules.verdict(action, &channel(name), &grant, subscribed), expected, "{name} {user} {action:?}");
+    }
+
+    #[test]
+    fn a_channel_that_names_users_is_for_them_alone() {
+        use Verdict::Allowed;
+        for action in [Action::Subscribe, Action::Publish, Action::History, Action::Presence] {
+            for name in ["dm:x#ana,ben", "x#ana", "dm:a#b#ben,ana", "dm:#ana"] {
+                check(name, "ana", action, Subscribed::No, Allowed);
+                for other in ["", "an", "ana,ben", "b", "cy"] {
+                    check(name, other, action, Subscribed::Yes, REFUSED);
+                }
+            }
+            // Nobody is named: nobody may, the anonymous least of all.
+            check("dm:x#", "ana", action, Subscribed::Yes, REFUSED);
+            check("dm:x#", "", action, Subscribed::Yes, REFUSED);
+            check("dm:x#,ana", "", action, Subscribed::Yes, REFUSED);
+        }
+        let rules = Namespace { publish: Rule::Nobody, subscribe: Rule::Token, ..Namespace::default() };
+        let ana = Grant::user("ana".parse().expect("an id"));
+        let says = |action| rules.verdict(action, &channel("dm:x#ana"), &ana, Subscribed::Yes);
+        assert_eq!(says(Action::Publish), REFUSED, "being named adds no right");
+        assert_eq!(says(Action::Subscribe), Verdict::NeedsToken);
+        let insecure = Grant { insecure: true, ..Grant::default() };
+        let says = |name| rules.verdict(Action::Subscribe, &channel(name), &insecure, Subscribed::No);
+        assert_eq!((says("dm:x#ana"), says("dm:$x")), (Allowed, Allowed));
+    }
+
+    #[test]
+    fn a_private_channel_always_wants_a_token() {
+        for name in ["dm:$x", "$x", "dm:$x#ana"] {
+            check(name, "ana", Action::Subscribe, Subscribed::No, Verdict::NeedsToken);
+            for action in [Action::Publish, Action::History, Action::Presence] {
+                check(name, "ana", action, Subscribed::No, REFUSED);
+                check(name, "ana", action, Subscribed::Yes, Verdict::Allowed);
+            }
+        }
+        check("dm:$x#ana", "ben", Action::Subscribe, Subscribed::No, REFUSED);
+        check("dm:x$", "ana", Action::Subscribe, Subscribed::No, Verdict::Allowed);
+        let closed = Namespace { subscribe: Rule::Nobody, ..Namespace::default() };
+        let ana = Grant::user("ana".parse().expect("an id"));
+        assert_eq!(closed.verdict(Action::Subscribe, &channel("dm:$x"), &ana, Subscribed::No), REFUSED);
     }
 
     #[test]
     fn a_channel_of_an_unknown_namespace_is_unknown() {
         let all = Namespaces::new([("chat".to_owned(), Namespace::default())]);
-        let channel = |name: &str| name.parse::<Channel>().expect("a name");
         assert!(all.of(&channel("chat:1")).is_ok());
         assert_eq!(all.of(&channel("news")).err(), Some(ErrorCode::UnknownChannel));
         for nobodys in ["generation:nodot", "generation:s.g.g", "story:", "typing:a.b"] {

@@ -570,7 +570,7 @@ impl Session {
         let Phase::Open(open) = &self.phase else { return None };
         let subscribed = if self.subscriptions.contains(channel) { Subscribed::Yes } else { Subscribed::No };
         let judged =
-            self.namespaces.of(channel).map(|rules| (rules.clone(), rules.verdict(action, &open.grant, subscribed)));
+            self.namespaces.of(channel).map(|rules| (rules.clone(), rules.verdict(action, channel, &open.grant, subscribed)));
         match judged {
             Ok((_, Verdict::Refused(code))) | Err(code) => {
                 self.error(id, code);
