@@ -16,6 +16,7 @@ use std::sync::Arc;
 use talewire_proto::generation::{GenerationFrame, GenerationStatus};
 use talewire_proto::{
     Channel, ClientId, ClientInfo, Entry, Epoch, GenerationId, Namespace, Position, Publication, Since, StoryId, UserId,
+    Version,
 };
 use tokio::sync::broadcast;
 
@@ -74,13 +75,32 @@ pub enum Direction {
     Backward,
 }
 
+/// An entry for a history channel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Publish {
+    /// What it says.
+    pub publication: Publication,
+    /// What makes it the same entry when it comes again.
+    pub key: Option<Key>,
+    /// How new its state is: one that is not newer than the newest so far adds nothing.
+    pub version: Option<Version>,
+}
+
+impl From<Publication> for Publish {
+    fn from(publication: Publication) -> Self {
+        Self { publication, ..Self::default() }
+    }
+}
+
 /// What a publish came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Where the entry stands.
+    /// Where the entry stands; where the channel stands if it was skipped.
     pub position: Position,
     /// Whether the same key had been published before; then nothing was added.
     pub repeated: bool,
+    /// Whether the channel already had this version or a newer one; then nothing was added.
+    pub skipped: bool,
 }
 
 /// An idempotency key and whose it is.
@@ -149,7 +169,7 @@ impl Broker {
         memory.deliver_to(sink);
     }
 
-    /// Publishes an entry to a history channel: key check, offset, keeping, trimming and announcing are one step.
+    /// Publishes an entry to a history channel: looking at key and version, offset, keeping, trimming and announcing are one step.
     ///
     /// # Errors
     /// [`BrokerError::Full`] when the node keeps as many channels as it may; [`BrokerError::Unavailable`] when the broker does not answer.
@@ -157,11 +177,10 @@ impl Broker {
         &self,
         channel: &Channel,
         rules: &Namespace,
-        publication: Publication,
-        key: Option<Key>,
+        publish: Publish,
     ) -> Result<Published, BrokerError> {
         let Backend::Memory(memory) = &self.backend;
-        memory.history.publish(channel, rules, publication, key)
+        memory.history.publish(channel, rules, publish)
     }
 
     /// Sends a publication that is not kept.

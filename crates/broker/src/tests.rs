@@ -10,6 +10,7 @@ mod keys;
 mod order;
 mod pages;
 mod presence;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +64,7 @@ impl Stand {
     }
 
     async fn publish(&self, channel: &Channel, words: &str) -> u64 {
-        self.broker.publish(channel, &rules(), says(words), None).await.unwrap().position.offset
+        self.broker.publish(channel, &rules(), says(words).into()).await.unwrap().position.offset
     }
 }
 
@@ -128,6 +129,14 @@ suite! { in_process:
         keys_of_different_channels_never_meet
         keys_go_by_age
         keys_go_by_number
+    }
+    versions {
+        an_older_version_adds_nothing
+        another_count_begins_anew
+        versions_of_different_channels_never_meet
+        a_repeated_key_goes_before_its_version
+        one_version_by_many_at_once_is_one_entry
+        a_forgotten_history_forgets_its_version
     }
     pages {
         every_page_of_a_short_history

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use talewire_proto::{Channel, Entry, Epoch, Position, Publication, Since, UserId};
+use talewire_proto::{Channel, Entry, Epoch, Position, Publication, Since, UserId, Version};
 
 use crate::{Backend, Store, StoreError};
 
@@ -27,16 +27,18 @@ pub struct Append {
     pub publication: Publication,
     /// What makes it the same publication when it comes again.
     pub key: Option<Key>,
+    /// How new its state is: one that is not newer than the newest of the channel adds nothing.
+    pub version: Option<Version>,
 }
 
-/// An entry that is on disk.
+/// What an append came to, as it is on disk.
 #[derive(Debug, Clone)]
 pub struct Appended {
-    /// Where it stands.
+    /// Where the entry stands; where the channel stands if nothing was added for its version.
     pub position: Position,
-    /// The entry.
-    pub entry: Arc<Entry>,
-    /// Whether it stood there before this call.
+    /// The entry; absent if the channel already had this version or a newer one, so that nothing was added.
+    pub entry: Option<Arc<Entry>>,
+    /// Whether the entry stood there before this call.
     pub repeated: bool,
 }
 

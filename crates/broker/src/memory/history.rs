@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use talewire_proto::{Channel, Entry, Epoch, Namespace, Position, Publication, Since};
+use talewire_proto::{Channel, Entry, Epoch, Namespace, Position, Since, Version};
 
 use super::clock::Clock;
 use super::{Outlet, Striped, random_text};
-use crate::{BrokerError, BrokerSettings, Direction, Key, Message, Page, PageLimit, Published};
+use crate::{BrokerError, BrokerSettings, Direction, Key, Message, Page, PageLimit, Publish, Published};
 
 pub(crate) struct Histories {
     settings: Arc<BrokerSettings>,
@@ -24,6 +24,8 @@ struct History {
     entries: VecDeque<Kept>,
     keys: HashMap<Key, u64>,
     keys_by_age: VecDeque<(u64, Key)>,
+    /// The newest that was published, as long as the history has its epoch.
+    version: Option<Version>,
     touched_ms: u64,
 }
 
@@ -41,16 +43,23 @@ impl Histories {
         &self,
         channel: &Channel,
         rules: &Namespace,
-        publication: Publication,
-        key: Option<Key>,
+        publish: Publish,
     ) -> Result<Published, BrokerError> {
+        let Publish { publication, key, version } = publish;
         let now_ms = self.clock.now_ms();
         let mut channels = self.channels.of(channel).lock();
         let history = self.open(&mut channels, channel, now_ms)?;
         history.trim(rules.history_size as usize, now_ms, &self.settings);
         if let Some(offset) = key.as_ref().and_then(|key| history.keys.get(key)) {
             let position = Position { offset: *offset, epoch: history.epoch.clone() };
-            return Ok(Published { position, repeated: true });
+            return Ok(Published { position, repeated: true, skipped: false });
+        }
+        if let Some(version) = version {
+            if !version.supersedes(history.version.as_ref()) {
+                let position = Position { offset: history.top, epoch: history.epoch.clone() };
+                return Ok(Published { position, repeated: false, skipped: true });
+            }
+            history.version = Some(version);
         }
         history.touched_ms = now_ms;
         history.top += 1;
@@ -65,7 +74,7 @@ impl Histories {
         let position = Position { offset: entry.offset, epoch: history.epoch.clone() };
         // Inside the lock, so that deliveries of one channel leave in the order of their offsets.
         self.outlet.send(channel, Message::Entry { epoch: position.epoch.clone(), entry });
-        Ok(Published { position, repeated: false })
+        Ok(Published { position, repeated: false, skipped: false })
     }
 
     pub(crate) fn read(
@@ -101,6 +110,7 @@ impl Histories {
                 entries: VecDeque::new(),
                 keys: HashMap::new(),
                 keys_by_age: VecDeque::new(),
+                version: None,
                 touched_ms: now_ms,
             };
             channels.insert(channel.clone(), history);

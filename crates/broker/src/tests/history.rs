@@ -12,7 +12,7 @@ pub(super) async fn offsets_rise_by_one_and_the_epoch_stays(make: Make) {
     let (a, b) = (channel("chat:a"), channel("chat:b"));
     let epoch = stand.broker.history(&a, &rules(), Since::Oldest, Direction::Forward, ALL).await.unwrap().top.epoch;
     for offset in 1..=20 {
-        let published = stand.broker.publish(&a, &rules(), says("a"), None).await.unwrap();
+        let published = stand.broker.publish(&a, &rules(), says("a").into()).await.unwrap();
         assert_eq!((published.position.offset, published.repeated), (offset, false));
         assert_eq!(published.position.epoch, epoch);
         match stand.next().await.message {
@@ -34,7 +34,7 @@ pub(super) async fn an_entry_is_delivered_as_it_was_published(make: Make) {
         tags: [("mood".to_owned(), "dark".to_owned())].into(),
         time_ms: 1_234,
     };
-    stand.broker.publish(&chat, &rules(), publication.clone(), None).await.unwrap();
+    stand.broker.publish(&chat, &rules(), publication.clone().into()).await.unwrap();
     let expected = Entry { offset: 1, publication };
     assert_eq!(*stand.next_entry().await, expected);
     let page = stand.broker.history(&chat, &rules(), Since::Oldest, Direction::Forward, ALL).await.unwrap();
@@ -59,7 +59,7 @@ pub(super) async fn old_entries_go_by_number(make: Make) {
     let stand = make(BrokerSettings::default());
     let small = Namespace { history_size: 3, ..rules() };
     for _ in 0..5 {
-        stand.broker.publish(&channel("chat:a"), &small, says("x"), None).await.unwrap();
+        stand.broker.publish(&channel("chat:a"), &small, says("x").into()).await.unwrap();
     }
     assert_eq!(kept(&stand, &small).await, (vec![3, 4, 5], 5));
     let none = Namespace { history_size: 0, ..rules() };
@@ -83,7 +83,7 @@ pub(super) async fn old_entries_go_by_age(make: Make) {
 pub(super) async fn ages_without_end_are_no_fault(make: Make) {
     let stand = make(BrokerSettings { key_age_ms: u64::MAX, history_idle_ms: u64::MAX, ..BrokerSettings::default() });
     let rules = Namespace { history_age_ms: u64::MAX, ..rules() };
-    stand.broker.publish(&channel("chat:a"), &rules, says("x"), None).await.unwrap();
+    stand.broker.publish(&channel("chat:a"), &rules, says("x").into()).await.unwrap();
     (stand.pass_ms)(1_000_000_000);
     stand.broker.sweep();
     assert_eq!(kept(&stand, &rules).await, (vec![1], 1));
@@ -92,14 +92,14 @@ pub(super) async fn ages_without_end_are_no_fault(make: Make) {
 pub(super) async fn a_silent_channel_is_forgotten_with_its_epoch(make: Make) {
     let stand = make(BrokerSettings { history_idle_ms: 100_000, ..BrokerSettings::default() });
     let chat = channel("chat:a");
-    let first = stand.broker.publish(&chat, &rules(), says("x"), None).await.unwrap().position;
+    let first = stand.broker.publish(&chat, &rules(), says("x").into()).await.unwrap().position;
     (stand.pass_ms)(90_000);
     stand.broker.sweep();
-    let same = stand.broker.publish(&chat, &rules(), says("x"), None).await.unwrap().position;
+    let same = stand.broker.publish(&chat, &rules(), says("x").into()).await.unwrap().position;
     assert_eq!((same.offset, &same.epoch), (2, &first.epoch));
     (stand.pass_ms)(101_000);
     stand.broker.sweep();
-    let new = stand.broker.publish(&chat, &rules(), says("x"), None).await.unwrap().position;
+    let new = stand.broker.publish(&chat, &rules(), says("x").into()).await.unwrap().position;
     assert_eq!(new.offset, 1);
     assert_ne!(new.epoch, first.epoch);
 }
@@ -108,7 +108,7 @@ pub(super) async fn only_so_many_channels_are_kept(make: Make) {
     let settings = BrokerSettings { history_channels_max: 2, history_idle_ms: 1_000, ..BrokerSettings::default() };
     let stand = make(settings);
     let short = Namespace { history_age_ms: 1_000, ..rules() };
-    let publish = async |name: &str| stand.broker.publish(&channel(name), &short, says("x"), None).await;
+    let publish = async |name: &str| stand.broker.publish(&channel(name), &short, says("x").into()).await;
     publish("chat:a").await.unwrap();
     publish("chat:b").await.unwrap();
     assert!(matches!(publish("chat:c").await, Err(BrokerError::Full(_))));

@@ -1,11 +1,12 @@
 //! Idempotency keys: a publication that comes again is the same one.
 
 use super::{Make, Stand, channel, rules, says};
-use crate::{BrokerSettings, Key, Published};
+use crate::{BrokerSettings, Key, Publish, Published};
 
 async fn publish(stand: &Stand, name: &str, user: &str, key: &str) -> Published {
     let key = Key { user: user.parse().unwrap(), key: key.to_owned() };
-    stand.broker.publish(&channel(name), &rules(), says("x"), Some(key)).await.unwrap()
+    let publish = Publish { key: Some(key), ..says("x").into() };
+    stand.broker.publish(&channel(name), &rules(), publish).await.unwrap()
 }
 
 pub(super) async fn a_repeated_key_adds_nothing(make: Make) {

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 
 use super::{Make, channel, rules, says, text};
-use crate::{BrokerSettings, Key, Message, WakeUp};
+use crate::{BrokerSettings, Key, Publish, Message, WakeUp};
 
 pub(super) async fn deliveries_of_a_channel_come_in_its_order(make: Make) {
     let mut stand = make(BrokerSettings::default());
@@ -21,7 +21,7 @@ pub(super) async fn deliveries_of_a_channel_come_in_its_order(make: Make) {
                 let name = format!("chat:{}", n % 4);
                 let words = format!("{publisher}-{n}");
                 let small = Namespace { history_size: 7, ..rules() };
-                let published = broker.publish(&channel(&name), &small, says(&words), None).await.unwrap();
+                let published = broker.publish(&channel(&name), &small, says(&words).into()).await.unwrap();
                 done.push(((name, published.position.offset), words));
                 tokio::task::yield_now().await;
             }
@@ -53,7 +53,8 @@ pub(super) async fn one_key_by_many_at_once_is_one_entry(make: Make) {
         let broker = stand.broker.clone();
         publishers.spawn(async move {
             let key = Key { user: "ana".parse().unwrap(), key: "k".into() };
-            broker.publish(&channel("chat:a"), &rules(), says("x"), Some(key)).await.unwrap()
+            let publish = Publish { key: Some(key), ..says("x").into() };
+            broker.publish(&channel("chat:a"), &rules(), publish).await.unwrap()
         });
     }
     let all = publishers.join_all().await;

@@ -80,6 +80,6 @@ pub(super) async fn an_empty_history_has_a_position(make: Make) {
     let top = stand.broker.history(&chat, &rules(), Since::Newest, Backward, ALL).await.unwrap().top;
     let again = stand.broker.history(&chat, &rules(), Since::Newest, Backward, ALL).await.unwrap().top;
     assert_eq!(top, again, "what was told stays true");
-    let first = stand.broker.publish(&chat, &rules(), says("x"), None).await.unwrap().position;
+    let first = stand.broker.publish(&chat, &rules(), says("x").into()).await.unwrap().position;
     assert_eq!((first.offset, first.epoch), (1, top.epoch));
 }

@@ -77,7 +77,7 @@ impl Stage {
         let publication = says(&words);
         let position = match rules.kind {
             Kind::Durable => self.append(channel, publication, true),
-            _ => wait(self.broker.publish(channel, rules, publication, None)).unwrap().position,
+            _ => wait(self.broker.publish(channel, rules, publication.into())).unwrap().position,
         };
         self.truth.insert((channel.clone(), position.epoch.as_str().to_owned(), position.offset), words);
         position
@@ -93,10 +93,10 @@ impl Stage {
     }
 
     fn append(&mut self, channel: &Channel, publication: Publication, announce: bool) -> Position {
-        let append = Append { channel: channel.clone(), publication, key: None };
+        let append = Append { channel: channel.clone(), publication, key: None, version: None };
         let appended = wait(self.store.append(append)).unwrap();
         if announce {
-            wait(self.broker.announce(channel, &appended.position.epoch, appended.entry));
+            wait(self.broker.announce(channel, &appended.position.epoch, appended.entry.unwrap()));
         }
         appended.position
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use talewire_proto::ids::text_of_random;
-use talewire_proto::{Channel, ClientInfo, Entry, Epoch, Payload, Position, Publication, Since};
+use talewire_proto::{Channel, ClientInfo, Entry, Epoch, Payload, Position, Publication, Since, Version};
 
 use super::Sqlite;
 use super::rows::{count, parsed};
@@ -27,7 +27,7 @@ struct ChannelRow {
 
 impl Sqlite {
     pub(crate) async fn append(&self, append: Append) -> Result<Appended, StoreError> {
-        self.write(move |work| append_to(work, &append.channel, append.publication, append.key.as_ref())).await
+        self.write(move |work| append_to(work, append)).await
     }
 
     pub(crate) async fn history(
@@ -98,20 +98,38 @@ impl Sqlite {
     }
 }
 
-/// Appends one publication inside the writer's transaction.
-pub(super) fn append_to(
-    work: &Work<'_>,
-    channel: &Channel,
-    mut publication: Publication,
-    key: Option<&Key>,
-) -> Result<Appended, StoreError> {
-    let row = channel_row_made(work.conn, channel)?;
-    if let Some(key) = key
+/// Appends one publication inside the writer's transaction, unless its key or its version says that there is nothing to add.
+fn append_to(work: &Work<'_>, append: Append) -> Result<Appended, StoreError> {
+    let Append { channel, publication, key, version } = append;
+    let row = channel_row_made(work.conn, &channel)?;
+    if let Some(key) = &key
         && let Some(entry) = entry_of_key(work.conn, row.id, key)?
     {
         let position = Position { offset: entry.offset, epoch: row.epoch };
-        return Ok(Appended { position, entry: Arc::new(entry), repeated: true });
+        return Ok(Appended { position, entry: Some(Arc::new(entry)), repeated: true });
     }
+    if let Some(version) = version {
+        if !version.supersedes(version_of(work.conn, row.id)?.as_ref()) {
+            let position = Position { offset: row.top, epoch: row.epoch };
+            return Ok(Appended { position, entry: None, repeated: false });
+        }
+        work.conn
+            .prepare_cached("UPDATE channels SET version = ?2, version_epoch = ?3 WHERE id = ?1")?
+            // The bits of the number: SQLite's integers have a sign, and the order is ours to look at.
+            .execute(params![row.id, version.number.cast_signed(), version.epoch])?;
+    }
+    let entry = insert(work, &row, publication, key.as_ref())?;
+    let position = Position { offset: entry.offset, epoch: row.epoch };
+    Ok(Appended { position, entry: Some(entry), repeated: false })
+}
+
+/// Puts an entry behind the newest one of a channel.
+fn insert(
+    work: &Work<'_>,
+    row: &ChannelRow,
+    mut publication: Publication,
+    key: Option<&Key>,
+) -> Result<Arc<Entry>, StoreError> {
     if publication.time_ms == 0 {
         publication.time_ms = work.now_ms;
     }
@@ -131,15 +149,23 @@ pub(super) fn append_to(
             key.map(|key| key.user.as_str()),
             key.map(|key| key.key.as_str()),
         ])?;
-    let position = Position { offset, epoch: row.epoch };
-    Ok(Appended { position, entry: Arc::new(Entry { offset, publication }), repeated: false })
+    Ok(Arc::new(Entry { offset, publication }))
+}
+
+/// The newest version that was published to a channel.
+fn version_of(conn: &Connection, channel: i64) -> Result<Option<Version>, StoreError> {
+    let (number, epoch) = conn
+        .prepare_cached("SELECT version, version_epoch FROM channels WHERE id = ?1")?
+        .query_row([channel], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<String>>(1)?)))?;
+    Ok(number.map(|number| Version { number: number.cast_unsigned(), epoch: epoch.unwrap_or_default() }))
 }
 
 /// Appends an event to a story's log.
 pub(super) fn append_event(work: &Work<'_>, channel: &Channel, event: &StoryEvent) -> Result<LogEntry, StoreError> {
     let publication = Publication { data: Some(Payload::of(event)), time_ms: work.now_ms, ..Publication::default() };
-    let appended = append_to(work, channel, publication, None)?;
-    Ok(LogEntry { channel: channel.clone(), epoch: appended.position.epoch, entry: appended.entry })
+    let row = channel_row_made(work.conn, channel)?;
+    let entry = insert(work, &row, publication, None)?;
+    Ok(LogEntry { channel: channel.clone(), epoch: row.epoch, entry })
 }
 
 /// The newest position of a channel that has a row.

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::Sqlite;
-use crate::{StoreError, StoreSettings};
+use crate::{Append, StoreError, StoreSettings};
 
 fn settings(folder: &TempDir) -> StoreSettings {
     StoreSettings { path: folder.path().join("data"), group_ms_max: 60_000, ..StoreSettings::default() }
@@ -245,6 +245,35 @@ async fn a_newer_schema_is_left_alone() {
     drop(conn);
     let error = Sqlite::open(&settings).err().unwrap();
     assert_eq!(error, StoreError::NewerSchema { found: 99, known: super::schema::STEPS.len() as u32 });
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_schema_keeps_what_it_has() {
+    let folder = TempDir::new().unwrap();
+    let settings = settings(&folder);
+    std::fs::create_dir_all(&settings.path).unwrap();
+    let conn = Connection::open(settings.path.join("talewire.db")).unwrap();
+    conn.execute_batch(super::schema::STEPS[0]).unwrap();
+    conn.execute_batch(
+        "INSERT INTO channels (id, name, epoch, top) VALUES (1, 'news:1', 'old', 1);
+         INSERT INTO log (channel, offset, time_ms, data) VALUES (1, 1, 5, '\"kept\"');
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(conn);
+    let db = Sqlite::open(&settings).unwrap();
+    let channel: talewire_proto::Channel = "news:1".parse().unwrap();
+    let version = |number| Some(talewire_proto::Version { number, epoch: String::new() });
+    let append = |number| Append {
+        channel: channel.clone(),
+        publication: talewire_proto::Publication::default(),
+        key: None,
+        version: version(number),
+    };
+    let added = db.append(append(1)).await.unwrap();
+    assert_eq!((added.position.offset, added.position.epoch.as_str()), (2, "old"));
+    assert!(db.append(append(1)).await.unwrap().entry.is_none());
+    db.close().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use talewire_proto::{ClientInfo, Payload, Publication, Since};
+use talewire_proto::{ClientInfo, Payload, Publication, Since, Version};
 use talewire_store::{Append, Direction, Key};
 
 use crate::Open;
@@ -20,17 +20,18 @@ pub(crate) async fn appends_are_numbered_and_kept(open: Open<'_>) {
         tags: BTreeMap::from([("kind".to_owned(), "first".to_owned())]),
         time_ms: 5,
     };
-    let first = Append { channel: news.clone(), publication: publication.clone(), key: None };
+    let first = Append { channel: news.clone(), publication: publication.clone(), key: None, version: None };
     assert_eq!(store.append(first).await.unwrap().position.offset, 1);
     store.close().await;
 
     let store = open();
     let second = store.append(append(&news, "two")).await.unwrap();
     assert_eq!((second.position.offset, &second.position.epoch), (2, &empty.epoch));
-    assert!(second.entry.publication.time_ms > 1_700_000_000_000, "the database sets the time");
+    let second_entry = second.entry.expect("added");
+    assert!(second_entry.publication.time_ms > 1_700_000_000_000, "the database sets the time");
     let page = store.history(&news, Since::Oldest, 10, 1_000, Direction::Forward).await.unwrap();
     assert_eq!(page.entries[0].publication, publication);
-    assert_eq!(page.entries[1], second.entry);
+    assert_eq!(page.entries[1], second_entry);
     assert_eq!(page.top, second.position);
     assert_eq!(store.top(&channel("news:other")).await.unwrap().offset, 0);
     store.close().await;
@@ -54,6 +55,54 @@ pub(crate) async fn a_repeated_key_is_one_entry(open: Open<'_>) {
     let elsewhere = Append { channel: channel("keyed:2"), ..with("ana", "d") };
     assert!(!store.append(elsewhere).await.unwrap().repeated, "a key belongs to its channel");
     assert_eq!(texts(&store, &keyed).await, ["a", "b", "c"]);
+    store.close().await;
+}
+
+pub(crate) async fn an_older_version_adds_nothing(open: Open<'_>) {
+    let state = channel("versions:1");
+    let with = |number: u64, epoch: &str| Append {
+        version: Some(Version { number, epoch: epoch.into() }),
+        ..append(&state, &format!("{number}{epoch}"))
+    };
+    let store = open();
+    assert!(store.append(with(5, "")).await.unwrap().entry.is_some());
+    assert!(store.append(append(&state, "plain")).await.unwrap().entry.is_some(), "without a version it is always new");
+    store.close().await;
+
+    let store = open();
+    for old in [0, 4, 5] {
+        let skipped = store.append(with(old, "")).await.unwrap();
+        assert_eq!((skipped.entry.is_none(), skipped.repeated, skipped.position.offset), (true, false, 2), "{old}");
+    }
+    // Beyond the half of what the number may be, where a sign would turn it over.
+    assert_eq!(store.append(with(u64::MAX - 1, "")).await.unwrap().position.offset, 3);
+    assert!(store.append(with(7, "")).await.unwrap().entry.is_none());
+    assert_eq!(store.append(with(u64::MAX, "")).await.unwrap().position.offset, 4);
+    assert_eq!(store.append(with(1, "b")).await.unwrap().position.offset, 5, "another count");
+    let elsewhere = Append { channel: channel("versions:2"), ..with(1, "") };
+    assert!(store.append(elsewhere).await.unwrap().entry.is_some(), "a version belongs to its channel");
+    store.close().await;
+
+    let store = open();
+    assert!(store.append(with(1, "b")).await.unwrap().entry.is_none());
+    // A key that comes again gets its own answer, however old its version has become.
+    let key = Some(Key { user: user("ana"), key: "k".into() });
+    let keyed = Append { key: key.clone(), ..with(2, "b") };
+    let first = store.append(keyed.clone()).await.unwrap();
+    store.append(with(3, "b")).await.unwrap();
+    let again = store.append(keyed).await.unwrap();
+    assert_eq!((again.position, again.repeated), (first.position, true));
+    let at_once = (0..8).map(|_| {
+        let (store, append) = (store.clone(), with(9, "b"));
+        tokio::spawn(async move { store.append(append).await.unwrap().entry.is_some() })
+    });
+    let mut added = 0;
+    for one in at_once.collect::<Vec<_>>() {
+        added += usize::from(one.await.unwrap());
+    }
+    assert_eq!(added, 1, "one version by many at once is one entry");
+    let expected = ["5", "plain", "18446744073709551614", "18446744073709551615", "1b", "2b", "3b", "9b"];
+    assert_eq!(texts(&store, &state).await, expected);
     store.close().await;
 }
 
@@ -102,7 +151,7 @@ pub(crate) async fn many_writers_share_few_channels(open: Open<'_>) {
                 // Whoever is told of an entry can read it, and every entry before it.
                 let offset = done.position.offset;
                 let page = store.history(&busy, Since::After(offset - 1), 1, 100, Direction::Forward).await.unwrap();
-                assert_eq!(page.entries, [done.entry]);
+                assert_eq!(page.entries, [done.entry.unwrap()]);
                 acknowledged.push((busy, offset, text));
             }
             acknowledged

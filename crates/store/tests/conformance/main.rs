@@ -17,6 +17,7 @@ type Open<'a> = &'a dyn Fn() -> Store;
 async fn suite(open: Open<'_>) {
     log::appends_are_numbered_and_kept(open).await;
     log::a_repeated_key_is_one_entry(open).await;
+    log::an_older_version_adds_nothing(open).await;
     log::pages_are_cut_by_entries_and_bytes(open).await;
     log::many_writers_share_few_channels(open).await;
     log::what_has_grown_is_found(open).await;

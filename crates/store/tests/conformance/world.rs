@@ -17,7 +17,7 @@ pub(crate) fn channel(name: &str) -> Channel {
 
 pub(crate) fn append(channel: &Channel, text: &str) -> Append {
     let publication = Publication { data: Some(Payload::of(&text)), ..Publication::default() };
-    Append { channel: channel.clone(), publication, key: None }
+    Append { channel: channel.clone(), publication, key: None, version: None }
 }
 
 /// The payloads of a channel, in order, with offsets that rise by one.
