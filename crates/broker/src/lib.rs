@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use talewire_proto::generation::{GenerationFrame, GenerationStatus};
 use talewire_proto::{
-    Channel, ClientId, ClientInfo, Entry, Epoch, GenerationId, Namespace, Position, Publication, Since, StoryId, UserId,
-    Version,
+    Channel, ClientId, ClientInfo, Entry, Epoch, GenerationId, Namespace, Position, Publication, Since, StoryId,
+    UserId, Version,
 };
 use tokio::sync::broadcast;
 

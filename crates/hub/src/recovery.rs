@@ -5,6 +5,7 @@ use std::sync::Arc;
 use talewire_broker::{GenerationSnapshot, PageLimit};
 use talewire_proto::command::Recover;
 use talewire_proto::generation::{GenerationFrame, GenerationStatus};
+use talewire_proto::namespace::Recovery;
 use talewire_proto::reply::SubscribeResult;
 use talewire_proto::{Channel, Entry, Kind, Namespace, Payload, Position, Since};
 
@@ -111,18 +112,22 @@ impl Hub {
                     Some(_) => {}
                 }
             }
-            let limit = if recover.is_some() { limit } else { PageLimit { entries: 0, bytes: 0 } };
-            let since = match recover {
-                None => Since::After(0),
-                Some(Recover::After(asked) | Recover::PagesAfter(asked)) => Since::After(asked.offset),
-                Some(Recover::PagesFromOldest) => Since::Oldest,
+            let (since, limit) = match recover {
+                None => (Since::After(0), PageLimit { entries: 0, bytes: 0 }),
+                Some(_) if rules.recovery == Recovery::Latest => (Since::Newest, PageLimit { entries: 1, ..limit }),
+                Some(Recover::After(asked) | Recover::PagesAfter(asked)) => (Since::After(asked.offset), limit),
+                Some(Recover::PagesFromOldest) => (Since::Oldest, limit),
             };
             let read = self.read(channel, rules, since, limit).await?;
             if self.observe(channel, look.since, &read.top) == Observed::Stale {
                 // The channel began anew on this node while it was read: what came in between was told to nobody.
                 continue;
             }
-            return Ok(answer(recover, read));
+            return Ok(match (recover, rules.recovery) {
+                (Some(Recover::After(asked) | Recover::PagesAfter(asked)), Recovery::Latest) => answer_latest(asked, read),
+                (Some(Recover::PagesFromOldest), Recovery::Latest) => answer_latest(&Position::default(), read),
+                (recover, _) => answer(recover, read),
+            });
         }
     }
 
@@ -174,6 +179,7 @@ impl Hub {
         since: Since,
         limit: PageLimit,
     ) -> Result<Read, HubError> {
+        // `Newest` reads backwards, whatever is asked for.
         if rules.kind == Kind::Durable {
             use talewire_store::Direction::Forward;
             let page = self.store().history(channel, since, limit.entries, limit.bytes, Forward).await?;
@@ -182,6 +188,35 @@ impl Hub {
         let page = self.broker().history(channel, rules, since, talewire_broker::Direction::Forward, limit).await?;
         Ok(Read { entries: page.entries, top: page.top, complete: page.complete })
     }
+}
+
+/// The newest entry, unless the client has it. What lies between is stale to it: that it is not told is no gap. If even the
+/// newest is gone, only who is at its position has lost nothing.
+fn answer_latest(asked: &Position, read: Read) -> Recovered {
+    let is_there = asked.offset == read.top.offset && same_epoch(asked, &read.top);
+    if is_there && !asked.epoch.is_empty() {
+        return joined(read.top, Some(Vec::new()));
+    }
+    // Whoever claims to have seen more than there is has seen another history, whatever its name.
+    let is_beyond = asked.offset > read.top.offset && same_epoch(asked, &read.top);
+    let newest = read.entries.into_iter().find(|entry| entry.offset == read.top.offset && !is_beyond);
+    match newest {
+        Some(newest) => {
+            let before = Position { offset: newest.offset - 1, epoch: read.top.epoch.clone() };
+            let mut found = joined(read.top, Some(vec![newest]));
+            // As if the client had seen all before it, so that offsets rise by one from here on.
+            found.result.position = Some(before);
+            found
+        }
+        None if is_there => joined(read.top, Some(Vec::new())),
+        None => lost(read.top),
+    }
+}
+
+fn lost(top: Position) -> Recovered {
+    let mut lost = joined(top, None);
+    lost.result.was_recovering = true;
+    lost
 }
 
 fn answer(recover: Option<&Recover>, read: Read) -> Recovered {
@@ -195,9 +230,7 @@ fn answer(recover: Option<&Recover>, read: Read) -> Recovered {
         }
     };
     if !found {
-        let mut lost = joined(read.top, None);
-        lost.result.was_recovering = true;
-        return lost;
+        return lost(read.top);
     }
     let next = read.entries.last().map_or(asked, |entry| entry.offset) + 1;
     let more = next <= read.top.offset;

@@ -11,6 +11,7 @@ mod epochs;
 mod following;
 mod generations;
 mod interests;
+mod latest;
 mod model;
 mod peer;
 mod repairs;
@@ -20,6 +21,7 @@ mod stage;
 use std::sync::Arc;
 
 use talewire_broker::PageLimit;
+use talewire_proto::namespace::Recovery;
 use talewire_proto::{Channel, Kind, Namespace, Payload, Publication};
 
 /// As much as a test ever publishes.
@@ -31,6 +33,11 @@ fn channel(name: &str) -> Channel {
 
 fn rules(kind: Kind) -> Arc<Namespace> {
     Arc::new(Namespace { kind, history_size: 1_000, history_age_ms: 100_000, ..Namespace::default() })
+}
+
+/// Rules by which a client that comes back gets the newest entry alone.
+fn latest(kind: Kind) -> Arc<Namespace> {
+    Arc::new(Namespace { recovery: Recovery::Latest, history_size: 3, ..(*rules(kind)).clone() })
 }
 
 fn says(words: &str) -> Publication {

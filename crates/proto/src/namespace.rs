@@ -323,9 +323,8 @@ mod tests {
     #[test]
     fn story_channels_are_never_written_by_clients() {
         let insecure = Grant { insecure: true, ..Grant::default() };
-        let says = |rules: Namespace, action, subscribed| {
-            rules.verdict(action, &channel("story:s"), &insecure, subscribed)
-        };
+        let says =
+            |rules: Namespace, action, subscribed| rules.verdict(action, &channel("story:s"), &insecure, subscribed);
         assert_eq!(says(Namespace::typing(), Action::Publish, Subscribed::Yes), Verdict::AskWriter);
         assert_eq!(says(Namespace::story(), Action::Subscribe, Subscribed::No), Verdict::AskMember);
         assert_eq!(says(Namespace::story(), Action::Publish, Subscribed::Yes), REFUSED);

@@ -40,7 +40,8 @@ fn child_that_appends() {
                     let to = (task + number) % CHANNELS;
                     let publication = Publication { data: Some(Payload::of(&text)), ..Publication::default() };
                     let key = Some(Key { user: "ana".parse().unwrap(), key: text.clone() });
-                    let done = store.append(Append { channel: channel(to), publication, key, version: None }).await.unwrap();
+                    let done =
+                        store.append(Append { channel: channel(to), publication, key, version: None }).await.unwrap();
                     let mut out = std::io::stdout().lock();
                     writeln!(out, "ACK {to} {} {text}", done.position.offset).unwrap();
                     out.flush().unwrap();

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 
 use super::{Make, channel, rules, says, text};
-use crate::{BrokerSettings, Key, Publish, Message, WakeUp};
+use crate::{BrokerSettings, Key, Message, Publish, WakeUp};
 
 pub(super) async fn deliveries_of_a_channel_come_in_its_order(make: Make) {
     let mut stand = make(BrokerSettings::default());

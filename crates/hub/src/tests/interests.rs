@@ -66,7 +66,7 @@ impl Readers {
     }
 
     fn publish(&mut self, name: &str, publication: Publication) {
-        wait(self.stage.broker.publish(&channel(name), &self.rules, publication, None)).unwrap();
+        wait(self.stage.broker.publish(&channel(name), &self.rules, publication.into())).unwrap();
         self.stage.hand_over_all();
         let mut messages: Vec<ShardMessage> = Vec::new();
         self.stage.hub.shards()[0].take(&mut messages, 1_000);

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use talewire_proto::command::Recover;
+use talewire_proto::namespace::Recovery;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, Kind, Namespace, Position};
 
 use super::peer::{Peer, Standing, ended, subscribed};
 use super::stage::{Disk, PAGE, Stage, Step, durable, history};
-use super::{channel, says};
+use super::{channel, latest, says};
 use crate::{CatchUp, HubError, HubSettings, Interest, Recovered, ShardEvent};
 
 const SHARDS: usize = 2;
-const CHANNELS: usize = 3;
+const CHANNELS: usize = 5;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -129,6 +130,8 @@ impl Model {
             (channel(&format!("history:{run}")), history()),
             (channel(&format!("small:{run}")), Arc::new(small)),
             (channel(&format!("durable:{run}")), durable()),
+            (channel(&format!("latest:{run}")), latest(Kind::History)),
+            (channel(&format!("durable-latest:{run}")), latest(Kind::Durable)),
         ];
         Self { stage, channels, peers: Vec::new(), readings: Vec::new(), came: 0 }
     }
@@ -204,7 +207,10 @@ impl Model {
         if !matches!(peer.standings.get(&channel), None | Some(Standing::Ended)) {
             return;
         }
-        let recover: Option<Position> = peer.positions.get(&channel).filter(|_| recover).cloned();
+        let known = peer.positions.get(&channel).cloned();
+        // Who has nothing yet and wants the newest entry alone asks for it from the beginning.
+        let known = known.or_else(|| (rules.recovery == Recovery::Latest).then(Position::default));
+        let recover: Option<Position> = known.filter(|_| recover);
         peer.standings.insert(channel.clone(), Standing::Asked(recover.clone()));
         self.stage.shards[peer.shard].subscribe(peer.key, &channel, &rules, Interest::default());
         let hub = self.stage.hub.clone();
@@ -260,9 +266,16 @@ impl Model {
         if let (Some(asked), false) = (asked, recovered.result.recovered) {
             let rules = &self.channels.iter().find(|(name, _)| name == channel).unwrap().1;
             let (top, oldest) = self.stage.top(channel, rules);
-            let is_lost = top.epoch != asked.epoch
-                || oldest > asked.offset + 1
-                || top.offset - asked.offset > PAGE.entries as u64;
+            let told = recovered.result.position.clone().unwrap();
+            let is_lost = match rules.recovery {
+                Recovery::Stream => {
+                    top.epoch != asked.epoch
+                        || oldest > asked.offset + 1
+                        || top.offset - asked.offset > PAGE.entries as u64
+                }
+                // Nothing was there then, or what was the newest then is gone.
+                Recovery::Latest => told.offset == 0 || told.epoch != top.epoch || oldest > told.offset,
+            };
             assert!(is_lost, "not recovered although nothing was lost: {asked:?} {top:?} {oldest}");
         }
         let shard = &mut self.stage.shards[peer.shard];

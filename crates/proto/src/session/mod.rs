@@ -569,8 +569,10 @@ impl Session {
     fn judge(&mut self, id: u32, action: Action, channel: &Channel) -> Option<(Arc<Namespace>, Verdict)> {
         let Phase::Open(open) = &self.phase else { return None };
         let subscribed = if self.subscriptions.contains(channel) { Subscribed::Yes } else { Subscribed::No };
-        let judged =
-            self.namespaces.of(channel).map(|rules| (rules.clone(), rules.verdict(action, channel, &open.grant, subscribed)));
+        let judged = self
+            .namespaces
+            .of(channel)
+            .map(|rules| (rules.clone(), rules.verdict(action, channel, &open.grant, subscribed)));
         match judged {
             Ok((_, Verdict::Refused(code))) | Err(code) => {
                 self.error(id, code);

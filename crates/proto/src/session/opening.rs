@@ -107,7 +107,7 @@ impl Session {
         let verdict = if open.grant.channels.contains(channel) && !rules.platform {
             Verdict::Allowed
         } else {
-            rules.verdict(Action::Subscribe, &open.grant, Subscribed::No)
+            rules.verdict(Action::Subscribe, channel, &open.grant, Subscribed::No)
         };
         Ok((rules, verdict))
     }

@@ -38,16 +38,22 @@ impl Sqlite {
         bytes_max: usize,
         direction: Direction,
     ) -> Result<Page, StoreError> {
-        let wanted = channel.clone();
-        let page = self
-            .read(move |conn, _| match channel_row(conn, &wanted)? {
-                Some(row) => page(conn, &row, since, entries_max, bytes_max, direction).map(Some),
-                None => Ok(None),
-            })
-            .await?;
-        match page {
-            Some(page) => Ok(page),
-            None => Ok(Page { entries: Vec::new(), top: self.begin_channel(channel).await?, complete: true }),
+        loop {
+            let (wanted, since) = (channel.clone(), since.clone());
+            let page = self
+                .read(move |conn, _| match channel_row(conn, &wanted)? {
+                    Some(row) => page(conn, &row, since, entries_max, bytes_max, direction).map(Some),
+                    None => Ok(None),
+                })
+                .await?;
+            if let Some(page) = page {
+                return Ok(page);
+            }
+            let top = self.begin_channel(channel.clone()).await?;
+            if top.offset == 0 {
+                return Ok(Page { entries: Vec::new(), top, complete: true });
+            }
+            // Somebody was quicker to begin it, and its entries are not in what was read.
         }
     }
 
