@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use talewire_broker::{Broker, Delivery, Message};
-use talewire_proto::{Channel, Entry, Epoch, Kind, Namespace, Position};
+use talewire_proto::{Channel, Entry, Epoch, Kind, Namespace, Namespaces, Position};
 use talewire_store::Store;
 
 use crate::fanout::{Fanout, What};
@@ -202,6 +202,17 @@ impl Hub {
             served.subscribers[shard] = served.subscribers[shard].saturating_sub(1);
             if served.subscribers.iter().all(|count| *count == 0) {
                 table.remove(channel);
+            }
+        }
+    }
+
+    /// Serves channels by other rules from now on; those of a namespace that is gone by the old ones, until nobody is left.
+    pub fn set_rules(&self, namespaces: &Namespaces) {
+        for stripe in &self.inner.stripes {
+            for (channel, served) in stripe.lock().iter_mut() {
+                if let Ok(rules) = namespaces.of(channel) {
+                    served.rules = rules.clone();
+                }
             }
         }
     }

@@ -124,7 +124,9 @@ impl Hub {
                 continue;
             }
             return Ok(match (recover, rules.recovery) {
-                (Some(Recover::After(asked) | Recover::PagesAfter(asked)), Recovery::Latest) => answer_latest(asked, read),
+                (Some(Recover::After(asked) | Recover::PagesAfter(asked)), Recovery::Latest) => {
+                    answer_latest(asked, read)
+                }
                 (Some(Recover::PagesFromOldest), Recovery::Latest) => answer_latest(&Position::default(), read),
                 (recover, _) => answer(recover, read),
             });

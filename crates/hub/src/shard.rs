@@ -10,7 +10,7 @@ use bytes::Bytes;
 use slab::Slab;
 use talewire_proto::filter::Filter;
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, Entry, Kind, Namespace, Position};
+use talewire_proto::{Channel, Entry, Kind, Namespace, Namespaces, Position};
 
 use crate::fanout::{Fanout, What};
 use crate::marks::{IdWriter, Marks};
@@ -99,6 +99,15 @@ impl Shard {
         }
         self.connections.remove(key);
         self.dirty.retain(|dirty| *dirty != key);
+    }
+
+    /// Serves channels by other rules from now on, as [`Hub::set_rules`].
+    pub fn set_rules(&mut self, namespaces: &Namespaces) {
+        for (channel, local) in &mut self.channels {
+            if let Ok(rules) = namespaces.of(channel) {
+                local.rules = rules.clone();
+            }
+        }
     }
 
     /// Registers a subscriber. Until [`Shard::go_live`] what comes for it is held.

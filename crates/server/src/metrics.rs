@@ -31,6 +31,8 @@ pub struct Metrics {
     unsubscribes: Codes,
     recoveries: Family<OutcomeLabel, Counter>,
     turned_away: Family<ReasonLabel, Counter>,
+    publications_refused: Family<ReasonLabel, Counter>,
+    reloads: Family<OutcomeLabel, Counter>,
     shards: Vec<Arc<ShardIo>>,
 }
 
@@ -86,6 +88,11 @@ impl Metrics {
         );
         let turned_away: Family<ReasonLabel, Counter> = Family::default();
         registry.register("turned_away", "Sockets closed at once, by the limit that was reached", turned_away.clone());
+        let publications_refused: Family<ReasonLabel, Counter> = Family::default();
+        let help = "Publications refused by the rules of their namespace, by reason";
+        registry.register("publications_refused", help, publications_refused.clone());
+        let reloads: Family<OutcomeLabel, Counter> = Family::default();
+        registry.register("reloads", "Times that the configuration was read again, by outcome", reloads.clone());
         // Every code from the start, at 0: an alert must be able to see the first one.
         let with_codes = |family: &Codes, codes: &mut dyn Iterator<Item = u32>| {
             codes.for_each(|code| drop(family.get_or_create(&CodeLabel { code })));
@@ -95,6 +102,12 @@ impl Metrics {
         with_codes(&unsubscribes, &mut UnsubscribeCode::ALL.iter().map(|code| code.code()));
         for outcome in ["recovered", "lost"] {
             drop(recoveries.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for reason in ["rate", "schema"] {
+            drop(publications_refused.get_or_create(&ReasonLabel { reason }));
+        }
+        for outcome in ["done", "refused"] {
+            drop(reloads.get_or_create(&OutcomeLabel { outcome }));
         }
         for turned in Turned::ALL {
             drop(turned_away.get_or_create(&ReasonLabel { reason: turned.as_str() }));
@@ -115,6 +128,8 @@ impl Metrics {
             unsubscribes,
             recoveries,
             turned_away,
+            publications_refused,
+            reloads,
             shards,
         }
     }
@@ -140,6 +155,14 @@ impl Metrics {
 
     pub(crate) fn turned_away(&self, turned: Turned) {
         self.turned_away.get_or_create(&ReasonLabel { reason: turned.as_str() }).inc();
+    }
+
+    pub(crate) fn publication_refused(&self, reason: &'static str) {
+        self.publications_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn reloaded(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(crate) fn sent(&self, shard: usize, bytes: usize) {

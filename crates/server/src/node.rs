@@ -9,12 +9,15 @@ use talewire_auth::{Auth, OriginRule, Seal};
 use talewire_broker::Broker;
 use talewire_hub::Hub;
 use talewire_proto::session::{Anonymous, Now};
-use talewire_proto::{ClientId, Limits, Namespaces};
+use talewire_proto::{Channel, ClientId, ErrorCode, Limits, Namespace};
 use talewire_store::Store;
 use talewire_story::Stories;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::metrics::Metrics;
+use crate::rates::PublishRates;
+use crate::reload::ReloadRequest;
+use crate::rules::Rules;
 use crate::settings::ServerSettings;
 use crate::transport::emulation::Sessions;
 use crate::transport::guard::Guard;
@@ -35,10 +38,6 @@ pub struct About {
 pub struct Node {
     /// Sockets and HTTP.
     pub settings: ServerSettings,
-    /// Limits of sessions.
-    pub limits: Arc<Limits>,
-    /// The rules of channels.
-    pub namespaces: Namespaces,
     /// Who may connect without showing who they are.
     pub anonymous: Anonymous,
     /// Tokens and logins.
@@ -59,11 +58,15 @@ pub struct Node {
     pub about: About,
     /// Counters and gauges.
     pub metrics: Metrics,
-    /// Caps and rates before anything is parsed.
+    /// The rules of channels and the limits of sessions: exchanged whole, and told to every thread.
+    rules: watch::Sender<Arc<Rules>>,
+    pub(crate) rates: PublishRates,
+    pub(crate) reloads: Option<mpsc::Sender<ReloadRequest>>,
     /// Names this node among others; new at every start.
     pub(crate) id: String,
     /// Connections whose commands come by other requests.
     pub(crate) sessions: Sessions,
+    /// Caps and rates before anything is parsed.
     pub(crate) guard: Arc<Guard>,
     /// Operators have places of their own, or a full house could not be looked at.
     pub(crate) admin_guard: Guard,
@@ -77,10 +80,10 @@ pub struct Node {
 pub struct NodeParts {
     /// Sockets and HTTP.
     pub settings: ServerSettings,
-    /// Limits of sessions.
-    pub limits: Limits,
-    /// The rules of channels.
-    pub namespaces: Namespaces,
+    /// The rules of channels and the limits of sessions, to begin with.
+    pub rules: Rules,
+    /// Who takes requests to read the configuration again.
+    pub reloads: Option<mpsc::Sender<ReloadRequest>>,
     /// Who may connect without showing who they are.
     pub anonymous: Anonymous,
     /// Tokens and logins.
@@ -111,8 +114,9 @@ impl Node {
             guard,
             admin_guard: Guard::new(&ServerSettings { sockets_max: ADMIN_SOCKETS_MAX, ..ServerSettings::default() }),
             exports: Arc::new(Semaphore::new(parts.settings.exports_at_once_max.max(1))),
-            limits: Arc::new(parts.limits),
-            namespaces: parts.namespaces,
+            rules: watch::Sender::new(Arc::new(parts.rules)),
+            rates: PublishRates::new(parts.settings.publish_rates_kept_max),
+            reloads: parts.reloads,
             anonymous: parts.anonymous,
             auth: parts.auth,
             origins: parts.origins,
@@ -126,6 +130,42 @@ impl Node {
             stopping: AtomicBool::new(false),
             started: Instant::now(),
         }
+    }
+
+    /// The rules as they are now.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.borrow().clone()
+    }
+
+    /// The limits of sessions that begin now.
+    #[must_use]
+    pub fn limits(&self) -> Arc<Limits> {
+        self.rules.borrow().limits.clone()
+    }
+
+    /// The rules of a channel as they are now.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownChannel`], as [`Namespaces::of`](talewire_proto::Namespaces::of).
+    pub fn rules_of(&self, channel: &Channel) -> Result<Arc<Namespace>, ErrorCode> {
+        self.rules.borrow().namespaces.of(channel).cloned()
+    }
+
+    /// Puts other rules in force. Every thread gives them to its sessions; limits are for those that begin from now on.
+    pub fn exchange(&self, rules: Rules) {
+        self.rules.send_replace(Arc::new(rules));
+        self.metrics.reloaded("done");
+    }
+
+    /// Counts rules that could not be put in force.
+    pub fn exchange_failed(&self) {
+        self.metrics.reloaded("refused");
+    }
+
+    /// The rules whenever they are exchanged.
+    pub(crate) fn follow_rules(&self) -> watch::Receiver<Arc<Rules>> {
+        self.rules.subscribe()
     }
 
     /// The time, for sessions.

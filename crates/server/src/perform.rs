@@ -14,7 +14,7 @@ use talewire_proto::grant::TokenVerdict;
 use talewire_proto::reply::{Push, Reply};
 use talewire_proto::session::{Done, Join, Output, Refused, RoleNeeded, Task};
 use talewire_proto::wire::websocket_close;
-use talewire_proto::{Channel, CloseCode, ErrorCode, Kind, Namespace, Payload, Publication, Since};
+use talewire_proto::{Channel, CloseCode, ErrorCode, Kind, Namespace, Payload, Position, Publication, Since, Version};
 use talewire_story::Caller;
 
 use crate::node::{Node, unix_ms};
@@ -157,7 +157,7 @@ fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
     let deaf_to = (!echo).then(|| peer.session.borrow().client().clone());
     let interest = Interest { join_leave, filter, deaf_to };
     reactor.shard.borrow_mut().subscribe(peer.key, &channel, &rules, interest.clone());
-    let limits = &reactor.node.limits;
+    let limits = reactor.node.limits();
     let limit = PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max };
     let node = reactor.node.clone();
     let client = peer.session.borrow().client().clone();
@@ -223,10 +223,15 @@ fn perform(reactor: &Rc<Reactor>, peer: &Rc<Peer>, task: Task) {
         async move {
             match task {
                 Task::Publish { channel, rules, data, info, key } => {
+                    if !node.rates.take(channel.namespace(), &rules, &info, node.now().mono_ms) {
+                        node.metrics.publication_refused("rate");
+                        return Err(ErrorCode::TooManyRequests.into());
+                    }
                     let key = key.map(|key| Key { user: info.user.clone(), key });
-                    let publication =
-                        Publication { data: Some(data), info: Some((*info).clone()), ..Publication::default() };
-                    publish(&node, &channel, &rules, publication, key).await.map(|_| Done::Published)
+                    let info = Some((*info).clone());
+                    let publication = Publication { data: Some(data), info, ..Publication::default() };
+                    let publishing = Publishing { channel: &channel, rules: &rules, publication, key, version: None };
+                    publish(&node, publishing).await.map(|_| Done::Published)
                 }
                 Task::History { rules, request } => history(&node, &rules, request).await,
                 Task::Presence(channel) => {
@@ -275,36 +280,56 @@ pub(crate) fn refused(refusal: talewire_story::Refusal) -> Refused {
     Refused { code: refusal.code, message: Some(refusal.message) }
 }
 
-/// Publishes as the channel's kind promises, and acknowledges only then. What sessions and HTTP share.
-pub(crate) async fn publish(
-    node: &Node,
-    channel: &Channel,
-    rules: &Namespace,
-    publication: Publication,
-    key: Option<Key>,
-) -> Result<talewire_proto::Position, Refused> {
-    let publication = Publication { time_ms: unix_ms(), ..publication };
+/// A publication on its way in, allowed by the rules.
+pub(crate) struct Publishing<'a> {
+    pub(crate) channel: &'a Channel,
+    pub(crate) rules: &'a Namespace,
+    /// Its time is set here.
+    pub(crate) publication: Publication,
+    pub(crate) key: Option<Key>,
+    pub(crate) version: Option<Version>,
+}
+
+/// What publishing came to.
+pub(crate) struct Kept {
+    pub(crate) position: Position,
+    /// Nothing was added: the channel already had this version or a newer one.
+    pub(crate) skipped: bool,
+}
+
+/// Publishes as the channel's kind promises, and acknowledges only then. What sessions and `/api/publish` share.
+pub(crate) async fn publish(node: &Node, publishing: Publishing<'_>) -> Result<Kept, Refused> {
+    let Publishing { channel, rules, mut publication, key, version } = publishing;
+    publication.time_ms = unix_ms();
+    if let (Some(_), Some(data)) = (&rules.schema, &publication.data) {
+        node.rules().check(channel, data).inspect_err(|_| node.metrics.publication_refused("schema"))?;
+    }
     node.metrics.publications.inc();
     match rules.kind {
+        // Nothing is kept that a version could be compared with.
+        Kind::Signal if version.is_some() => Err(ErrorCode::NotAvailable.into()),
         Kind::Signal => {
             node.broker.signal(channel, publication).await.map_err(|_| ErrorCode::Unavailable)?;
-            Ok(talewire_proto::Position::default())
+            Ok(Kept { position: Position::default(), skipped: false })
         }
         Kind::History => {
-            let published = node.broker.publish(channel, rules, publication, key).await;
-            Ok(published.map_err(|error| talewire_hub::HubError::from(error).code())?.position)
+            let publish = talewire_broker::Publish { publication, key, version };
+            let published = node.broker.publish(channel, rules, publish).await;
+            let published = published.map_err(|error| talewire_hub::HubError::from(error).code())?;
+            Ok(Kept { position: published.position, skipped: published.skipped })
         }
         Kind::Durable => {
             let key = key.map(|Key { user, key }| talewire_store::Key { user, key });
-            let append = talewire_store::Append { channel: channel.clone(), publication, key };
+            let append = talewire_store::Append { channel: channel.clone(), publication, key, version };
             let appended = node.store.append(append).await.map_err(|error| {
                 tracing::warn!(%channel, %error, "a publication was not kept");
                 ErrorCode::Unavailable
             })?;
-            if !appended.repeated {
-                node.broker.announce(channel, &appended.position.epoch, appended.entry).await;
+            let skipped = appended.entry.is_none();
+            if let Some(entry) = appended.entry.filter(|_| !appended.repeated) {
+                node.broker.announce(channel, &appended.position.epoch, entry).await;
             }
-            Ok(appended.position)
+            Ok(Kept { position: appended.position, skipped })
         }
         Kind::Generation => Err(ErrorCode::PermissionDenied.into()),
     }
@@ -313,7 +338,7 @@ pub(crate) async fn publish(
 async fn history(node: &Node, rules: &Namespace, request: History) -> Result<Done, Refused> {
     let History { channel, limit, since, reverse } = request;
     let entries_max = usize::try_from(limit).unwrap_or(0);
-    let bytes_max = node.limits.history_bytes_max;
+    let bytes_max = node.limits().history_bytes_max;
     let from = match (&since, reverse) {
         (Some(position), _) => Since::After(position.offset),
         (None, false) => Since::Oldest,
@@ -341,14 +366,14 @@ async fn history(node: &Node, rules: &Namespace, request: History) -> Result<Don
 
 /// The text of a generation so far, as a subscriber gets it.
 pub(crate) async fn snapshot(node: &Node, channel: &Channel) -> Option<Payload> {
-    let rules = node.namespaces.of(channel).ok()?;
+    let rules = node.rules_of(channel).ok()?;
     let limit = PageLimit { entries: 0, bytes: 0 };
-    node.hub.recover(channel, rules, None, limit).await.ok()?.result.data
+    node.hub.recover(channel, &rules, None, limit).await.ok()?.result.data
 }
 
 /// Reads what a slow connection missed and gives it to the shard.
 pub(crate) fn catch_up(reactor: &Rc<Reactor>, peer: &Rc<Peer>, missed: Missed) {
-    let limits = &reactor.node.limits;
+    let limits = reactor.node.limits();
     let limit = PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max };
     let (reactor, peer) = (reactor.clone(), peer.clone());
     tokio::task::spawn_local(async move {

@@ -118,7 +118,7 @@ fn keep_alive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
         return;
     }
     let quiet_ms = shard.outbox(peer.key).map_or(0, |outbox| outbox.quiet_ms(now.mono_ms));
-    if quiet_ms < reactor.node.limits.comment_interval_ms {
+    if quiet_ms < reactor.node.limits().comment_interval_ms {
         peer.session.borrow_mut().handle_busy(now);
     } else {
         shard.send(peer.key, frame(peer.wire, &Reply::Ping));

@@ -17,11 +17,12 @@ use talewire_proto::session::Session;
 use talewire_proto::wire::Wire;
 use talewire_proto::{CloseCode, UnsubscribeCode};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::node::Node;
 use crate::perform::{self, LiveFrom};
 use crate::plain::Gathered;
+use crate::rules::Rules;
 use crate::timers::{TICK_MS, Timers};
 use crate::transport::emulation::{Home, Inbound};
 use crate::transport::events;
@@ -101,6 +102,9 @@ impl Reactor {
 
     /// Takes a connection whose transport stands.
     pub(crate) fn add(&self, socket: TcpStream, session: Session, wire: Wire) -> Rc<Peer> {
+        let mut session = session;
+        // They may have been exchanged since the request was read.
+        session.handle_namespaces(&self.node.rules().namespaces);
         let key = self.shard.borrow_mut().add(wire);
         self.serials.set(self.serials.get() + 1);
         let peer = Rc::new(Peer {
@@ -264,6 +268,30 @@ impl Reactor {
             }
             perform::drive(&self, &peer);
             self.flush();
+        }
+    }
+
+    /// Gives every session the rules of channels whenever they are exchanged, for ever.
+    pub(crate) async fn follow_rules(self: Rc<Self>, mut rules: watch::Receiver<Arc<Rules>>) {
+        while rules.changed().await.is_ok() {
+            let now = rules.borrow_and_update().clone();
+            for (count, peer) in self.all().into_iter().enumerate() {
+                if !peer.gone.get() {
+                    let mut session = peer.session.borrow_mut();
+                    session.handle_namespaces(&now.namespaces);
+                    session.handle_ready(self.node.now());
+                    drop(session);
+                    perform::drive(&self, &peer);
+                }
+                if count % BATCH == BATCH - 1 {
+                    self.flush();
+                    tokio::task::yield_now().await;
+                }
+            }
+            self.flush();
+            // Behind the sessions: from here on nobody of this thread joins by the old rules.
+            self.shard.borrow_mut().set_rules(&now.namespaces);
+            self.node.hub.set_rules(&now.namespaces);
         }
     }
 

@@ -137,6 +137,7 @@ fn run_shard(node: Arc<Node>, index: usize, doors: Vec<(std::net::TcpListener, D
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = runtime.expect("a runtime needs an epoll descriptor and a timer, which start has room for");
     runtime.block_on(async move {
+        let rules = node.follow_rules();
         let (reactor, inbound) = Reactor::new(node.clone(), index);
         let reactor = Rc::new(reactor);
         let accepting = doors.into_iter().map(|(listener, door)| {
@@ -147,6 +148,7 @@ fn run_shard(node: Arc<Node>, index: usize, doors: Vec<(std::net::TcpListener, D
         tokio::task::spawn_local(reactor.clone().pump());
         tokio::task::spawn_local(reactor.clone().take_inbound(inbound));
         tokio::task::spawn_local(reactor.clone().tick());
+        tokio::task::spawn_local(reactor.clone().follow_rules(rules));
         stop.cancelled().await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         for peer in reactor.all() {

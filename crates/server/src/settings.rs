@@ -49,6 +49,8 @@ pub struct ServerSettings {
     pub requests_per_second: u32,
     /// IP addresses whose rates are remembered; beyond it the oldest are forgotten.
     pub rates_kept_max: usize,
+    /// Publishers whose rates are remembered; beyond it those go first who may publish at once again.
+    pub publish_rates_kept_max: usize,
     /// Frames from `/emulation` that wait for one thread; beyond it 503.
     pub inbox_max: usize,
     /// Time for the other side of a close, in milliseconds; then the socket is closed hard.
@@ -86,6 +88,7 @@ impl Default for ServerSettings {
             request_burst: 200,
             requests_per_second: 50,
             rates_kept_max: 65_536,
+            publish_rates_kept_max: 65_536,
             inbox_max: 4_096,
             close_ms: 5_000,
             drain_ms: 5_000,

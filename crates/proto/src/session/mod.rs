@@ -6,6 +6,7 @@
 //! comes back as an answer. One command is carried out at a time, in the order they came; replies carry its id.
 
 mod clock;
+mod exchange;
 mod opening;
 mod rate;
 mod subscriptions;
@@ -541,6 +542,7 @@ impl Session {
     fn opened(&mut self, id: u32, result: ConnectResult, now: Now) {
         self.keepalive.start(now);
         self.outputs.push_back(Output::Send(Reply::Connect { id, result }));
+        self.look_at_all_rules();
     }
 
     fn refresh(&mut self, id: u32, token: Token) {
@@ -724,8 +726,9 @@ impl Session {
                 Some(expiry) => {
                     subscription.expires_ms = expiry.deadline_ms;
                     result.ttl_s = expiry.ttl_s;
-                    self.subscriptions.insert(channel, subscription);
+                    self.subscriptions.insert(channel.clone(), subscription);
                     self.outputs.push_back(Output::Send(Reply::Subscribe { id, result }));
+                    self.look_at_rules(&channel);
                 }
             },
         }

@@ -217,6 +217,7 @@ impl Session {
             (Mode::Events | Mode::Poll, Some(position)) => Push::Gap(position.clone()),
             _ => Push::Subscribe(result),
         };
-        self.outputs.push_back(Output::Send(Reply::Push { channel, push }));
+        self.outputs.push_back(Output::Send(Reply::Push { channel: channel.clone(), push }));
+        self.look_at_rules(&channel);
     }
 }

@@ -60,6 +60,15 @@ impl Subscriptions {
         self.by_channel.contains_key(channel)
     }
 
+    /// The rules by which a channel was subscribed to.
+    pub(super) fn rules_of(&self, channel: &Channel) -> Option<&Arc<Namespace>> {
+        self.by_channel.get(channel).map(|subscription| &subscription.rules)
+    }
+
+    pub(super) fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.by_channel.keys()
+    }
+
     pub(super) fn info(&self, channel: &Channel) -> Option<Arc<ClientInfo>> {
         self.by_channel.get(channel).map(|subscription| subscription.info.clone())
     }

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use talewire_broker::Key;
 use talewire_proto::publication::{self, EVENT_TAG};
-use talewire_proto::{Channel, Epoch, ErrorCode, Payload, Publication, UserId};
+use talewire_proto::{Channel, Epoch, ErrorCode, Payload, Publication, UserId, Version};
 
 use super::app::read_json;
 use super::error::HttpError;
 use crate::node::Node;
-use crate::perform;
+use crate::perform::{self, Kept, Publishing};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +31,9 @@ struct Publish<'a> {
     event: String,
     #[serde(default)]
     tags: BTreeMap<String, String>,
+    version: Option<u64>,
+    #[serde(default)]
+    version_epoch: String,
 }
 
 #[derive(Serialize)]
@@ -44,6 +47,9 @@ struct Published {
     offset: u64,
     #[serde(skip_serializing_if = "Epoch::is_empty")]
     epoch: Epoch,
+    /// The channel already had this version or a newer one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    skipped: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that skip_serializing_if wants")]
@@ -60,12 +66,12 @@ pub(super) async fn publish(
     check_key(&node, &headers)?;
     let request: Publish<'_> = read_json(&headers, &body)?;
     let data = Payload::from_raw(request.data);
-    let rules = node.namespaces.of(&request.channel).map_err(HttpError::from)?;
+    let rules = node.rules_of(&request.channel)?;
     if rules.platform {
         // Stories are written by their use cases alone, or readers could not trust what they read.
         return Err(ErrorCode::PermissionDenied.into());
     }
-    if data.len() > rules.publication_bytes_max || request.idempotency_key.len() > node.limits.key_chars_max {
+    if data.len() > rules.publication_bytes_max || request.idempotency_key.len() > node.limits().key_chars_max {
         return Err(ErrorCode::LimitExceeded.into());
     }
     let key = Some(request.idempotency_key).filter(|key| !key.is_empty());
@@ -78,9 +84,14 @@ pub(super) async fn publish(
         let message = "tags are up to 16 texts of up to 256 bytes; an event type has up to 64 of A-Z a-z 0-9 _ . : -";
         return Err(HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message));
     }
+    if request.version_epoch.len() > Version::EPOCH_BYTES_MAX {
+        return Err(ErrorCode::LimitExceeded.into());
+    }
+    let version = request.version.map(|number| Version { number, epoch: request.version_epoch });
     let publication = Publication { data: Some(data), tags, ..Publication::default() };
-    let position = perform::publish(&node, &request.channel, rules, publication, key).await?;
-    Ok(Json(Reply { result: Published { offset: position.offset, epoch: position.epoch } }).into_response())
+    let publishing = Publishing { channel: &request.channel, rules: &rules, publication, key, version };
+    let Kept { position, skipped } = perform::publish(&node, publishing).await?;
+    Ok(Json(Reply { result: Published { offset: position.offset, epoch: position.epoch, skipped } }).into_response())
 }
 
 /// `X-API-Key`, or `Authorization: apikey …`.

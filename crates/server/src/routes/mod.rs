@@ -4,6 +4,7 @@ mod api;
 mod app;
 mod error;
 mod health;
+mod reload;
 mod web;
 
 use std::sync::Arc;
@@ -45,5 +46,6 @@ pub(crate) fn admin(node: Arc<Node>) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
+        .route("/admin/reload", post(reload::reload))
         .with_state(node)
 }

@@ -92,7 +92,7 @@ fn take(node: &Node, headers: &HeaderMap, body: &Bytes) -> Response {
         Some("application/octet-stream") => Codec::Protobuf,
         _ => return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json or application/octet-stream"),
     };
-    if body.len() > node.limits.frame_bytes_max {
+    if body.len() > node.limits().frame_bytes_max {
         return plain(StatusCode::PAYLOAD_TOO_LARGE, "the frame is too large");
     }
     let Ok(request) = EmulationRequest::decode(codec, body) else {

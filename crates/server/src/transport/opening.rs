@@ -143,7 +143,7 @@ fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Resul
     Ok(Opening {
         wire,
         head: head.into(),
-        input: Input::WebSocket(Box::new(Reader::new(node.limits.frame_bytes_max))),
+        input: Input::WebSocket(Box::new(Reader::new(node.limits().frame_bytes_max))),
         session: session(node, login, mode, None),
         first,
         emulated: None,
@@ -220,7 +220,7 @@ pub(super) fn cors_lines(cross_origin: Option<&str>) -> String {
 
 /// Reads the body of a request, up to the size of a frame.
 async fn body(node: &Node, request: Request<Incoming>) -> Result<Bytes, Refusal> {
-    let collected = Limited::new(request.into_body(), node.limits.frame_bytes_max).collect().await;
+    let collected = Limited::new(request.into_body(), node.limits().frame_bytes_max).collect().await;
     let collected = collected.map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE, "the first frame is too large"))?;
     Ok(collected.to_bytes())
 }
@@ -233,12 +233,13 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn session(node: &Node, login: Option<Login>, mode: Mode, emulated: Option<&SessionId>) -> Session {
     let client = new_client();
     let seed = client.as_str().bytes().fold(0u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let rules = node.rules();
     let start = SessionStart {
         client,
         login: login.map(|login| login.grant()),
         anonymous: node.anonymous,
-        limits: node.limits.clone(),
-        namespaces: node.namespaces.clone(),
+        limits: rules.limits.clone(),
+        namespaces: rules.namespaces.clone(),
         seed,
         emulation: emulated.map(|id| (id.as_str().to_owned(), node.id.clone())),
         mode,

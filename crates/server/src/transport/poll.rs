@@ -191,7 +191,7 @@ async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) ->
         (elements, positions)
     };
     for (channel, sub) in &mut connected.subs {
-        let is_generation = reactor.node.namespaces.of(channel).is_ok_and(|rules| rules.kind == Kind::Generation);
+        let is_generation = reactor.node.rules_of(channel).is_ok_and(|rules| rules.kind == Kind::Generation);
         if is_generation && elements.iter().any(Bytes::is_empty) {
             // It went on while we waited: what the reader gets is the text as it is now.
             sub.data = perform::snapshot(&reactor.node, channel).await.or_else(|| sub.data.take());

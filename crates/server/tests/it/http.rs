@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 
 use crate::stage::{DEADLINE, Settings, Stage};
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answer {
@@ -21,7 +21,12 @@ impl Answer {
     }
 }
 
-async fn request(address: std::net::SocketAddr, line: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
+pub(crate) async fn request(
+    address: std::net::SocketAddr,
+    line: &str,
+    headers: &[(&str, &str)],
+    body: Option<Value>,
+) -> Answer {
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     let mut text = format!("{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {

@@ -1,6 +1,7 @@
 //! A whole server on real sockets, port 0, one data folder per test.
 
 mod http;
+mod namespaces;
 mod readers;
 mod sockets;
 mod stage;

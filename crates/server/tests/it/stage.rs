@@ -12,7 +12,7 @@ use talewire_hub::{Hub, HubSettings};
 use talewire_proto::namespace::Rule;
 use talewire_proto::session::Anonymous;
 use talewire_proto::{Kind, Limits, Namespace, Namespaces};
-use talewire_server::{About, Node, NodeParts, Server, ServerError, ServerSettings};
+use talewire_server::{About, Node, NodeParts, ReloadRequest, Rules, Server, ServerError, ServerSettings};
 use talewire_store::{Store, StoreSettings};
 use talewire_story::{Stories, StoryLimits};
 use tokio::net::TcpStream;
@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) hub: HubSettings,
     pub(crate) anonymous: Anonymous,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) reloads: Option<tokio::sync::mpsc::Sender<ReloadRequest>>,
 }
 
 impl Default for Settings {
@@ -50,19 +52,30 @@ impl Default for Settings {
             api_key: Some(Secret::new("the-key")),
             ..ServerSettings::default()
         };
-        Self { http, limits: Limits::default(), hub: HubSettings::default(), anonymous: Anonymous::Insecure }
+        Self {
+            http,
+            limits: Limits::default(),
+            hub: HubSettings::default(),
+            anonymous: Anonymous::Insecure,
+            namespaces: namespaces(),
+            reloads: None,
+        }
     }
 }
 
-fn namespaces() -> Namespaces {
-    let open = |kind| Namespace {
+/// Rules that allow everything to everybody.
+pub(crate) fn open(kind: Kind) -> Namespace {
+    Namespace {
         kind,
         presence: true,
         join_leave: true,
         subscribe: Rule::Anyone,
         publish: Rule::Anyone,
         ..Namespace::default()
-    };
+    }
+}
+
+fn namespaces() -> Namespaces {
     let kinds = [("chat", Kind::History), ("log", Kind::Durable), ("cursor", Kind::Signal)];
     Namespaces::new(kinds.map(|(name, kind)| (name.to_owned(), open(kind))))
 }
@@ -86,8 +99,8 @@ impl Stage {
         tokio::spawn(work.run());
         let parts = NodeParts {
             settings: settings.http,
-            limits: settings.limits,
-            namespaces: namespaces(),
+            rules: Rules::new(settings.namespaces, settings.limits).expect("schemas that can be used"),
+            reloads: settings.reloads,
             anonymous: settings.anonymous,
             auth: Auth {
                 tokens: Tokens::new(AuthSettings::default()).expect("settings"),
