@@ -76,6 +76,29 @@ struct StreamOptions {
     include_usage: bool,
 }
 
+/// Where answers are asked for.
+pub(crate) fn endpoint(settings: &OpenAiSettings) -> Result<Url, BadSettings> {
+    let bad = |message: &str| BadSettings { setting: "openai.base_url", message: message.into() };
+    let base = settings.base_url.trim_end_matches('/');
+    let url = Url::parse(&format!("{base}/chat/completions"))
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.query().is_none())
+        .ok_or_else(|| bad("this is no address such as http://localhost:11434/v1"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("a key does not belong into the address, but into the environment"));
+    }
+    Ok(url)
+}
+
+/// Whether a model is named.
+pub(crate) fn check_model(settings: &OpenAiSettings) -> Result<(), BadSettings> {
+    if settings.model.trim().is_empty() {
+        let message = "say which model of the endpoint is to write".into();
+        return Err(BadSettings { setting: "openai.model", message });
+    }
+    Ok(())
+}
+
 impl OpenAi {
     /// A client with the key that the settings' environment variable holds now.
     ///
@@ -92,17 +115,8 @@ impl OpenAi {
     /// As [`OpenAi::new`].
     pub fn with_key(settings: OpenAiSettings, key: &str) -> Result<Self, BadSettings> {
         let bad = |setting, message: &str| BadSettings { setting, message: message.into() };
-        let base = settings.base_url.trim_end_matches('/');
-        let url = Url::parse(&format!("{base}/chat/completions"))
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.query().is_none())
-            .ok_or_else(|| bad("openai.base_url", "this is no address such as http://localhost:11434/v1"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(bad("openai.base_url", "a key does not belong into the address, but into the environment"));
-        }
-        if settings.model.trim().is_empty() {
-            return Err(bad("openai.model", "say which model of the endpoint is to write"));
-        }
+        let url = endpoint(&settings)?;
+        check_model(&settings)?;
         let key = match key {
             "" => None,
             key => {

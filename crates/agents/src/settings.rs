@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BadSettings;
+use crate::openai;
 
 /// How agents are run. What happens beyond a limit stands in its doc.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,24 +171,38 @@ impl AgentSettings {
     /// # Errors
     /// Names the first setting that is out of its bounds.
     pub fn check(&self) -> Result<(), BadSettings> {
-        let bounds = |setting, value: u64, min: u64, max: u64| {
-            if (min..=max).contains(&value) {
-                return Ok(());
-            }
-            Err(BadSettings { setting, message: format!("{value} is not between {min} and {max}") })
-        };
-        bounds("concurrency", self.concurrency as u64, 1, 256)?;
-        bounds("lease_ms", self.lease_ms, 300, 600_000)?;
-        bounds("sweep_ms", self.sweep_ms, 10, 600_000)?;
-        bounds("attempts_max", self.attempts_max.into(), 1, 100)?;
-        bounds("tries_max", self.tries_max.into(), 1, 20)?;
-        bounds("delta_ms", self.delta_ms, 1, 1_000)?;
-        bounds("delta_chars", self.delta_chars as u64, 1, 4_096)?;
-        bounds("text_chars_max", self.text_chars_max as u64, 100, 60_000)?;
-        bounds("context_chars_max", self.context_chars_max as u64, 500, 4_000_000)?;
-        bounds("context_turns_max", self.context_turns_max as u64, 1, 10_000)?;
-        bounds("choice_chars_max", self.choice_chars_max as u64, 8, 1_000)?;
-        bounds("openai.line_bytes_max", self.openai.line_bytes_max as u64, 1_024, 16_777_216)
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything that [`AgentSettings::check`] could name.
+    #[must_use]
+    pub fn problems(&self) -> Vec<BadSettings> {
+        let bounds = [
+            ("concurrency", self.concurrency as u64, 1, 256),
+            ("lease_ms", self.lease_ms, 300, 600_000),
+            ("sweep_ms", self.sweep_ms, 10, 600_000),
+            ("attempts_max", self.attempts_max.into(), 1, 100),
+            ("tries_max", self.tries_max.into(), 1, 20),
+            ("delta_ms", self.delta_ms, 1, 1_000),
+            ("delta_chars", self.delta_chars as u64, 1, 4_096),
+            ("text_chars_max", self.text_chars_max as u64, 100, 60_000),
+            ("context_chars_max", self.context_chars_max as u64, 500, 4_000_000),
+            ("context_turns_max", self.context_turns_max as u64, 1, 10_000),
+            ("choice_chars_max", self.choice_chars_max as u64, 8, 1_000),
+            ("openai.line_bytes_max", self.openai.line_bytes_max as u64, 1_024, 16_777_216),
+        ];
+        let outside = bounds.into_iter().filter(|(_, value, min, max)| !(min..=max).contains(&value));
+        let mut problems: Vec<_> = outside
+            .map(|(setting, value, min, max)| BadSettings {
+                setting,
+                message: format!("{value} is not between {min} and {max}"),
+            })
+            .collect();
+        if self.provider == ProviderKind::OpenAi {
+            problems.extend(openai::endpoint(&self.openai).err());
+            problems.extend(openai::check_model(&self.openai).err());
+        }
+        problems
     }
 }
 
@@ -215,6 +230,9 @@ mod tests {
         let settings = AgentSettings { concurrency: 0, ..AgentSettings::default() };
         assert_eq!(settings.check().map_err(|e| e.setting), Err("concurrency"));
         assert!(AgentSettings::default().check().is_ok());
+        let nowhere = AgentSettings { provider: ProviderKind::OpenAi, delta_ms: 0, ..AgentSettings::default() };
+        let named: Vec<_> = nowhere.problems().into_iter().map(|problem| problem.setting).collect();
+        assert_eq!(named, ["delta_ms", "openai.base_url", "openai.model"]);
         assert!(serde_json::from_str::<AgentSettings>(r#"{"concurency":3}"#).is_err());
     }
 }

@@ -7,6 +7,7 @@
 mod check;
 mod file;
 mod known;
+mod schemas;
 #[cfg(test)]
 mod tests;
 mod variables;
@@ -21,7 +22,7 @@ use talewire_auth::AuthSettings;
 use talewire_broker::BrokerSettings;
 use talewire_hub::HubSettings;
 use talewire_proto::{Limits, Namespace, Namespaces};
-use talewire_server::ServerSettings;
+use talewire_server::{BadSchema, Rules, ServerSettings};
 use talewire_store::StoreSettings;
 use talewire_story::StoryLimits;
 
@@ -89,9 +90,14 @@ impl Default for ProcessSettings {
 
 impl Config {
     /// The rules of all channels, for the session.
-    pub(crate) fn rules(&self) -> Namespaces {
+    pub(crate) fn namespaces(&self) -> Namespaces {
         let unnamed = |name: &String| if name == NO_NAMESPACE { String::new() } else { name.clone() };
         Namespaces::new(self.namespaces.iter().map(|(name, rules)| (unnamed(name), rules.clone())))
+    }
+
+    /// What can be exchanged while connections are open.
+    pub(crate) fn rules(&self) -> Result<Rules, BadSchema> {
+        Rules::new(self.namespaces(), self.limits.clone())
     }
 }
 
@@ -99,6 +105,8 @@ impl Config {
 pub(crate) struct Layers<'a> {
     /// The file's name and text.
     pub(crate) file: Option<(&'a str, &'a str)>,
+    /// Where the paths in settings start.
+    pub(crate) folder: PathBuf,
     /// Variables that begin with `TALEWIRE_`.
     pub(crate) environment: Vec<(String, String)>,
     /// Flags with the setting that each stands for and the text that was typed.
@@ -150,10 +158,10 @@ fn put(table: &mut toml::Table, path: &str, value: toml::Value) {
 pub(crate) fn load(layers: Layers<'_>) -> Result<Config, Vec<Problem>> {
     let known = Known::new();
     let mut said = Said::default();
-    if let Some((name, text)) = layers.file {
-        file::read(name, text, &known, &mut said)?;
-    }
     let mut problems = Vec::new();
+    if let Some((name, text)) = layers.file {
+        problems.extend(file::read(name, text, &known, &mut said));
+    }
     let mut unknown = Vec::new();
     for (name, text) in layers.environment {
         match known.path_of_variable(&name) {
@@ -164,21 +172,28 @@ pub(crate) fn load(layers: Layers<'_>) -> Result<Config, Vec<Problem>> {
     for (flag, path, text) in layers.flags {
         problems.extend(said.take(&known, path, &text, flag.to_owned()).err());
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
     if !said.places.contains_key("store.path") {
         let folder = layers.data_folder.to_string_lossy().into_owned();
         said.set("store.path", toml::Value::String(folder), "the default data folder".into());
     }
     let Said { values, places } = said;
-    let config: Config = toml::Value::Table(values).try_into().map_err(|error: toml::de::Error| {
-        vec![Problem { place: "configuration".into(), reason: error.message().to_owned() }]
-    })?;
+    let mut config: Config = match toml::Value::Table(values).try_into() {
+        Ok(config) => config,
+        Err(error) => {
+            let error: toml::de::Error = error;
+            problems.push(Problem { place: "configuration".into(), reason: error.message().to_owned() });
+            return Err(problems);
+        }
+    };
     problems.extend(unknown.iter().filter_map(|name| variables::unknown(name, &known, &config)));
-    problems.extend(check::check(&config).into_iter().map(|(path, reason)| {
-        let place = places.get(&path).map_or_else(|| "default".to_owned(), Clone::clone);
-        Problem { place, reason: format!("{path}: {reason}") }
+    let mut findings = schemas::read(&mut config, &layers.folder);
+    findings.extend(check::check(&config));
+    let is_whole = problems.is_empty();
+    problems.extend(findings.into_iter().filter_map(|(path, reason)| {
+        let place = places.get(&path).cloned();
+        // What contradicts a default may contradict what was meant by a value that could not be read.
+        let place = place.or_else(|| is_whole.then(|| "default".to_owned()))?;
+        Some(Problem { place, reason: format!("{path}: {reason}") })
     }));
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }

@@ -4,12 +4,26 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{LogFormat, ProcessSettings};
 
+/// Which lines are written, to be changed while the process runs.
+pub(crate) struct LogFilter(Box<dyn Fn(EnvFilter) -> anyhow::Result<()> + Send>);
+
+impl LogFilter {
+    /// Writes other lines from now on.
+    pub(crate) fn set(&self, filter: &str) -> anyhow::Result<()> {
+        self.0(EnvFilter::try_new(filter)?)
+    }
+
+    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Self {
+        Self(Box::new(move |filter| Ok(handle.reload(filter)?)))
+    }
+}
+
 /// Starts the log; once per process.
-pub(crate) fn start(settings: &ProcessSettings) -> anyhow::Result<()> {
+pub(crate) fn start(settings: &ProcessSettings) -> anyhow::Result<LogFilter> {
     let filter = EnvFilter::try_new(&settings.log_filter).context("process.log_filter")?;
     let json = match settings.log_format {
         LogFormat::Json => true,
@@ -19,8 +33,17 @@ pub(crate) fn start(settings: &ProcessSettings) -> anyhow::Result<()> {
     // Without colours: every escape character in a line is then somebody else's, and made visible.
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| Escaped(io::stderr()));
-    let started = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
-    started.map_err(|error| anyhow::anyhow!("the log does not start: {error}"))
+    let (started, filter) = if json {
+        let builder = builder.json().flatten_event(true).with_filter_reloading();
+        let filter = LogFilter::of(builder.reload_handle());
+        (builder.try_init(), filter)
+    } else {
+        let builder = builder.with_filter_reloading();
+        let filter = LogFilter::of(builder.reload_handle());
+        (builder.try_init(), filter)
+    };
+    started.map_err(|error| anyhow::anyhow!("the log does not start: {error}"))?;
+    Ok(filter)
 }
 
 /// Writes events of one line each, with control and direction characters of names and texts made visible.

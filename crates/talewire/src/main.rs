@@ -5,9 +5,11 @@ mod config;
 mod data;
 mod list;
 mod logging;
+mod reload;
 mod run;
 mod token;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -21,9 +23,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Serve(serve) => load(&serve.file, &serve.flags()).and_then(run::serve),
-        Command::Check(check) => load(&check.file(), &[]).map(|config| check.print_good(&config)),
-        Command::Token(token) => load(&token.file, &[]).and_then(|config| token::print(&token, &config)),
+        Command::Serve(serve) => {
+            let source = Source { file: serve.file.clone(), flags: serve.flags() };
+            load(&source).and_then(|config| run::serve(config, source))
+        }
+        Command::Check(check) => load(&Source::of(check.file())).map(|config| check.print_good(&config)),
+        Command::Token(token) => load(&Source::of(token.file.clone())).and_then(|config| token::print(&token, &config)),
         Command::Settings => list::print(),
     };
     match done {
@@ -35,16 +40,57 @@ fn main() -> ExitCode {
     }
 }
 
-/// Defaults, file, environment, flags; the later goes before the earlier.
-fn load(file: &ConfigFile, flags: &[(&'static str, &'static str, String)]) -> anyhow::Result<Config> {
-    let file = file.read()?;
-    let layers = Layers {
-        file: file.as_ref().map(|(name, text)| (name.as_str(), text.as_str())),
-        environment: config::environment()?,
-        flags: flags.to_vec(),
-        data_folder: data::default_folder(),
-    };
-    config::load(layers).map_err(|problems| anyhow::anyhow!(list_of(&problems)))
+fn load(source: &Source) -> anyhow::Result<Config> {
+    source.load().map_err(|problems| match problems {
+        Problems::Unreadable(error) => error,
+        Problems::Wrong(problems) => anyhow::anyhow!(list_of(&problems)),
+    })
+}
+
+/// Where the configuration comes from beside the environment; asked again for every reload.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    file: ConfigFile,
+    /// What was typed, with the setting that each flag stands for.
+    flags: Vec<(&'static str, &'static str, String)>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(crate) enum Problems {
+    /// It cannot be read at all.
+    Unreadable(anyhow::Error),
+    /// It has mistakes.
+    Wrong(Vec<Problem>),
+}
+
+impl Problems {
+    /// One sentence each.
+    pub(crate) fn to_strings(&self) -> Vec<String> {
+        match self {
+            Self::Unreadable(error) => vec![format!("{error:#}")],
+            Self::Wrong(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl Source {
+    fn of(file: ConfigFile) -> Self {
+        Self { file, flags: Vec::new() }
+    }
+
+    /// Defaults, file, environment, flags; the later goes before the earlier.
+    pub(crate) fn load(&self) -> Result<Config, Problems> {
+        let file = self.file.read().map_err(Problems::Unreadable)?;
+        let layers = Layers {
+            file: file.as_ref().map(|(name, text)| (name.as_str(), text.as_str())),
+            folder: self.file.config.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default(),
+            environment: config::environment().map_err(Problems::Unreadable)?,
+            flags: self.flags.clone(),
+            data_folder: data::default_folder(),
+        };
+        config::load(layers).map_err(Problems::Wrong)
+    }
 }
 
 fn list_of(problems: &[Problem]) -> String {

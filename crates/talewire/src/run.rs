@@ -10,23 +10,26 @@ use talewire_auth::{Auth, Hosts, Logins, OriginRule, Seal, Tokens};
 use talewire_broker::Broker;
 use talewire_hub::Hub;
 use talewire_proto::session::Anonymous;
-use talewire_server::{About, Node, NodeParts, Server};
+use talewire_server::{About, Node, NodeParts, RELOADS_WAITING_MAX, Server};
 use talewire_store::Store;
 use talewire_story::Stories;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::logging;
+use crate::reload::Reloader;
+use crate::{Source, logging};
 
 /// Runs the server until a signal ends it.
-pub(crate) fn serve(config: Config) -> anyhow::Result<()> {
-    logging::start(&config.process)?;
+pub(crate) fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+    let log_filter = logging::start(&config.process)?;
+    let reloader = Reloader { source, config: config.clone(), log_filter };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime does not start")?;
-    runtime.block_on(wire(config))
+    runtime.block_on(wire(config, reloader))
 }
 
-async fn wire(config: Config) -> anyhow::Result<()> {
+async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let folder = &config.store.path;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %folder.display(), "talewire starts");
     if config.process.insecure {
@@ -66,12 +69,11 @@ async fn wire(config: Config) -> anyhow::Result<()> {
     let anonymous = if config.process.insecure { Anonymous::Insecure } else { Anonymous::Refused };
 
     // The doors open last, when everything behind them stands.
-    let namespaces = config.rules();
-    let (settings, limits) = (config.http, config.limits);
+    let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
     let parts = NodeParts {
-        settings,
-        limits,
-        namespaces,
+        rules: config.rules()?,
+        settings: config.http,
+        reloads: Some(reloads),
         anonymous,
         auth,
         origins,
@@ -81,7 +83,9 @@ async fn wire(config: Config) -> anyhow::Result<()> {
         about,
         agents: worker.counts(),
     };
-    let server = Server::start(Arc::new(Node::new(parts)))?;
+    let node = Arc::new(Node::new(parts));
+    let server = Server::start(node.clone())?;
+    tokio::spawn(reloader.run(node, requests));
     let working = tokio::spawn(worker.run(stop.clone()));
     tracing::info!(page = %format!("http://{}", server.address()), admin = %server.admin_address(), "talewire is ready");
 

@@ -1,7 +1,7 @@
 //! What types cannot say: settings that contradict each other or mean nothing, each with the path and the reason.
 
 use serde_json::Value;
-use talewire_proto::namespace::{RESERVED, Rule};
+use talewire_proto::namespace::{RESERVED, Recovery, Rule};
 use talewire_proto::{Channel, Kind, Namespace};
 
 use super::{Config, Known, NO_NAMESPACE};
@@ -16,7 +16,10 @@ const MAY_BE_ZERO: [&str; 6] = [
     "store.group_ms_max",
 ];
 
-type Findings = Vec<(String, String)>;
+/// The longest time for which publications are gathered, in milliseconds.
+const BATCH_MS_MAX: u64 = 10_000;
+
+pub(super) type Findings = Vec<(String, String)>;
 
 /// Everything that is wrong.
 pub(super) fn check(config: &Config) -> Findings {
@@ -82,7 +85,7 @@ fn contradictions(config: &Config, findings: &mut Findings) {
     if let Err(reason) = config.auth.check() {
         findings.push(("auth".into(), reason.to_string()));
     }
-    if let Err(reason) = config.agents.check() {
+    for reason in config.agents.problems() {
         findings.push((format!("agents.{}", reason.setting), reason.message));
     }
     if tracing_subscriber::EnvFilter::try_new(&process.log_filter).is_err() {
@@ -117,6 +120,24 @@ fn namespace(name: &str, rules: &Namespace, config: &Config, findings: &mut Find
         must(rules.history_size > 0, "history_size", "must be greater than zero, or kind must be signal");
         must(rules.history_age_ms > 0, "history_age_ms", "must be greater than zero, or kind must be signal");
     }
+    let rate = rules.publications_per_second;
+    must(rate <= 1_000_000, "publications_per_second", "must be at most 1000000; 0 sets no limit");
+    must(
+        rate == 0 || rules.publication_burst > 0,
+        "publication_burst",
+        "must be greater than zero, or nobody publishes",
+    );
+    must(rules.batch_ms <= BATCH_MS_MAX, "batch_ms", "must be at most 10000: readers would take it for silence");
+    must(rules.batch_max > 0, "batch_max", "must be greater than zero");
+    let latest = rules.recovery == Recovery::Latest;
+    must(
+        !latest || rules.is_recoverable(),
+        "recovery",
+        "a signal is not kept: there is no latest; use kind history or durable",
+    );
+    let conflates = rules.conflation_key.is_some();
+    must(!conflates || rules.kind == Kind::Signal, "conflation_key", "only signals take the place of older ones");
+    must(rules.conflation_key.as_deref() != Some(""), "conflation_key", "names a tag, or `channel`");
     let fits = rules.publication_bytes_max > 0 && rules.publication_bytes_max <= config.limits.frame_bytes_max;
     must(fits, "publication_bytes_max", "must be between 1 and limits.frame_bytes_max");
     let who = [

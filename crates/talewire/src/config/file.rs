@@ -1,12 +1,16 @@
-//! The file: TOML text in, values with their lines out, or problems with line, column and reason.
+//! The file: TOML text in, values with their lines out, and problems with line, column and reason.
+//!
+//! Each value is read by itself, so that one wrong one does not hide the next; what is wrong counts as not said.
+
+use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::known::nearest;
-use super::{Config, Known, Problem, Said};
+use super::known::{ANY, nearest};
+use super::{Config, Known, Problem, Said, put};
 
-/// Reads a file into `said`. All unknown names are told at once; of wrong values the first.
-pub(super) fn read(name: &str, text: &str, known: &Known, said: &mut Said) -> Result<(), Vec<Problem>> {
+/// Reads a file into `said`. All unknown names and wrong values are told; of what is not TOML the first place.
+pub(super) fn read(name: &str, text: &str, known: &Known, said: &mut Said) -> Vec<Problem> {
     let place = |at: usize| {
         let before = text.get(..at).unwrap_or(text);
         let line_begin = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -16,44 +20,93 @@ pub(super) fn read(name: &str, text: &str, known: &Known, said: &mut Said) -> Re
         let at = error.span().map_or(0, |span| span.start);
         vec![Problem { place: place(at), reason: error.message().to_owned() }]
     };
-    let tree = DeTable::parse(text).map_err(broken)?;
-    let mut walk = Walk { known, place: &place, problems: Vec::new(), said };
-    walk.table("", tree.get_ref());
-    if !walk.problems.is_empty() {
-        return Err(walk.problems);
+    let tree = match DeTable::parse(text) {
+        Ok(tree) => tree,
+        Err(error) => return broken(error),
+    };
+    let values = match toml::from_str(text) {
+        Ok(values) => values,
+        Err(error) => return broken(error),
+    };
+    let mut walk = Walk { known, place: &place, problems: Vec::new(), places: &mut said.places };
+    said.values = walk.table(&Path::default(), tree.get_ref(), values);
+    walk.problems
+}
+
+/// Where a value stands: names as they are written, and as the list of settings has them.
+#[derive(Default, Clone)]
+struct Path {
+    written: Vec<String>,
+    general: Vec<String>,
+}
+
+impl Path {
+    fn inside(&self, name: &str) -> Self {
+        let mut inside = self.clone();
+        let any = Known::is_open(&self.general());
+        inside.written.push(name.to_owned());
+        inside.general.push(if any { ANY.to_owned() } else { name.to_owned() });
+        inside
     }
-    // Read as the whole, so that wrong types and values are told with their place.
-    toml::from_str::<Config>(text).map_err(broken)?;
-    said.values = toml::from_str(text).map_err(broken)?;
-    Ok(())
+
+    fn general(&self) -> String {
+        self.general.join(".")
+    }
+
+    fn written(&self) -> String {
+        self.written.join(".")
+    }
 }
 
 struct Walk<'a> {
     known: &'a Known,
     place: &'a dyn Fn(usize) -> String,
     problems: Vec<Problem>,
-    said: &'a mut Said,
+    places: &'a mut BTreeMap<String, String>,
 }
 
 impl Walk<'_> {
-    fn table(&mut self, path: &str, table: &DeTable<'_>) {
-        let names: Vec<String> = self.known.names_in(path).into_iter().map(str::to_owned).collect();
+    /// What is good of a table.
+    fn table(&mut self, path: &Path, table: &DeTable<'_>, mut values: toml::Table) -> toml::Table {
+        let names: Vec<String> = self.known.names_in(&path.general()).into_iter().map(str::to_owned).collect();
+        let mut good = toml::Table::new();
         for (key, value) in table {
             let name: &str = key.get_ref();
-            let inside = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            let inside = path.inside(name);
             let place = (self.place)(key.span().start);
-            if !Known::is_open(path) && !names.iter().any(|known| known == name) {
+            if !Known::is_open(&path.general()) && !names.iter().any(|known| known == name) {
                 let near = nearest(name, names.iter().map(String::as_str));
                 let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-                self.problems.push(Problem { place, reason: format!("unknown setting `{inside}`{near}") });
+                let reason = format!("unknown setting `{}`{near}", inside.written());
+                self.problems.push(Problem { place, reason });
                 continue;
             }
-            self.said.places.insert(inside.clone(), place);
-            // A setting whose value is a table of its own is the reader's matter.
-            match value.get_ref() {
-                DeValue::Table(inner) if self.known.default_of(&inside).is_none() => self.table(&inside, inner),
-                _ => {}
+            self.places.insert(inside.written(), place);
+            let Some(plain) = values.remove(name) else { continue };
+            match (value.get_ref(), plain) {
+                // A setting whose value is a table of its own is the reader's matter.
+                (DeValue::Table(inner), toml::Value::Table(plain))
+                    if self.known.default_of(&inside.general()).is_none() =>
+                {
+                    let inner = self.table(&inside, inner, plain);
+                    good.insert(name.to_owned(), toml::Value::Table(inner));
+                }
+                (_, plain) => match alone(&inside, &plain) {
+                    Ok(()) => drop(good.insert(name.to_owned(), plain)),
+                    Err(reason) => {
+                        self.problems.push(Problem { place: (self.place)(value.span().start), reason });
+                    }
+                },
             }
         }
+        good
     }
+}
+
+/// Whether a value is one that its setting takes. The reason never shows more of the value than its type needs.
+fn alone(path: &Path, value: &toml::Value) -> Result<(), String> {
+    let mut alone = toml::Table::new();
+    put(&mut alone, &path.general(), value.clone());
+    let read: Result<Config, toml::de::Error> = toml::Value::Table(alone).try_into();
+    read.map(drop).map_err(|error| error.message().lines().next().unwrap_or_default().to_owned())
 }

@@ -8,7 +8,7 @@ use super::Config;
 /// Where the rules of namespaces stand; the second part of their paths is any name.
 const NAMESPACES: &str = "namespaces";
 /// The name that stands for any.
-const ANY: &str = "NAME";
+pub(super) const ANY: &str = "NAME";
 
 /// One setting.
 #[derive(Debug, Clone, PartialEq)]

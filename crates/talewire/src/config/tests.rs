@@ -7,6 +7,7 @@ fn layers<'a>(file: &'a str, variables: &[(&str, &str)], flags: &[(&'static str,
         file: Some(("t.toml", file)),
         environment: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         flags: flags.iter().map(|(flag, path, text)| (*flag, *path, (*text).to_owned())).collect(),
+        folder: concat!(env!("CARGO_MANIFEST_DIR"), "/src/config").into(),
         data_folder: "/data/here".into(),
     }
 }
@@ -70,6 +71,76 @@ fn unknown_names_are_told_all_at_once_with_the_nearest_known_one() {
             ("t.toml:4:1", "unknown setting `namespaces.chat.historysize`; did you mean `history_size`?"),
         ],
     );
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    bad(
+        "[limits]\nping_interval_ms = 'x'\nframe_byte_max = 1\n[namespaces.a]\nkind = 'hist'\nhistory_size = 0\n\
+         [http]\nlisten = 'everywhere'\n[hub]\noutbox_bytes_max = 9_000_000\n",
+        &[("TALEWIRE_LIMITS_FRAME_COMMANDS_MAX", "0"), ("TALEWIRE_STORE_READER_THREADS", "many")],
+        &[
+            ("t.toml:8:10", "invalid socket address"),
+            ("t.toml:3:1", "unknown setting `limits.frame_byte_max`"),
+            ("t.toml:2:20", "expected u64"),
+            ("t.toml:5:8", "unknown variant `hist`"),
+            ("TALEWIRE_STORE_READER_THREADS", "must be a number"),
+            ("TALEWIRE_LIMITS_FRAME_COMMANDS_MAX", "greater than zero"),
+            ("t.toml:10:1", "cannot be more than hub.outbox_bytes_hard_max"),
+            ("t.toml:6:1", "must be signal"),
+        ],
+    );
+    // 9_000 would be too little for the pongs of a default that was not meant.
+    bad("[limits]\npong_deadline_ms = 9_000\nping_interval_ms = 'x'\n", &[], &[("t.toml:3:20", "expected u64")]);
+}
+
+#[test]
+fn a_model_without_an_address_is_found_before_the_start() {
+    bad(
+        "[agents]\nprovider = 'openai'\nconcurrency = 0\n",
+        &[],
+        &[
+            ("t.toml:3:1", "agents.concurrency: must be greater than zero"),
+            ("t.toml:3:1", "0 is not between 1 and 256"),
+            ("default", "agents.openai.base_url: this is no address"),
+            ("default", "agents.openai.model: say which model"),
+        ],
+    );
+}
+
+#[test]
+fn schemas_are_read_from_beside_the_file_and_compiled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("point.json"), r#" {"type":"object"}"#).expect("written");
+    std::fs::write(folder.path().join("broken.json"), r#"{"type":"nothing"}"#).expect("written");
+    let here = |file| Layers { folder: folder.path().to_owned(), ..layers(file, &[], &[]) };
+    let config = load(here("[namespaces.a]\nschema = 'point.json'\n")).expect("good");
+    assert_eq!(config.namespaces["a"].schema.as_deref(), Some(r#" {"type":"object"}"#));
+    assert!(config.rules().is_ok());
+    let inline = r#"{"required":["x"]}"#;
+    let text = format!("[namespaces.a]\nschema = '{inline}'\n");
+    let config = load(here(&text)).expect("good");
+    assert_eq!(config.namespaces["a"].schema.as_deref(), Some(inline));
+    let text = "[namespaces.a]\nschema = 'nowhere.json'\n[namespaces.b]\nschema = 'broken.json'\n[namespaces.c]\n\
+                schema = '{'\n[namespaces.d]\nschema = '{\"$ref\":\"point.json\"}'\n";
+    let problems = load(here(text)).expect_err("none is good");
+    let expected = [
+        ("t.toml:2:1", "cannot read"),
+        ("t.toml:4:1", "cannot be used"),
+        ("t.toml:6:1", "not JSON"),
+        ("t.toml:8:1", "retrieving it failed"),
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:?}");
+    for (problem, (place, part)) in problems.iter().zip(expected) {
+        assert!(problem.place == place && problem.reason.contains(part), "{problem}");
+    }
+}
+
+#[test]
+fn a_namespace_may_have_a_dot_in_its_name() {
+    let config = good("[namespaces.'a.b']\nhistory_size = 5\n", &[]);
+    assert_eq!(config.namespaces["a.b"].history_size, 5);
+    bad("[namespaces.'a.b']\nhistory_size = 0\n", &[], &[("t.toml:2:1", "must be signal")]);
 }
 
 #[test]
@@ -148,6 +219,17 @@ fn contradictions_are_told_where_they_were_said() {
     bad("[namespaces.a]\npublish = 'token'\n", &[], &[("t.toml:2:1", "for subscribing only")]);
     bad("[namespaces.a]\nsubscribe = 'member'\n", &[], &[("t.toml:2:1", "only channels of stories")]);
     bad("[namespaces.a]\nsubscribe = 'subscribers'\n", &[], &[("t.toml:2:1", "first subscriber")]);
+    bad("[namespaces.a]\nkind = 'signal'\nrecovery = 'latest'\n", &[], &[("t.toml:3:1", "there is no latest")]);
+    bad("[namespaces.a]\nconflation_key = 'x'\n", &[], &[("t.toml:2:1", "only signals")]);
+    bad("[namespaces.a]\nkind = 'signal'\nconflation_key = ''\n", &[], &[("t.toml:3:1", "names a tag")]);
+    bad("[namespaces.a]\nbatch_ms = 10_001\n", &[], &[("t.toml:2:1", "at most 10000")]);
+    bad("[namespaces.a]\nbatch_max = 0\n", &[], &[("t.toml:2:1", "greater than zero")]);
+    bad("[namespaces.a]\npublications_per_second = 1_000_001\n", &[], &[("t.toml:2:1", "at most 1000000")]);
+    bad(
+        "[namespaces.a]\npublications_per_second = 1\npublication_burst = 0\n",
+        &[],
+        &[("t.toml:3:1", "nobody publishes")],
+    );
     bad("[auth]\nleeway_s = 31\n", &[], &[("t.toml:1:2", "at most 30")]);
     bad("[process]\nlog_filter = 'a=b=c'\n", &[], &[("t.toml:2:1", "is not a filter")]);
     good("[process]\ninsecure = true\n[http]\nlisten = '[::1]:8000'\n", &[]);
@@ -156,7 +238,7 @@ fn contradictions_are_told_where_they_were_said() {
 
 #[test]
 fn the_namespace_called_default_is_for_channels_without_one() {
-    let rules = good("[namespaces.default]\nhistory_size = 5\n[namespaces.chat]\n", &[]).rules();
+    let rules = good("[namespaces.default]\nhistory_size = 5\n[namespaces.chat]\n", &[]).namespaces();
     let of = |name: &str| rules.of(&name.parse().expect("a channel")).map(|rules| rules.history_size);
     assert_eq!(of("news"), Ok(5));
     assert_eq!(of("chat:1"), Ok(1_000));

@@ -95,3 +95,57 @@ fn the_server_says_when_it_is_ready_and_ends_when_told() {
     assert!(rest.iter().any(|line| line.contains("talewire stops")), "{until_ready:?} {rest:?}");
     assert_eq!(running.0.wait().expect("it ends").code(), Some(0));
 }
+
+/// One request to the admin listener; status line and body.
+#[cfg(unix)]
+fn ask(address: &str, line: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut socket = std::net::TcpStream::connect(address).expect("the admin listener");
+    write!(socket, "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("an open socket");
+    let mut said = String::new();
+    socket.read_to_string(&mut said).expect("an answer");
+    said
+}
+
+#[cfg(unix)]
+#[test]
+fn the_configuration_is_read_again_by_signal_and_by_request() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(folder.path(), "[namespaces.chat]\n[process]\nlog_filter = 'info'\n");
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let arguments = ["serve", "--config", &path, "--listen", "127.0.0.1:0", "--data", data, "--log-format", "json"];
+    let mut command = talewire(&arguments);
+    command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").stderr(Stdio::piped());
+    let mut running = Running(command.spawn().expect("the binary starts"));
+    let mut lines = BufReader::new(running.0.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+    let ready = lines.find(|line| line.contains("talewire is ready")).expect("it gets ready");
+    let ready: serde_json::Value = serde_json::from_str(&ready).expect("JSON");
+    let admin = ready["admin"].as_str().expect("an address");
+
+    file(folder.path(), "[namespaces.chat]\nhistory_size = 5\n[hub]\ngap_wait_ms = 5\n");
+    let said = ask(admin, "POST /admin/reload");
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    assert!(said.ends_with(r#"{"result":{"changed":["namespaces.chat"],"waiting":["hub.gap_wait_ms"]}}"#), "{said}");
+    file(folder.path(), "[namespaces.chat]\nhistory_size = 'x'\nkind = 1\n");
+    let said = ask(admin, "POST /admin/reload");
+    assert!(said.starts_with("HTTP/1.1 422") && said.contains("t.toml:2:16") && said.contains("t.toml:3:8"), "{said}");
+
+    file(folder.path(), "[namespaces.chat]\nhistory_size = 5\n[namespaces.more]\n[process]\nlog_filter = 'warn'\n");
+    let told = Command::new("kill").args(["-HUP", &running.0.id().to_string()]).status().expect("kill runs");
+    assert!(told.success());
+    let metric = |line: &str| ask(admin, "GET /metrics").lines().any(|candidate| candidate == line);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !metric(r#"talewire_reloads_total{outcome="done"} 2"#) {
+        assert!(std::time::Instant::now() < deadline, "the signal is not heard");
+        std::thread::yield_now();
+    }
+    assert!(metric(r#"talewire_reloads_total{outcome="refused"} 1"#));
+    let told = Command::new("kill").arg(running.0.id().to_string()).status().expect("kill runs");
+    assert!(told.success());
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.contains("nothing has changed") && line.contains("t.toml:2:16")), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("wait for the next start") && line.contains("hub.gap_wait_ms")));
+    assert!(!rest.iter().any(|line| line.contains("talewire stops")), "the new filter leaves it out: {rest:?}");
+    assert_eq!(running.0.wait().expect("it ends").code(), Some(0));
+}
