@@ -5,6 +5,7 @@
 //! subscriber's [`Outbox`]. A gap is always told: a subscriber that missed entries is marked behind and catches up from
 //! history ([`Hub::recover`], [`Hub::catch_up`]), or is told to subscribe again. Called by `talewire-server` alone.
 
+mod batches;
 mod error;
 mod fanout;
 mod marks;
@@ -18,6 +19,7 @@ mod shard;
 mod subscriber;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use error::HubError;
 pub use fanout::{Fanout, What};

@@ -39,6 +39,10 @@ pub struct ShardCounters {
     pub deliveries: AtomicU64,
     /// Signals and deltas dropped for slow readers, and for a full queue.
     pub dropped: AtomicU64,
+    /// Signals whose place a newer one with the same key took before a slow reader had room for them.
+    pub conflated: AtomicU64,
+    /// Batches of gathered publications that were told.
+    pub batches: AtomicU64,
     /// Subscriptions that fell behind.
     pub behind: AtomicU64,
     /// Subscriptions that caught up from history.

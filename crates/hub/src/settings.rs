@@ -6,10 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HubSettings {
-    /// Bytes that wait for one connection; beyond it signals are dropped and counted, and entries mark the subscription behind.
+    /// Bytes that wait for one connection; beyond it signals wait beside it, and entries mark the subscription behind.
     pub outbox_bytes_max: usize,
     /// Bytes that wait for one connection with replies counted in; beyond it the connection is closed with 3008.
     pub outbox_bytes_hard_max: usize,
+    /// Signals that wait for room in one connection's outbox; beyond it the oldest are dropped and counted.
+    pub signals_waiting_max: usize,
+    /// Channels of one shard whose publications are gathered at the same time; those of one more leave at once.
+    pub batches_max: usize,
     /// How long the oldest waiting frame may wait while the peer takes nothing, in milliseconds; then the connection is closed with 3008.
     pub outbox_age_max_ms: u64,
     /// Deliveries that wait for one shard; beyond it signals are dropped and counted, and the channels' subscribers are marked behind.
@@ -33,6 +37,8 @@ impl Default for HubSettings {
         Self {
             outbox_bytes_max: 262_144,
             outbox_bytes_hard_max: 4_194_304,
+            signals_waiting_max: 64,
+            batches_max: 4_096,
             outbox_age_max_ms: 30_000,
             shard_queue_max: 65_536,
             joining_held_max: 512,

@@ -12,6 +12,7 @@ use talewire_proto::filter::Filter;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, Entry, Kind, Namespace, Namespaces, Position};
 
+use crate::batches::{Batch, Batches};
 use crate::fanout::{Fanout, What};
 use crate::marks::{IdWriter, Marks};
 use crate::node::Hub;
@@ -19,6 +20,7 @@ use crate::outbox::Outbox;
 use crate::queue::{ShardCounters, ShardMessage, ShardQueue, Ticket};
 use crate::recovery::{CatchUp, Found, Missed};
 use crate::subscriber::{Connection, Held, Interest, Local, Mode, Subscriber, Told};
+use crate::waiting::Keys;
 
 /// Names a connection on its shard. Used again after the connection is removed.
 pub type ConnectionKey = usize;
@@ -47,6 +49,8 @@ pub struct Shard {
     now_ms: u64,
     /// Writes the ids of readers of several channels.
     ids: IdWriter,
+    batches: Batches,
+    keys: Keys,
 }
 
 impl Shard {
@@ -67,6 +71,8 @@ impl Shard {
             events: VecDeque::new(),
             now_ms: 0,
             ids: Box::new(|_| String::new()),
+            batches: Batches::default(),
+            keys: Keys::default(),
         }
     }
 
@@ -115,10 +121,11 @@ impl Shard {
         self.unsubscribe(key, channel);
         let Some(connection) = self.connections.get_mut(key) else { return };
         let ticket = self.hub.join(channel, rules, self.index);
-        let local = self
-            .channels
-            .entry(channel.clone())
-            .or_insert_with(|| Local { rules: rules.clone(), subscribers: Vec::new() });
+        let local = self.channels.entry(channel.clone()).or_insert_with(|| Local {
+            rules: rules.clone(),
+            subscribers: Vec::new(),
+            batch: Batch::default(),
+        });
         connection.places.insert(channel.clone(), local.subscribers.len());
         let mode = Mode::Joining(Box::default());
         let join_leave = interest.join_leave;
@@ -137,7 +144,16 @@ impl Shard {
                 self.connections[moved.connection].places.insert(channel.clone(), place);
             }
             if local.subscribers.is_empty() {
+                self.batches.close(channel, &mut local.batch);
                 self.channels.remove(channel);
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(key)
+            && let Some(waiting) = &mut connection.waiting
+        {
+            waiting.leave(channel);
+            if waiting.is_empty() {
+                connection.waiting = None;
             }
         }
         self.hub.part(channel, self.index);
@@ -361,14 +377,16 @@ impl Shard {
     /// Carries out one message of the shard's queue.
     pub fn handle(&mut self, message: &ShardMessage) {
         match message {
-            ShardMessage::Deliver(fanout) => self.deliver(fanout),
+            ShardMessage::Deliver(fanout) => self.gather(fanout),
             ShardMessage::Reset { channel, at } => {
+                self.release(channel);
                 let local = self.channels.get(channel);
                 let older = local.into_iter().flat_map(|local| &local.subscribers).filter(|s| s.ticket < *at);
                 let keys: Vec<_> = older.map(|subscriber| subscriber.connection).collect();
                 keys.into_iter().for_each(|key| self.break_off(key, channel));
             }
             ShardMessage::Missed(channel) => {
+                self.release(channel);
                 for key in self.subscribers_of(channel) {
                     self.miss(key, channel);
                 }
@@ -395,15 +413,61 @@ impl Shard {
         }
     }
 
-    /// Puts one thing into the outbox of every subscriber on this shard. The hot path.
-    fn deliver(&mut self, fanout: &Arc<Fanout>) {
-        let Some(local) = self.channels.get_mut(&fanout.channel) else { return };
+    /// Tells a fan-out now, or with others of its channel in a moment.
+    fn gather(&mut self, fanout: &Arc<Fanout>) {
+        let channel = &fanout.channel;
+        let Some(local) = self.channels.get_mut(channel) else { return };
+        let window_ms = local.rules.batch_ms;
+        if window_ms == 0 && local.batch.fanouts.is_empty() {
+            return self.deliver(channel, std::slice::from_ref(fanout));
+        }
+        if local.batch.fanouts.is_empty() {
+            if self.batches.len() >= self.hub.settings().batches_max {
+                return self.deliver(channel, std::slice::from_ref(fanout));
+            }
+            self.batches.open(channel, &mut local.batch, self.now_ms + window_ms);
+        }
+        local.batch.fanouts.push(fanout.clone());
+        if window_ms == 0 || local.batch.fanouts.len() >= local.rules.batch_max {
+            self.release(channel);
+        }
+    }
+
+    /// Tells what was gathered of a channel.
+    fn release(&mut self, channel: &Channel) {
+        let Some(local) = self.channels.get_mut(channel) else { return };
+        let fanouts = self.batches.close(channel, &mut local.batch);
+        if !fanouts.is_empty() {
+            ShardCounters::add(&self.queue.counters.batches, 1);
+            self.deliver(channel, &fanouts);
+        }
+    }
+
+    /// Tells what was gathered for as long as it may be, by the shard's clock.
+    pub fn release_due(&mut self) {
+        while let Some(channel) = self.batches.due(self.now_ms) {
+            self.release(&channel);
+        }
+    }
+
+    /// When [`Shard::release_due`] has something to do next, by the shard's clock.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.batches.next_ms()
+    }
+
+    /// Puts things that are told together into the outbox of every subscriber on this shard. The hot path.
+    fn deliver(&mut self, channel: &Channel, fanouts: &[Arc<Fanout>]) {
+        let Some(local) = self.channels.get_mut(channel) else { return };
         let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
+        told.conflate(&self.keys, &local.rules);
         for subscriber in &mut local.subscribers {
             let connection = &mut self.connections[subscriber.connection];
-            if told.tell(subscriber, connection, fanout) && !connection.dirty {
-                connection.dirty = true;
-                self.dirty.push(subscriber.connection);
+            for fanout in fanouts {
+                if told.tell(subscriber, connection, fanout) && !connection.dirty {
+                    connection.dirty = true;
+                    self.dirty.push(subscriber.connection);
+                }
             }
         }
         told.count(&self.queue.counters);
@@ -414,6 +478,7 @@ impl Shard {
         let Some(place) = self.place(key, &fanout.channel) else { return };
         let Some(local) = self.channels.get_mut(&fanout.channel) else { return };
         let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
+        told.conflate(&self.keys, &local.rules);
         let connection = &mut self.connections[key];
         let is_new = told.tell(&mut local.subscribers[place], connection, fanout);
         told.count(&self.queue.counters);
@@ -431,6 +496,12 @@ impl Shard {
         into.append(&mut self.dirty);
     }
 
+    /// Whether some connection has something to write.
+    #[must_use]
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// A connection's outbox, if the connection is still there.
     pub fn outbox(&mut self, key: ConnectionKey) -> Option<&mut Outbox> {
         self.connections.get_mut(key).map(|connection| &mut connection.outbox)
@@ -440,7 +511,19 @@ impl Shard {
     pub fn written(&mut self, key: ConnectionKey) {
         let low = self.hub.settings().outbox_bytes_max / 4;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if !connection.behind || connection.overfull || connection.outbox.bytes() > low {
+        if connection.overfull || connection.outbox.bytes() > low {
+            return;
+        }
+        if connection.waiting.is_some() {
+            let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
+            let flowed = told.flow(connection);
+            told.count(&self.queue.counters);
+            if flowed {
+                self.mark_dirty(key);
+            }
+        }
+        let connection = &mut self.connections[key];
+        if !connection.behind || connection.outbox.bytes() > low {
             return;
         }
         connection.behind = false;

@@ -8,17 +8,21 @@ use talewire_proto::filter::Filter;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, ClientId, Namespace, Publication};
 
+use crate::batches::Batch;
 use crate::fanout::{Fanout, What};
 use crate::marks::{IdWriter, Marks};
 use crate::outbox::Outbox;
 use crate::queue::{ShardCounters, Ticket};
 use crate::settings::HubSettings;
 use crate::shard::ConnectionKey;
+use crate::waiting::{Keys, Put, Waiting};
 
 /// A channel's subscribers on one shard.
 pub(crate) struct Local {
     pub(crate) rules: Arc<Namespace>,
     pub(crate) subscribers: Vec<Subscriber>,
+    /// What is gathered to be told together.
+    pub(crate) batch: Batch,
 }
 
 pub(crate) struct Subscriber {
@@ -104,6 +108,8 @@ pub(crate) struct Connection {
     /// Some subscription waits for room.
     pub(crate) behind: bool,
     pub(crate) overfull: bool,
+    /// Signals that wait for room; never empty.
+    pub(crate) waiting: Option<Box<Waiting>>,
     /// Where a reader without a protocol stands.
     pub(crate) marks: Option<Box<Marks>>,
 }
@@ -116,6 +122,7 @@ impl Connection {
             dirty: false,
             behind: false,
             overfull: false,
+            waiting: None,
             marks: wire.is_plain().then(Box::default),
         }
     }
@@ -133,6 +140,23 @@ impl Connection {
         self.outbox.push(fanout.bytes(wire), now_ms);
     }
 
+    /// Moves signals that wait into the outbox, as many as its budget has room for. Says how many.
+    pub(crate) fn flow(&mut self, budget: usize, ids: &IdWriter, now_ms: u64) -> u64 {
+        let mut flowed = 0;
+        while !self.overfull && self.outbox.bytes() <= budget {
+            let Some(waiting) = &mut self.waiting else { break };
+            let signal = waiting.take();
+            if waiting.is_empty() {
+                self.waiting = None;
+            }
+            if let Some(signal) = signal {
+                self.put(&signal, ids, now_ms);
+                flowed += 1;
+            }
+        }
+        flowed
+    }
+
     /// Notes an entry that is kept from the reader: its position moves all the same.
     pub(crate) fn hide(&mut self, channel: &Channel, offset: u64) {
         if let Some(marks) = &mut self.marks {
@@ -146,14 +170,22 @@ pub(crate) struct Told<'a> {
     settings: &'a HubSettings,
     ids: &'a IdWriter,
     now_ms: u64,
+    /// Which tag names the key of a signal, if they have one.
+    keys: Option<(&'a Keys, &'a str)>,
     delivered: u64,
     dropped: u64,
+    conflated: u64,
     behind: u64,
 }
 
 impl<'a> Told<'a> {
     pub(crate) fn new(settings: &'a HubSettings, ids: &'a IdWriter, now_ms: u64) -> Self {
-        Self { settings, ids, now_ms, delivered: 0, dropped: 0, behind: 0 }
+        Self { settings, ids, now_ms, keys: None, delivered: 0, dropped: 0, conflated: 0, behind: 0 }
+    }
+
+    /// Lets signals that wait take each other's place as the rules of their channel say.
+    pub(crate) fn conflate(&mut self, keys: &'a Keys, rules: &'a Namespace) {
+        self.keys = rules.conflation_key.as_deref().map(|tag| (keys, tag));
     }
 
     /// Puts a fan-out into one outbox as its kind demands. Says whether the outbox has something new to write.
@@ -206,23 +238,51 @@ impl<'a> Told<'a> {
             }
             return false;
         }
-        if connection.overfull || connection.outbox.bytes() > self.settings.outbox_bytes_max {
-            return match fanout.what {
-                What::Entry(..) => self.fell_behind(subscriber, connection),
-                What::Generation(_) => {
-                    self.dropped += 1;
-                    self.fell_behind(subscriber, connection)
+        let is_full =
+            |connection: &Connection| connection.overfull || connection.outbox.bytes() > self.settings.outbox_bytes_max;
+        match fanout.what {
+            What::Entry(..) if is_full(connection) => return self.fell_behind(subscriber, connection),
+            What::Generation(_) if is_full(connection) => {
+                self.dropped += 1;
+                return self.fell_behind(subscriber, connection);
+            }
+            What::Signal(_) | What::Join(_) | What::Leave(_) if connection.waiting.is_some() || is_full(connection) => {
+                // What waits goes first, or this would overtake it.
+                let flowed = connection.flow(self.settings.outbox_bytes_max, self.ids, self.now_ms);
+                self.delivered += flowed;
+                if connection.waiting.is_some() || is_full(connection) {
+                    self.wait(connection, fanout);
+                    return flowed > 0;
                 }
-                What::Signal(_) | What::Join(_) | What::Leave(_) => {
-                    self.dropped += 1;
-                    false
-                }
-            };
+            }
+            What::Entry(..) | What::Generation(_) | What::Signal(_) | What::Join(_) | What::Leave(_) => {}
         }
         connection.put(fanout, self.ids, self.now_ms);
         subscriber.next += u64::from(offset.is_some());
         self.delivered += 1;
         true
+    }
+
+    /// Lets a signal wait until the outbox has room.
+    fn wait(&mut self, connection: &mut Connection, fanout: &Arc<Fanout>) {
+        let max = self.settings.signals_waiting_max;
+        if connection.overfull || max == 0 {
+            self.dropped += 1;
+            return;
+        }
+        let key = self.keys.and_then(|(keys, tag)| keys.of(fanout, tag));
+        match connection.waiting.get_or_insert_default().put(key, fanout, max) {
+            Put::Added => {}
+            Put::Conflated => self.conflated += 1,
+            Put::Dropped => self.dropped += 1,
+        }
+    }
+
+    /// Moves signals that wait into an outbox that has room again. Says whether there was any.
+    pub(crate) fn flow(&mut self, connection: &mut Connection) -> bool {
+        let flowed = connection.flow(self.settings.outbox_bytes_max, self.ids, self.now_ms);
+        self.delivered += flowed;
+        flowed > 0
     }
 
     /// Marked as dirty too, so that a connection whose outbox is already empty is looked at.
@@ -237,6 +297,9 @@ impl<'a> Told<'a> {
         ShardCounters::add(&counters.deliveries, self.delivered);
         if self.dropped > 0 {
             ShardCounters::add(&counters.dropped, self.dropped);
+        }
+        if self.conflated > 0 {
+            ShardCounters::add(&counters.conflated, self.conflated);
         }
         if self.behind > 0 {
             ShardCounters::add(&counters.behind, self.behind);

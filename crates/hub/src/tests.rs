@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod crowd;
 mod epochs;
 mod following;
@@ -17,6 +18,7 @@ mod peer;
 mod repairs;
 mod shards;
 mod stage;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -207,6 +207,8 @@ impl Collector for Scrape {
         let counters = [
             ("deliveries", "Publications put into outboxes", None, hub(|c| &c.deliveries)),
             ("dropped", "Signals and deltas dropped for slow readers", None, hub(|c| &c.dropped)),
+            ("conflated", "Signals whose place a newer one with the same key took", None, hub(|c| &c.conflated)),
+            ("batches", "Batches of gathered publications", None, hub(|c| &c.batches)),
             ("behind", "Subscriptions that fell behind", None, hub(|c| &c.behind)),
             ("caught_up", "Subscriptions that caught up from history", None, hub(|c| &c.caught_up)),
             ("reset", "Subscriptions whose channel's history was broken off", None, hub(|c| &c.reset)),

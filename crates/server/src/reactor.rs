@@ -173,7 +173,8 @@ impl Reactor {
                 }
             }
             self.dirty.replace(dirty);
-            if !self.carry_out_events() {
+            // Writing makes room, and what waited for room is to be written.
+            if !self.carry_out_events() && !self.shard.borrow().has_dirty() {
                 return;
             }
         }
@@ -245,7 +246,11 @@ impl Reactor {
     pub(crate) async fn pump(self: Rc<Self>) {
         let queue = self.node.hub.shards()[self.index].clone();
         loop {
-            queue.filled().await;
+            let due_ms = self.shard.borrow().next_due_ms();
+            tokio::select! {
+                () = queue.filled() => {}
+                () = self.until(due_ms.unwrap_or_default()), if due_ms.is_some() => {}
+            }
             while self.take_deliveries() {
                 self.flush();
                 // Readers and new connections have their turn between two batches.
@@ -253,6 +258,12 @@ impl Reactor {
             }
             self.flush();
         }
+    }
+
+    /// Waits until it is so late.
+    async fn until(&self, at_ms: u64) {
+        let left_ms = at_ms.saturating_sub(self.node.now().mono_ms);
+        tokio::time::sleep(Duration::from_millis(left_ms)).await;
     }
 
     /// Gives frames that came by other requests to the sessions that they are for, for ever.
@@ -304,6 +315,7 @@ impl Reactor {
         let mut shard = self.shard.borrow_mut();
         shard.set_now(self.node.now().mono_ms);
         messages.drain(..).for_each(|message| shard.handle(&message));
+        shard.release_due();
         self.messages.replace(messages);
         more
     }

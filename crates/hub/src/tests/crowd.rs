@@ -127,6 +127,7 @@ impl Crowd {
                 }
             }
             moves |= self.carry_out_events();
+            moves |= self.stage.shards.iter().any(crate::Shard::has_dirty);
         }
     }
 

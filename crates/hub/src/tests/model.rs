@@ -14,7 +14,7 @@ use super::{channel, latest, says};
 use crate::{CatchUp, HubError, HubSettings, Interest, Recovered, ShardEvent};
 
 const SHARDS: usize = 2;
-const CHANNELS: usize = 5;
+const CHANNELS: usize = 6;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -67,6 +67,10 @@ enum Op {
     Repair,
     Growth,
     Forget,
+    /// Time passes on the shards: what was gathered long enough is told.
+    Pass {
+        ms: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -90,6 +94,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Repair),
         1 => Just(Op::Growth),
         1 => Just(Op::Forget),
+        4 => (1..15u64).prop_map(|ms| Op::Pass { ms }),
     ]
 }
 
@@ -126,12 +131,14 @@ struct Model {
 impl Model {
     fn new(stage: Stage, run: u64) -> Self {
         let small = Namespace { history_size: 4, ..(*history()).clone() };
+        let batched = Namespace { batch_ms: 10, batch_max: 4, ..(*history()).clone() };
         let channels = vec![
             (channel(&format!("history:{run}")), history()),
             (channel(&format!("small:{run}")), Arc::new(small)),
             (channel(&format!("durable:{run}")), durable()),
             (channel(&format!("latest:{run}")), latest(Kind::History)),
             (channel(&format!("durable-latest:{run}")), latest(Kind::Durable)),
+            (channel(&format!("batched:{run}")), Arc::new(batched)),
         ];
         Self { stage, channels, peers: Vec::new(), readings: Vec::new(), came: 0 }
     }
@@ -191,8 +198,18 @@ impl Model {
             Op::Repair => self.stage.repair(),
             Op::Growth => self.stage.look_at_growth(),
             Op::Forget => self.stage.forget_histories(),
+            Op::Pass { ms } => self.pass(ms),
         }
         self.flush();
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for shard in &mut self.stage.shards {
+            let now_ms = shard.now_ms() + ms;
+            shard.set_now(now_ms);
+            shard.release_due();
+            assert!(shard.next_due_ms().is_none_or(|due_ms| due_ms > now_ms));
+        }
     }
 
     fn disconnect(&mut self, at: usize) {
@@ -306,6 +323,8 @@ impl Model {
                     any = true;
                     self.happened(index, event);
                 }
+                // Writing may have made room for what waited.
+                any |= self.stage.shards[index].has_dirty();
             }
             if !any {
                 return;
@@ -357,7 +376,9 @@ impl Model {
             let mut any = false;
             for shard in 0..SHARDS {
                 any |= self.stage.pump(shard, usize::MAX);
+                any |= self.stage.shards[shard].next_due_ms().is_some();
             }
+            self.pass(10);
             for at in 0..self.peers.len() {
                 self.take(at, usize::MAX);
             }
@@ -393,6 +414,7 @@ impl Model {
         }
         assert_eq!(self.stage.hub.channels(), 0);
         assert!(self.stage.shards.iter().all(crate::Shard::is_empty));
+        assert!(self.stage.shards.iter().all(|shard| shard.next_due_ms().is_none()), "nothing is gathered for nobody");
     }
 }
 

@@ -174,7 +174,9 @@ fn who_takes_nothing_is_closed_once_and_its_key_is_innocent() {
 #[test]
 fn signals_wait_for_nobody_and_are_counted() {
     let disk = Disk::new();
-    let mut crowd = crowd(&disk, HubSettings { outbox_bytes_max: 500, shard_queue_max: 50, ..HubSettings::default() });
+    let settings =
+        HubSettings { outbox_bytes_max: 500, shard_queue_max: 50, signals_waiting_max: 5, ..HubSettings::default() };
+    let mut crowd = crowd(&disk, settings);
     let (chat, rules) = (channel("chat:a"), rules(Kind::Signal));
     let one = crowd.connect(0);
     crowd.join(one, &chat, &rules, None);
