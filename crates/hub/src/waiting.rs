@@ -11,10 +11,13 @@ use talewire_proto::Channel;
 
 use crate::fanout::{Fanout, What};
 
-/// The name of a tag that stands for none: all signals of a channel have one key.
+/// Stands for no tag: all signals of a channel have one key.
 const CHANNEL_KEY: &str = "channel";
 
-/// What a signal is the newest of: the hash of its channel and of the value of the tag that its namespace names. Two that share
+/// Stands for no tag: who published, a user or, of the anonymous, a connection. Nothing for programs.
+const PUBLISHER_KEY: &str = "publisher";
+
+/// What a signal is the newest of: the hash of its channel and of what its namespace names. Two that share
 /// one would take each other's place, which a hash of 64 bits with a random seed makes rarer than a lost signal.
 pub(crate) type SignalKey = u64;
 
@@ -26,8 +29,16 @@ impl Keys {
     /// The key by this tag. Nothing for a signal without it, and for who comes and goes.
     pub(crate) fn of(&self, fanout: &Fanout, tag: &str) -> Option<SignalKey> {
         let What::Signal(publication) = &fanout.what else { return None };
-        let value = if tag == CHANNEL_KEY { None } else { Some(publication.tags.get(tag)?) };
-        Some(self.0.hash_one((&fanout.channel, value)))
+        let channel = &fanout.channel;
+        Some(match tag {
+            CHANNEL_KEY => self.0.hash_one(channel),
+            PUBLISHER_KEY => {
+                let who = publication.info.as_ref()?;
+                let client = who.client.as_ref().filter(|_| who.user.is_anonymous());
+                self.0.hash_one((channel, &who.user, client))
+            }
+            tag => self.0.hash_one((channel, publication.tags.get(tag)?)),
+        })
     }
 }
 

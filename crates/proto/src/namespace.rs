@@ -118,7 +118,7 @@ pub struct Namespace {
     pub publication_burst: u32,
     /// What a client that comes back gets: `stream` everything it missed, `latest` the newest entry alone.
     pub recovery: Recovery,
-    /// The tag whose value is a signal's key, or `channel` for one key: while a reader is slow, a newer signal takes the place of the one with its key.
+    /// What a signal's key is: the value of the tag with this name, `publisher`, or `channel` for one key; while a reader is slow, a newer signal takes the place of the one with its key.
     pub conflation_key: Option<String>,
     /// How long publications of a channel are gathered to leave as one batch, in milliseconds; 0 sends each at once.
     pub batch_ms: u64,

@@ -94,6 +94,27 @@ fn one_key_for_the_whole_channel() {
 }
 
 #[test]
+fn a_key_for_each_publisher() {
+    let disk = Disk::new();
+    let mut slow = Slow::new(&disk, conflating(Some("publisher")), 64);
+    let signal = |slow: &mut Slow, words: &str, user: &str, client: &str| {
+        let info = ClientInfo { user: user.parse().unwrap(), client: client.parse().ok(), ..ClientInfo::default() };
+        let publication = Publication { data: Some(Payload::of(&words)), info: Some(info), ..Publication::default() };
+        wait(slow.crowd.stage.broker.signal(&slow.chat, publication)).unwrap();
+        slow.crowd.stage.hand_over_all();
+        slow.crowd.stage.pump(0, usize::MAX);
+    };
+    for (words, user, client) in
+        [("ana 1", "ana", "c1"), ("one 1", "", "c3"), ("two 1", "", "c4"), ("ana 2", "ana", "c2"), ("one 2", "", "c3")]
+    {
+        signal(&mut slow, words, user, client);
+    }
+    slow.signal("a program's 1", None);
+    slow.signal("a program's 2", None);
+    assert_eq!(slow.heard(), ["ana 2", "one 2", "two 1", "a program's 1", "a program's 2"]);
+}
+
+#[test]
 fn signals_without_keys_wait_in_order_and_the_oldest_go_first() {
     let disk = Disk::new();
     let mut slow = Slow::new(&disk, conflating(None), 3);

@@ -2,6 +2,7 @@
 //! connections are open.
 
 use serde_json::{Value, json};
+use talewire_hub::HubSettings;
 use talewire_proto::{Kind, Limits, Namespace, Namespaces};
 use talewire_server::{Reloaded, Rules};
 use tokio::sync::mpsc;
@@ -190,4 +191,72 @@ async fn operators_ask_for_the_configuration_to_be_read_again() {
     assert_eq!((bad.status, &bad.body["error"]["problems"]), (422, &json!(["t.toml:2:1: no"])));
     answers.await.expect("both were asked");
     assert_eq!(request(stage.address, "POST /admin/reload", &[], None).await.status, 405, "not for everybody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gathered_publications_come_together_and_in_time() {
+    let batched = |kind| Namespace { batch_ms: 40, batch_max: 5, ..open(kind) };
+    let stage = stage(vec![("chat", batched(Kind::History)), ("cursor", batched(Kind::Signal))]).await;
+    for channel in ["chat:1", "cursor:1"] {
+        let mut reader = stage.client().await;
+        subscribe(&mut reader, 2, channel).await;
+        let mut waits = Vec::new();
+        for round in 0..15 {
+            let begun = std::time::Instant::now();
+            for n in 0..3 {
+                api_publish(&stage, json!({"channel": channel, "data": [round, n]})).await;
+            }
+            for n in 0..3 {
+                assert_eq!(reader.next().await["push"]["pub"]["data"], json!([round, n]));
+                // Later ones come with the first, or when their own window ends.
+                waits.push(begun.elapsed().as_millis());
+            }
+        }
+        assert!(waits[0] >= 40, "not before its time: {waits:?}");
+        waits.sort_unstable();
+        // A look at deadlines every 200 ms would make it 140 in the middle.
+        assert!(waits[waits.len() / 2] < 110, "{waits:?}");
+        for n in 0..5 {
+            api_publish(&stage, json!({"channel": channel, "data": n})).await;
+        }
+        for n in 0..5 {
+            assert_eq!(reader.next().await["push"]["pub"]["data"], n);
+        }
+    }
+    assert!(Stage::metric(&stage.node, "talewire_batches_total") >= 32);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_pauses_gets_the_newest_of_each_key() {
+    let cursors = Namespace { conflation_key: Some("who".to_owned()), ..open(Kind::Signal) };
+    let hub = HubSettings { outbox_bytes_max: 50_000, ..HubSettings::default() };
+    let stage =
+        Stage::with(Settings { namespaces: namespaces(vec![("cursor", cursors)]), hub, ..Settings::default() }).await;
+    let mut reader = stage.client().await;
+    subscribe(&mut reader, 2, "cursor:1").await;
+    // More than the kernel keeps for a socket that nobody reads, so that the outbox fills.
+    let padding = "x".repeat(30_000);
+    let mut sent = 0;
+    let publish = |who: &str, n: u64| {
+        let tags = json!({"who": who});
+        api_publish(&stage, json!({"channel": "cursor:1", "tags": tags, "data": {"n": n, "padding": padding}}))
+    };
+    while Stage::metric(&stage.node, "talewire_conflated_total") < 50 {
+        sent += 1;
+        assert!(sent < 5_000, "the outbox never fills");
+        let who = if sent % 2 == 0 { "ana" } else { "ben" };
+        assert_eq!(publish(who, sent).await.status, 200);
+    }
+    let mut newest = std::collections::HashMap::new();
+    let mut heard = 0;
+    // The newest of both come, whatever was left out on the way.
+    while newest.len() < 2 || newest.values().any(|n| *n + 1 < sent) {
+        let publication = reader.next().await["push"]["pub"].clone();
+        let n = publication["data"]["n"].as_u64().expect("a number");
+        let before = newest.insert(publication["tags"]["who"].as_str().expect("a tag").to_owned(), n);
+        assert!(before.is_none_or(|before| before < n), "an older one after {before:?}: {n}");
+        heard += 1;
+    }
+    assert!(heard < sent, "{heard} of {sent}");
+    assert_eq!(Stage::metric(&stage.node, "talewire_dropped_total"), 0);
 }

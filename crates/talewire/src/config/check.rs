@@ -137,7 +137,7 @@ fn namespace(name: &str, rules: &Namespace, config: &Config, findings: &mut Find
     );
     let conflates = rules.conflation_key.is_some();
     must(!conflates || rules.kind == Kind::Signal, "conflation_key", "only signals take the place of older ones");
-    must(rules.conflation_key.as_deref() != Some(""), "conflation_key", "names a tag, or `channel`");
+    must(rules.conflation_key.as_deref() != Some(""), "conflation_key", "names a tag, `publisher` or `channel`");
     let fits = rules.publication_bytes_max > 0 && rules.publication_bytes_max <= config.limits.frame_bytes_max;
     must(fits, "publication_bytes_max", "must be between 1 and limits.frame_bytes_max");
     let who = [

@@ -47,6 +47,15 @@ fn check_says_line_column_and_reason() {
 }
 
 #[test]
+fn the_examples_are_good() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    for name in ["chat.toml", "namespaces.toml"] {
+        let example = examples.join(name);
+        check(&mut talewire(&["check", example.to_str().expect("UTF-8")]), 0, &["good"]);
+    }
+}
+
+#[test]
 fn settings_are_listed_and_tokens_are_signed() {
     check(&mut talewire(&["settings"]), 0, &["http.listen", "TALEWIRE_HTTP_LISTEN", "127.0.0.1:8000"]);
     let token = check(talewire(&["token", "--user", "ana"]).env("TALEWIRE_AUTH_HS256_SECRET", SECRET), 0, &[]);
