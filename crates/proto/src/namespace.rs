@@ -182,6 +182,8 @@ impl Namespace {
             history: Rule::Nobody,
             presence_for: Rule::Nobody,
             publication_bytes_max: 256,
+            // Of somebody who types, a slow reader needs to know only how it is now.
+            conflation_key: Some("publisher".to_owned()),
             platform: true,
             ..Self::default()
         }

@@ -1,9 +1,10 @@
 //! The newest entry alone: who gets it, from where offsets rise, and what is lost.
 
+use talewire_proto::command::Recover;
 use talewire_proto::{Channel, Epoch, Kind, Position};
 
 use super::crowd::Crowd;
-use super::stage::{Disk, Stage};
+use super::stage::{Disk, PAGE, Stage, wait};
 use super::{channel, latest};
 use crate::HubSettings;
 
@@ -55,6 +56,25 @@ fn a_client_that_comes_back_gets_the_newest_entry_and_no_other() {
         let peer = crowd.connect(0);
         let plain = crowd.join(peer, &chat, &latest(kind), None).result;
         assert_eq!((plain.was_recovering, plain.entries.len()), (false, 0));
+    }
+}
+
+#[test]
+fn readers_without_a_protocol_get_the_newest_entry_too() {
+    let disk = Disk::new();
+    let crowd = Crowd::new(Stage::new(HubSettings::default(), &disk.store, 1));
+    let mut stage = crowd.stage;
+    let (chat, rules) = (channel("latest:a"), latest(Kind::History));
+    let epoch = (0..5).map(|_| stage.publish(&chat, &rules).epoch).last().unwrap();
+    let at = |offset| Position { offset, epoch: Epoch::of_digest(epoch.digest()) };
+    for (asked, expected) in [
+        (Recover::PagesFromOldest, vec![5]),
+        (Recover::PagesAfter(at(1)), vec![5]),
+        (Recover::PagesAfter(at(5)), vec![]),
+    ] {
+        let found = wait(stage.hub.recover(&chat, &rules, Some(&asked), PAGE)).unwrap();
+        let offsets: Vec<u64> = found.result.entries.iter().map(|entry| entry.offset).collect();
+        assert_eq!((offsets, found.next, found.more), (expected, 6, false), "{asked:?}");
     }
 }
 

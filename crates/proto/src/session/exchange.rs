@@ -64,9 +64,13 @@ mod tests {
     }
 
     fn session(namespaces: &Namespaces) -> Session {
+        session_of(namespaces, Grant::user("ana".parse().expect("an id")))
+    }
+
+    fn session_of(namespaces: &Namespaces, login: Grant) -> Session {
         let start = SessionStart {
             client: "C1".parse().expect("an id"),
-            login: Some(Grant::user("ana".parse().expect("an id"))),
+            login: Some(login),
             anonymous: Anonymous::Refused,
             limits: Arc::new(Limits::default()),
             namespaces: namespaces.clone(),
@@ -131,6 +135,23 @@ mod tests {
         subscribe(&mut session, 6, "gone:a");
         assert!(outputs(&mut session)[1].contains(r#""code":102"#));
         assert!(session.grant().is_some(), "the connection stands");
+    }
+
+    #[test]
+    fn what_a_connection_begins_with_is_looked_at_when_it_has_been_told() {
+        let before = namespaces(&[("gone", Kind::History), ("stays", Kind::History)]);
+        let mut grant = Grant::user("ana".parse().expect("an id"));
+        grant.channels = ["gone:a", "stays:a"].map(|name| name.parse().expect("a channel")).into();
+        let mut session = session_of(&before, grant);
+        assert_eq!(outputs(&mut session), ["join gone:a"]);
+        session.handle_subscribed(Ok(SubscribeResult::default()), NOW);
+        assert_eq!(outputs(&mut session), ["join stays:a"]);
+        session.handle_namespaces(&namespaces(&[("stays", Kind::History)]));
+        assert_eq!(outputs(&mut session), [""; 0], "nothing has been told yet");
+        session.handle_subscribed(Ok(SubscribeResult::default()), NOW);
+        let told = outputs(&mut session);
+        assert!(told[0].contains(r#""connect""#) && told[1] == "leave gone:a", "{told:?}");
+        assert!(told[2].contains(r#""code":2000"#) && told.len() == 3, "{told:?}");
     }
 
     #[test]

@@ -6,12 +6,14 @@ use talewire_proto::{Channel, Kind, Namespace};
 
 use super::{Config, Known, NO_NAMESPACE};
 
-/// Settings above zero by default that may be zero: it means "at once", or "as fast as possible".
-const MAY_BE_ZERO: [&str; 6] = [
+/// Settings above zero by default that may be zero: it means "at once", "as fast as possible", or "none".
+const MAY_BE_ZERO: [&str; 8] = [
     "agents.demo.tokens_per_second",
     "agents.drain_ms",
     "http.drain_ms",
+    "hub.batches_max",
     "hub.gap_wait_ms",
+    "hub.signals_waiting_max",
     "limits.expiry_grace_ms",
     "store.group_ms_max",
 ];
