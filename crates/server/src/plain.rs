@@ -33,6 +33,7 @@ pub(crate) fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
             let lives = peer.live_from.take();
             let mut shard = reactor.shard.borrow_mut();
             shard.mark(peer.key, &channel, position.clone());
+            let next = position.offset + 1;
             if let Some(gathered) = &peer.gathered {
                 gathered.borrow_mut().gaps.insert(channel, position);
             } else {
@@ -40,7 +41,11 @@ pub(crate) fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
                 shard.send(peer.key, id);
                 shard.send(peer.key, frame(peer.wire, &Reply::Push { channel, push: Push::Gap(position) }));
             }
-            lives.into_iter().for_each(|live| live.begin(&mut shard, peer.key));
+            for live in lives {
+                // What lies between the place that was told and what comes live is read when the event is written.
+                let more = live.more || next < live.next;
+                LiveFrom { next: next.min(live.next), more, ..live }.begin(&mut shard, peer.key);
+            }
         }
         Reply::Ping => keep_alive(reactor, peer),
         Reply::Error { code, message, .. } if peer.gathered.is_some() => {

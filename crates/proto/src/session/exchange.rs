@@ -155,6 +155,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_server_joins_is_looked_at_too() {
+        let mut session = session(&namespaces(&[("gone", Kind::History)]));
+        outputs(&mut session);
+        session.handle_wanted(crate::command::Wanted::new("gone:a".parse().expect("a channel")), NOW);
+        assert_eq!(outputs(&mut session), ["join gone:a"]);
+        session.handle_namespaces(&namespaces(&[]));
+        session.handle_subscribed(Ok(SubscribeResult::default()), NOW);
+        let told = outputs(&mut session);
+        assert!(told[0].contains(r#""subscribe""#) && told[1] == "leave gone:a", "{told:?}");
+        assert!(told[2].contains(r#""code":2000"#), "{told:?}");
+    }
+
+    #[test]
     fn a_subscription_under_way_is_looked_at_when_it_stands() {
         let mut session = session(&namespaces(&[("gone", Kind::History)]));
         outputs(&mut session);

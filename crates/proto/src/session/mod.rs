@@ -22,7 +22,7 @@ use crate::filter::Filter;
 use crate::grant::{Grant, SubscriptionGrant, TokenVerdict};
 use crate::ids::ClientId;
 use crate::limits::Limits;
-use crate::namespace::{Action, Namespace, Namespaces, Subscribed, Verdict};
+use crate::namespace::{Action, Namespace, Namespaces, Recovery, Subscribed, Verdict};
 use crate::payload::Payload;
 use crate::publication::{ClientInfo, Position};
 use crate::reply::{ConnectResult, Push, Reply, SubscribeResult};
@@ -739,12 +739,15 @@ impl Session {
         let Some(subscription) = self.subscriptions.remove(channel) else { return };
         let by_server = subscription.by_server();
         let judged_elsewhere = subscription.rules.platform;
+        // Where the newest entry alone counts, it is what the reader goes on with.
+        let is_latest = subscription.rules.recovery == Recovery::Latest;
         self.outputs.push_back(Output::Unsubscribe { channel: channel.clone(), rules: subscription.rules });
         match (self.mode, code) {
             // A reader without subscriptions cannot subscribe again: it is told of the gap and goes on.
             (Mode::Events | Mode::Poll, UnsubscribeCode::InsufficientState) if !judged_elsewhere => {
                 let filter = subscription.filter;
-                self.wanted.push_back(Wanted { filter, ..Wanted::new(channel.clone()) });
+                let recover = is_latest.then(|| Recover::After(Position::default()));
+                self.wanted.push_back(Wanted { filter, recover, ..Wanted::new(channel.clone()) });
             }
             // Nor can a client subscribe again by itself to what the server has subscribed it to: it comes back as a whole.
             (_, UnsubscribeCode::InsufficientState) if by_server => self.close(CloseCode::InsufficientState),

@@ -8,6 +8,7 @@ use talewire_server::{Reloaded, Rules};
 use tokio::sync::mpsc;
 
 use crate::http::{Answer, request};
+use crate::readers::Stream;
 use crate::stage::{Client, Settings, Stage, open};
 
 fn namespaces(all: Vec<(&str, Namespace)>) -> Namespaces {
@@ -259,4 +260,28 @@ async fn a_reader_that_pauses_gets_the_newest_of_each_key() {
     }
     assert!(heard < sent, "{heard} of {sent}");
     assert_eq!(Stage::metric(&stage.node, "talewire_dropped_total"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_events_goes_on_with_the_newest_entry_after_a_gap() {
+    let latest = Namespace { recovery: talewire_proto::namespace::Recovery::Latest, ..open(Kind::History) };
+    let stage = stage(vec![("price", latest)]).await;
+    let mut stream = Stream::open(&stage, "/events?channel=price:1", "").await;
+    api_publish(&stage, json!({"channel": "price:1", "data": "old"})).await;
+    loop {
+        let event = stream.event().await.expect("an open stream");
+        if event.data == "old" {
+            break;
+        }
+    }
+    // The history is forgotten, and begins anew.
+    stage.node.broker.shift_clock(200_000_000);
+    stage.node.broker.sweep();
+    api_publish(&stage, json!({"channel": "price:1", "data": "new"})).await;
+    let gap = stream.event().await.expect("an open stream");
+    assert_eq!(gap.name, "gap", "{gap:?}");
+    let event = stream.event().await.expect("an open stream");
+    assert_eq!(event.data, "new", "{event:?}");
+    api_publish(&stage, json!({"channel": "price:1", "data": "newer"})).await;
+    assert_eq!(stream.event().await.expect("an open stream").data, "newer");
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::stage::{DEADLINE, Settings, Stage};
 
 /// A stream of events, read as the standard says.
-struct Stream {
+pub(crate) struct Stream {
     socket: TcpStream,
     head: String,
     text: String,
@@ -22,14 +22,14 @@ struct Stream {
 
 /// One event, or what moved the reader without one.
 #[derive(Debug, PartialEq)]
-struct Event {
-    name: String,
-    data: Value,
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) data: Value,
     id: String,
 }
 
 impl Stream {
-    async fn open(stage: &Stage, path: &str, headers: &str) -> Self {
+    pub(crate) async fn open(stage: &Stage, path: &str, headers: &str) -> Self {
         let mut socket = TcpStream::connect(stage.address).await.expect("a connection");
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", stage.address);
         socket.write_all(request.as_bytes()).await.expect("an open socket");
@@ -68,7 +68,7 @@ impl Stream {
     }
 
     /// The next event. Blocks without data only move the id or say when to come back.
-    async fn event(&mut self) -> Option<Event> {
+    pub(crate) async fn event(&mut self) -> Option<Event> {
         loop {
             let block = self.block().await?;
             let (mut name, mut data) = ("message".to_owned(), None);
