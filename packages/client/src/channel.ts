@@ -56,9 +56,9 @@ export class Channel {
     return this.#listen(this.#options.events, take);
   }
 
-  /** Entries were lost: read your state anew. Listening for gaps alone asks the server for nothing more. */
+  /** Entries were lost: read your state anew. */
   onGap(handler: (position: Position | undefined) => void): () => void {
-    return this.#line.add({ types: this.#options.events ?? [], take: () => undefined, gap: handler }, this.#options.since);
+    return this.#line.add({ types: this.#options.events, take: () => undefined, gap: handler }, this.#options.since);
   }
 
   /** Publishes, as an event of a type if one is given. */

@@ -307,7 +307,7 @@ export class Negotiation {
 /** Online again, or on another network. Returns how to stop listening. */
 function onNetworkChange(listener: () => void): () => void {
   const targets: [EventTarget, string][] = [];
-  if (typeof globalThis.addEventListener === 'function') targets.push([globalThis as unknown as EventTarget, 'online']);
+  if (typeof globalThis.addEventListener === 'function') targets.push([globalThis, 'online']);
   const connection: unknown = typeof navigator === 'object' && 'connection' in navigator ? navigator.connection : undefined;
   if (connection instanceof EventTarget) targets.push([connection, 'change']);
   for (const [target, name] of targets) target.addEventListener(name, listener);

@@ -150,9 +150,9 @@ export class PollSocket {
     const error = fromHttp(response.status, body, response.headers.get('Retry-After'));
     switch (response.status) {
       case 401:
-        return this.#end(3500, 'invalid token');
+        return void this.#end(3500, 'invalid token');
       case 403:
-        return this.#end(3507, 'permission denied');
+        return void this.#end(3507, 'permission denied');
       case 429:
       case 503: {
         this.#busy += 1;
@@ -160,17 +160,17 @@ export class PollSocket {
         // Before connect was answered nobody should wait here: the one who made this socket knows how.
         if (this.#busy > BUSY_MAX || (!this.#opened && wait_ms > OPENING_WAIT_MS)) {
           this.#options.told(wait_ms);
-          return this.#end(1006, 'overloaded');
+          return void this.#end(1006, 'overloaded');
         }
         this.#notBefore_ms = Date.now() + wait_ms;
-        return this.#pollAfter(wait_ms);
+        return void this.#pollAfter(wait_ms);
       }
       case 400:
       case 413:
         // A cursor may have become unreadable: the client comes back with its positions and without it.
-        return request.cursor === undefined ? this.#end(3501, error.message) : this.#end(1006, 'bad cursor');
+        return request.cursor === undefined ? void this.#end(3501, error.message) : void this.#end(1006, 'bad cursor');
       default:
-        return this.#end(1006, `status ${response.status}`);
+        return void this.#end(1006, `status ${response.status}`);
     }
   }
 
