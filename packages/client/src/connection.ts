@@ -13,7 +13,9 @@ import { codes, fromSocket, noAnswer } from './errors.js';
 import { LiveStory } from './live-story.js';
 import type { Login, Shelf } from './login.js';
 import type { BackoffSettings } from './transport/backoff.js';
-import { Negotiation } from './transport/negotiation.js';
+import { sharedName, TabLine, tabsOfBrowser, type Tabs } from './tabs/tab-line.js';
+import type { Line, LineEvents } from './transport/line.js';
+import { ANSWER_WITHIN_MS, Negotiation } from './transport/negotiation.js';
 import { endpointsOf, type Rung } from './transport/rungs.js';
 import { isRecord, type Method, type Params, type Position, type Result, type User } from './wire.js';
 
@@ -41,12 +43,15 @@ export interface ConnectionOptions {
   endless?: boolean;
   /** After a close that is final the server is asked again this much later; without it, never. */
   lookAgain_ms?: number;
+  /** One connection for all tabs of this login; where the browser cannot do that, one of one's own. */
+  shared?: boolean;
   /** Where turns wait that were not answered yet; they survive a reload there. */
   shelf?: Shelf;
   /** Where the transport that worked is remembered for some minutes: a tab's sessionStorage. */
   memory?: Shelf;
   giveUpAfter_ms?: number;
   /** Classes and functions to use instead of the platform's own (tests, Node). */
+  tabs?: Tabs;
   websocket?: unknown;
   eventsource?: unknown;
   fetch?: typeof fetch;
@@ -73,7 +78,7 @@ export class Connection {
   /** For live-*.ts and channel.ts; a view has no business with it. */
   readonly socket: Centrifuge;
 
-  readonly #negotiation: Negotiation;
+  readonly #line: Line;
   readonly #lookAgain_ms: number | undefined;
   #link: Link = 'connecting';
   #closed = true;
@@ -91,34 +96,25 @@ export class Connection {
     this.shelf = options.shelf;
     this.giveUpAfter_ms = options.giveUpAfter_ms ?? GIVE_UP_AFTER_MS;
     this.#lookAgain_ms = options.lookAgain_ms;
-    this.#negotiation = new Negotiation(
-      {
-        ...options,
-        endpoints: endpointsOf(options.url, options.transports),
-        http: options.login.http,
-        token: () => options.login.token,
-        attemptsMax: options.endless === true ? Number.POSITIVE_INFINITY : ATTEMPTS_MAX,
-      },
-      {
-        // One failed round is enough to say so: "connecting" for minutes would not be honest.
-        onPause: () => this.#linkIs('lost'),
-        onGivenUp: () => this.#stop(),
-        onBetter: () => this.#again(),
-      },
-    );
-    this.socket = this.#negotiation.client();
+    this.#line = lineOf(options, {
+      // One failed round is enough to say so: "connecting" for minutes would not be honest.
+      onPause: () => this.#linkIs('lost'),
+      onGivenUp: () => this.#stop(),
+      onBetter: () => this.#again(),
+    });
+    this.socket = this.#line.client();
     this.#listen();
   }
 
   /** The transport in use, or tried at the moment. */
   get transport(): Rung {
-    return this.#negotiation.rung;
+    return this.#line.rung;
   }
 
   connect(): void {
     this.#closed = false;
-    this.#negotiation.start();
-    if (this.socket.state === State.Disconnected) this.#negotiation.fresh();
+    this.#line.start();
+    if (this.socket.state === State.Disconnected) this.#line.fresh();
     this.socket.connect();
     this.#tell();
   }
@@ -126,7 +122,7 @@ export class Connection {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#comeBack);
-    this.#negotiation.stop();
+    this.#line.stop();
     this.socket.disconnect();
     this.#tell();
   }
@@ -136,7 +132,7 @@ export class Connection {
     clearTimeout(this.#comeBack);
     if (this.#closed || this.#link === 'connected') return;
     // In a pause that is cut short; in an attempt that may hang, a new one takes its place.
-    if (!this.#negotiation.hurry()) this.#again();
+    if (!this.#line.hurry()) this.#again();
     else this.#linkIs('connecting');
   }
 
@@ -231,7 +227,7 @@ export class Connection {
     this.#moving = true;
     this.socket.disconnect();
     this.#moving = false;
-    this.#negotiation.fresh();
+    this.#line.fresh();
     this.socket.connect();
   }
 
@@ -254,6 +250,26 @@ export class Connection {
     const over = this.#closed || this.#link === 'stopped';
     this.status.set(over ? 'disconnected' : this.#link === 'connected' ? 'connected' : 'connecting');
   }
+}
+
+/** A connection of one's own, or another tab's if that is wished and possible. */
+function lineOf(options: ConnectionOptions, events: LineEvents): Line {
+  const { login, user, url } = options;
+  const own = (ownEvents: LineEvents): Line =>
+    new Negotiation(
+      {
+        ...options,
+        endpoints: endpointsOf(url, options.transports),
+        http: login.http,
+        token: () => login.token,
+        attemptsMax: options.endless === true ? Number.POSITIVE_INFINITY : ATTEMPTS_MAX,
+      },
+      ownEvents,
+    );
+  const tabs = options.shared === true ? (options.tabs ?? tabsOfBrowser()) : undefined;
+  if (tabs === undefined) return own(events);
+  const name = sharedName(typeof location === 'object' ? location.origin : '', url, user.id, login.token === undefined ? 'cookie' : 'token');
+  return new TabLine({ tabs, name, own, random: options.random ?? Math.random, answerWithin_ms: options.answerWithin_ms ?? ANSWER_WITHIN_MS }, events);
 }
 
 function isDeviceOffline(): boolean {

@@ -19,7 +19,7 @@ export class Refusal extends Error {
 export interface Session {
   readonly channels: Set<string>;
   tell: (reply: Reply) => void;
-  drop: (code: number) => void;
+  drop: (code: number, reason?: string) => void;
 }
 
 /** What a Centrifuge expects of a WebSocket class; one instance per attempt. */

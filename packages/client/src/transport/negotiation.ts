@@ -14,6 +14,7 @@ import type { Http } from '../http.js';
 import type { Shelf } from '../login.js';
 import { Backoff, backoffDefaults, type BackoffSettings } from './backoff.js';
 import { Ladder } from './ladder.js';
+import type { Line, LineEvents } from './line.js';
 import { PollSocket } from './poll-socket.js';
 import type { Endpoints, Rung } from './rungs.js';
 
@@ -34,14 +35,6 @@ export interface NegotiationOptions {
   readonly attemptsMax: number;
 }
 
-export interface NegotiationEvents {
-  /** Every transport has failed: there is a pause before the next round. */
-  readonly onPause: () => void;
-  readonly onGivenUp: () => void;
-  /** A better transport answered a trial: connect again, and it will be taken. */
-  readonly onBetter: () => void;
-}
-
 /** A transport that opened has this long to bring the answer to connect, and any command its reply. */
 export const ANSWER_WITHIN_MS = 8000;
 /** A connection that falls silent this early was never good: a buffering proxy, not a sleeping laptop. */
@@ -57,9 +50,9 @@ const TIMED_OUT = 1;
 
 type Outcome = 'open' | 'failed' | 'mute' | 'busy' | 'lost';
 
-export class Negotiation {
+export class Negotiation implements Line {
   readonly #options: NegotiationOptions;
-  readonly #events: NegotiationEvents;
+  readonly #events: LineEvents;
   readonly #random: () => number;
   readonly #ladder: Ladder;
   readonly #backoff: Backoff;
@@ -73,7 +66,7 @@ export class Negotiation {
   #trial: Centrifuge | undefined;
   #stopListening: (() => void) | undefined;
 
-  constructor(options: NegotiationOptions, events: NegotiationEvents) {
+  constructor(options: NegotiationOptions, events: LineEvents) {
     this.#options = options;
     this.#events = events;
     this.#random = options.random ?? Math.random;
