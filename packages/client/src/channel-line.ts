@@ -46,6 +46,7 @@ export class ChannelLine {
   readonly #socket: Centrifuge;
   readonly #listeners = new Set<Listener>();
   #subscription: Subscription | undefined;
+  #starting = false;
   /** What the server was asked for: the union of all wishes since the subscription began. */
   #types: readonly string[] | undefined;
   #grace: ReturnType<typeof setTimeout> | undefined;
@@ -59,8 +60,13 @@ export class ChannelLine {
   add(listener: Listener, since?: Position): () => void {
     clearTimeout(this.#grace);
     this.#listeners.add(listener);
-    if (this.#subscription === undefined) this.#start(listener.types, since);
-    else this.#widen(listener.types);
+    if (this.#subscription !== undefined) this.#widen(listener.types);
+    else if (!this.#starting) {
+      this.#starting = true;
+      this.position = since;
+      // Whoever else comes in this breath is in the first wish, instead of widening it at once.
+      queueMicrotask(() => this.#start());
+    }
     return () => {
       if (!this.#listeners.delete(listener) || this.#listeners.size > 0) return;
       clearTimeout(this.#grace);
@@ -68,13 +74,17 @@ export class ChannelLine {
     };
   }
 
-  #start(types: readonly string[] | undefined, since: Position | undefined): void {
+  #start(): void {
+    this.#starting = false;
+    if (this.#listeners.size === 0) return;
+    const since = this.position;
+    const wishes = [...this.#listeners].map((listener) => listener.types);
+    const types = wishes.every((wish) => wish !== undefined) ? [...new Set(wishes.flat())] : undefined;
     if (this.#socket.getSubscription(this.name) !== null) {
       this.#refused(105, 'This channel belongs to a story that is open.');
       return;
     }
     this.#types = types;
-    this.position = since;
     const subscription = this.#socket.newSubscription(this.name, {
       recoverable: true,
       ...(since === undefined ? {} : { since }),

@@ -122,6 +122,14 @@ describe('a subscription', () => {
     expect(heard).toEqual(['narrow turn', 'narrow turn']);
   });
 
+  it('asks once for all who come in one breath', async () => {
+    connection.channel('chat:1', { events: ['turn'] }).onAny(() => undefined);
+    connection.channel('chat:1', { events: ['note'] }).onAny(() => undefined);
+    await subscribed();
+    expect(server.subscribes).toHaveLength(1);
+    expect(server.subscribes[0]?.['tf']).toEqual({ key: 'event', cmp: 'in', vals: ['turn', 'note'] });
+  });
+
   it('goes on after a break from where it stood, and tells a gap', async () => {
     const heard: unknown[] = [];
     const gaps: unknown[] = [];
@@ -152,7 +160,7 @@ describe('a subscription', () => {
     const held = connection.socket.newSubscription('story:s');
     held.subscribe();
     connection.channel('story:s').onAny(() => undefined);
-    expect(connection.channel('story:s').state.snapshot()).toMatchObject({ phase: 'refused', error: { code: 105 } });
+    await vi.waitFor(() => expect(connection.channel('story:s').state.snapshot()).toMatchObject({ phase: 'refused', error: { code: 105 } }));
     await vi.waitFor(() => expect(held.state).toBe('subscribed'));
   });
 });

@@ -4,6 +4,7 @@
  */
 export { Cell, type Readable } from './cell.js';
 export { Channel, type ChannelOptions, type Handler } from './channel.js';
+export { ChannelLog, KEEP_DEFAULT } from './channel-log.js';
 export type { ChannelEvent, ChannelState } from './channel-line.js';
 export { Connection, type ConnectionOptions, type ConnectionState, type ConnectionStatus } from './connection.js';
 export { deliver, newKey, type Patience } from './delivery.js';
