@@ -59,6 +59,9 @@ export class FakeHttp {
         return this.#emulation(body);
       case '/poll':
         return this.#moded('poll') ?? (await this.#poll(url.searchParams, init?.signal));
+      case '/app/me':
+        // The first question of a poll, as far as these tests make one.
+        return this.modes.poll === 'refuse' ? new Response('not here', { status: 404 }) : this.#app(url.pathname, body);
       default:
         return this.#app(url.pathname, body);
     }

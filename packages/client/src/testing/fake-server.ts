@@ -114,6 +114,8 @@ export class FakeServer {
       case '/app/publish':
         this.published.push({ channel: String(body['channel']), data: body['data'], ...(typeof body['event'] === 'string' ? { event: body['event'] } : {}) });
         return {};
+      case '/app/me':
+        return { user: { id: 'ana', name: 'Ana', guest: true }, csrf: 'x' };
       case '/app/presence':
         return { presence: this.present };
       default:

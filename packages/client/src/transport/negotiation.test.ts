@@ -137,7 +137,8 @@ describe('the transport', () => {
     await live();
     await until(() => connection.state.snapshot() !== 'live');
     await live();
-    expect(http.attempts).toEqual(['websocket', 'poll']);
+    expect(connection.transport).toBe('poll');
+    expect(http.attempts).toEqual(['websocket']);
   });
 });
 

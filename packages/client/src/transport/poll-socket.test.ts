@@ -84,6 +84,27 @@ describe('over a real port', () => {
   });
 });
 
+describe('the socket alone, at its beginning', () => {
+  it.each<[string, Response, unknown]>([
+    ['lives', Response.json({ user: { id: 'ana' } }), undefined],
+    ['is closed for good', Response.json({ error: { code: 101, name: 'unauthorized', message: 'no' } }, { status: 401 }), { code: 3500, reason: 'invalid token' }],
+  ])('without a channel asks who one is, and %s by the answer', async (_, response, end) => {
+    const paths: string[] = [];
+    const heard: unknown[] = [];
+    let closed: unknown;
+    const io: PollIo = { raw: (__, path) => (paths.push(path), Promise.resolve(response)), post: () => Promise.resolve({}) };
+    const socket = new PollSocket({ io, random: () => 0.5, newClient: () => 'c', told: () => undefined });
+    socket.onmessage = ({ data }) => heard.push(JSON.parse(data));
+    socket.onclose = (event) => (closed = event);
+    socket.onopen = () => socket.send('{"id":1,"connect":{}}');
+    await vi.waitFor(() => expect(heard.length > 0 || closed !== undefined).toBe(true));
+    expect(paths).toEqual(['/app/me']);
+    expect(closed).toEqual(end);
+    expect(heard).toEqual(end === undefined ? [{ id: 1, connect: { client: 'c', version: 'poll' } }] : []);
+    socket.close();
+  });
+});
+
 describe('the socket alone', () => {
   let polls: { path: string; signal: AbortSignal; answer: (response: Response) => void }[];
   let told: number[];

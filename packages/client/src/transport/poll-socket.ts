@@ -184,7 +184,11 @@ export class PollSocket {
   }
 }
 
+/** A poll of no channel is malformed; who one is can always be asked. */
+const WHO_PATH = '/app/me';
+
 function pathOf(request: PollRequest): string {
+  if (request.channels.length === 0) return WHO_PATH;
   const query = new URLSearchParams(request.channels.map((channel) => ['channel', channel]));
   if (request.cursor !== undefined) query.set('cursor', request.cursor);
   query.set('wait', String(request.wait_s));

@@ -151,6 +151,15 @@ describe('what a poll brings', () => {
     expect(out.slice(1)).toEqual([pub('a', { data: 1, offset: 4 }), pub('a', { data: 2, offset: 5 })]);
   });
 
+  it('of a gap at the beginning of a channel is told once, by the reply', () => {
+    const translator = subscribed();
+    translator.take(recovering(2, 'a', 3));
+    const out = tells(translator.answered(asked(translator), {
+      cursor: 'k', channels: { a: { offset: 40, epoch: 'e', recovered: false } }, gaps: [{ channel: 'a', offset: 40, epoch: 'e' }], events: [{ channel: 'a', offset: 41, data: 1 }],
+    }));
+    expect(out).toMatchObject([{ id: 2, subscribe: { offset: 40, was_recovering: true } }, pub('a', { data: 1, offset: 41 })]);
+  });
+
   it('after a gap is a subscribe with the old position, which the cursor must not answer', () => {
     const translator = subscribed('a');
     translator.answered(asked(translator), { cursor: 'k2', gaps: [{ channel: 'a', offset: 40, epoch: 'e' }] });

@@ -3,7 +3,8 @@
  * In: commands as the official client sends them; what polls and posts were answered. Out: replies and pushes
  * for the client, requests for the shell, and the next poll. Called by poll-socket alone.
  *
- * Connect is answered when the first poll was: that proves server and login. A subscribe adds its channel to
+ * Connect is answered when the first request was: that proves server and login. With no channel to poll yet it is
+ * a question who one is. A subscribe adds its channel to
  * the poll and is answered from the poll's `channels`; events become publications; a gap becomes an unsubscribe
  * push after which the client comes back with its position, and learns what can be recovered.
  */
@@ -28,7 +29,7 @@ export type PostKind = 'rpc' | 'publish' | 'history' | 'presence' | 'presence_st
 
 /** The query of one poll. */
 export interface PollRequest {
-  /** `NAME`, or `NAME@OFFSET-EPOCH`. */
+  /** `NAME`, or `NAME@OFFSET-EPOCH`. None: connect waits, and there is nothing to poll; any question to the server will do. */
   readonly channels: readonly string[];
   readonly names: readonly string[];
   readonly cursor: string | undefined;
@@ -105,8 +106,9 @@ export class PollTranslator {
     for (const refused of records(body['refused'])) out.push(...this.#refused(refused));
     const begun = isRecord(body['channels']) ? body['channels'] : {};
     for (const [name, state] of Object.entries(begun)) if (isRecord(state)) out.push(...this.#begun(name, state));
-    // Before the events: those after a gap belong to nobody until the client has come back.
-    for (const gap of records(body['gaps'])) out.push(...this.#gap(gap));
+    // Before the events: those after a gap belong to nobody until the client has come back. A channel that begins here was
+    // told of its gap by its reply.
+    for (const gap of records(body['gaps'])) if (begun[String(gap['channel'])] === undefined) out.push(...this.#gap(gap));
     for (const event of records(body['events'])) out.push(...this.#event(event));
     for (const name of request.names) {
       const asked = this.#channels.get(name);
