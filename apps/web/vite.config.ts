@@ -23,6 +23,8 @@ export default defineConfig({
     proxy: {
       '/app': { target: server },
       '/connection': { target: server, ws: true },
+      '/emulation': { target: server },
+      '/poll': { target: server },
     },
   },
 });

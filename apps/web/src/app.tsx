@@ -17,6 +17,8 @@ import { Notices } from './ui/notices';
 import { ThemeButton } from './ui/theme-button';
 
 const ASK_AGAIN_MS = 2000;
+/** After a final close the server said "do not come back": we look again, slowly, in case it changed its mind. */
+const AFTER_FINAL_CLOSE_MS = 15_000;
 const unknownNarrator: Config['narrator'] = { provider: 'unknown', label: 'agent' };
 
 /** Storage may be forbidden; then `window.sessionStorage` itself throws. */
@@ -29,10 +31,6 @@ function shelf(kind: 'sessionStorage' | 'localStorage'): Storage | undefined {
 }
 
 const login = new Login(new Http(), shelf('sessionStorage'));
-
-function socketAddress(): string {
-  return `${window.location.protocol === 'https:' ? 'wss' : 'ws'}://${window.location.host}/connection/websocket`;
-}
 
 export function App(): ReactNode {
   const state = useReadable(login.state);
@@ -96,7 +94,17 @@ function useNarrator(): Config['narrator'] {
 function Inside({ user, tab, route }: { user: User; tab: boolean; route: Route }): ReactNode {
   const connection = useMemo(() => {
     const local = shelf('localStorage');
-    return new Connection({ login, user, url: socketAddress(), ...(local === undefined ? {} : { shelf: local }) });
+    const memory = shelf('sessionStorage');
+    return new Connection({
+      login,
+      user,
+      url: window.location.origin,
+      // A story that lies open overnight is there in the morning, whatever happened meanwhile.
+      endless: true,
+      lookAgain_ms: AFTER_FINAL_CLOSE_MS,
+      ...(local === undefined ? {} : { shelf: local }),
+      ...(memory === undefined ? {} : { memory }),
+    });
   }, [user]);
   const narrator = useNarrator();
   useEffect(() => {

@@ -1,7 +1,7 @@
 /**
  * HTTP under /app with the right credentials: the cookie and its CSRF token, or a tab's own token.
- * In: a path and a body. Out: parsed JSON, or a TalewireError. Called by login and connection, and by
- * the page for the export, which is not JSON.
+ * In: a path and a body. Out: parsed JSON, or a TalewireError. Called by login, connection and
+ * poll-socket, and by the page for the export, which is not JSON.
  */
 import { codes, fromHttp, noAnswer } from './errors.js';
 
@@ -42,7 +42,8 @@ export class Http {
     return this.#json(await this.raw('POST', path, body));
   }
 
-  async raw(method: 'GET' | 'POST', path: string, body?: unknown): Promise<Response> {
+  /** With a signal, the caller says when to stop waiting; else a request ends after ten seconds. */
+  async raw(method: 'GET' | 'POST', path: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
     const headers: Record<string, string> = {};
     if (body !== undefined) headers['Content-Type'] = 'application/json';
     if (this.token !== undefined) headers['Authorization'] = `Bearer ${this.token}`;
@@ -52,7 +53,7 @@ export class Http {
         method,
         headers,
         credentials: this.token === undefined ? 'same-origin' : 'omit',
-        signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+        signal: signal ?? AbortSignal.timeout(REQUEST_TIMEOUT_MS),
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       });
     } catch {

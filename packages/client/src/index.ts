@@ -3,7 +3,10 @@
  * them. Imported by @talewire/react and by any other client; nothing else of this package is public.
  */
 export { Cell, type Readable } from './cell.js';
-export { Connection, type ConnectionOptions, type ConnectionState } from './connection.js';
+export { Channel, type ChannelOptions, type Handler } from './channel.js';
+export { ChannelLog, KEEP_DEFAULT } from './channel-log.js';
+export type { ChannelEvent, ChannelState } from './channel-line.js';
+export { Connection, type ConnectionOptions, type ConnectionState, type ConnectionStatus } from './connection.js';
 export { deliver, newKey, type Patience } from './delivery.js';
 export { codes, TalewireError } from './errors.js';
 export { needsSnapshot, startStream, stepStream, type StreamText } from './generation.js';
@@ -14,4 +17,5 @@ export type { PendingTurn } from './pending-turns.js';
 export { type Present, type PresenceState, stepPresence } from './presence.js';
 export { choicesAfter, openGeneration, path, step, type Path, type StoryInput, type StoryState } from './story.js';
 export { isDue, stepTyping, type Typer } from './typing.js';
+export { allRungs, type Rung } from './transport/rungs.js';
 export * from './wire.js';

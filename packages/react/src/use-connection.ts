@@ -2,7 +2,7 @@
  * The connection above, and how it stands.
  * In: the nearest TalewireProvider. Out: the Connection and its state. Called by components and by useStory.
  */
-import type { Connection, ConnectionState } from '@talewire/client';
+import type { Connection, ConnectionState, ConnectionStatus } from '@talewire/client';
 import { use } from 'react';
 import { ConnectionContext } from './provider.js';
 import { useReadable } from './use-readable.js';
@@ -13,7 +13,12 @@ export function useConnection(): Connection {
   return connection;
 }
 
-/** connecting, live, catching up, or offline: as honest as the client knows it. */
+/** connecting, live, catching up, offline or stopped: as honest as the client knows it. */
 export function useConnectionState(): ConnectionState {
   return useReadable(useConnection().state);
+}
+
+/** The coarse view: connecting, connected or disconnected. */
+export function useConnectionStatus(): ConnectionStatus {
+  return useReadable(useConnection().status);
 }

@@ -15,8 +15,15 @@ export class Refusal extends Error {
   }
 }
 
+/** One client of the server, by whatever transport it came. */
+export interface Session {
+  readonly channels: Set<string>;
+  tell: (reply: Reply) => void;
+  drop: (code: number, reason?: string) => void;
+}
+
 /** What a Centrifuge expects of a WebSocket class; one instance per attempt. */
-class FakeSocket {
+class FakeSocket implements Session {
   readyState = 0;
   onopen: (() => void) | null = null;
   onclose: ((event: { code: number; reason: string }) => void) | null = null;
@@ -61,13 +68,19 @@ export class FakeServer {
   /** Takes calls and does nothing: the network has eaten the answer. */
   dumb = false;
   epoch = 'e1';
-  readonly sockets = new Set<FakeSocket>();
+  /** What a connect is answered besides the client's id. */
+  connectResult: Reply = {};
+  readonly sockets = new Set<Session>();
   /** Everything that was called, over the socket or over HTTP. */
   readonly calls: { method: string; params: Record<string, unknown> }[] = [];
-  readonly published: { channel: string; data: unknown }[] = [];
+  readonly published: { channel: string; data: unknown; event?: string }[] = [];
+  /** Every subscribe command that came in. */
+  readonly subscribes: Record<string, unknown>[] = [];
   readonly methods: Record<string, Method> = {};
   /** The log of each story channel; an entry's offset is its index plus one. */
   readonly logs = new Map<string, unknown[]>();
+  /** The tags of each entry, by its index. */
+  readonly tags = new Map<string, (Record<string, string> | undefined)[]>();
   /** What a subscribe to a channel answers as `data`. */
   readonly snapshots = new Map<string, () => unknown>();
   present: Record<string, { client: string; user: string; conn_info: { name: string } }> = {};
@@ -88,18 +101,37 @@ export class FakeServer {
     const path = typeof input === 'string' ? input : input instanceof URL ? input.pathname : input.url;
     const body: unknown = typeof init?.body === 'string' ? JSON.parse(init.body) : {};
     try {
-      return Promise.resolve(Response.json(this.#call(path.replace('/app/rpc/', ''), isRecord(body) ? body : {})));
+      return Promise.resolve(Response.json(this.post(path, isRecord(body) ? body : {})));
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       return Promise.resolve(Response.json({ error: { code: error.code, name: error.message, message: error.message } }, { status: error.code >= 400 ? error.code : 400 }));
     }
   };
 
-  append(channel: string, entry: unknown): void {
+  /** What a post under /app is answered with. */
+  post(path: string, body: Record<string, unknown>): unknown {
+    switch (path) {
+      case '/app/publish':
+        this.published.push({ channel: String(body['channel']), data: body['data'], ...(typeof body['event'] === 'string' ? { event: body['event'] } : {}) });
+        return {};
+      case '/app/me':
+        return { user: { id: 'ana', name: 'Ana', guest: true }, csrf: 'x' };
+      case '/app/presence':
+        return { presence: this.present };
+      default:
+        return this.#call(path.replace('/app/rpc/', ''), body);
+    }
+  }
+
+  append(channel: string, entry: unknown, event?: string): void {
     const log = this.logs.get(channel) ?? [];
     log.push(entry);
     this.logs.set(channel, log);
-    this.push(channel, { pub: { data: entry, offset: log.length } });
+    const tags = event === undefined ? undefined : { event };
+    const known = this.tags.get(channel) ?? [];
+    known[log.length - 1] = tags;
+    this.tags.set(channel, known);
+    this.push(channel, { pub: { data: entry, offset: log.length, ...(tags === undefined ? {} : { tags }) } });
   }
 
   push(channel: string, push: Record<string, unknown>): void {
@@ -112,12 +144,12 @@ export class FakeServer {
     for (const socket of [...this.sockets]) socket.drop(1006);
   }
 
-  take(socket: FakeSocket, line: string): void {
+  take(socket: Session, line: string): void {
     const command: unknown = JSON.parse(line);
     if (!isRecord(command) || typeof command['id'] !== 'number') return;
     const { id, connect, subscribe, unsubscribe, publish, presence, rpc } = command;
     const answer = (reply: Reply): void => socket.tell({ id, ...reply });
-    if (isRecord(connect)) answer({ connect: { client: 'c', version: 'fake' } });
+    if (isRecord(connect)) answer({ connect: { client: 'c', version: 'fake', ...this.connectResult } });
     else if (isRecord(subscribe)) answer(this.#subscribe(socket, subscribe));
     else if (isRecord(unsubscribe)) {
       socket.channels.delete(String(unsubscribe['channel']));
@@ -147,8 +179,9 @@ export class FakeServer {
     return run(params);
   }
 
-  #subscribe(socket: FakeSocket, ask: Record<string, unknown>): Reply {
+  #subscribe(socket: Session, ask: Record<string, unknown>): Reply {
     const channel = String(ask['channel']);
+    this.subscribes.push(ask);
     socket.channels.add(channel);
     const log = this.logs.get(channel);
     const data = this.snapshots.get(channel)?.();
@@ -157,7 +190,11 @@ export class FakeServer {
     if (ask['recover'] !== true) return { subscribe: base };
     if (ask['epoch'] !== this.epoch) return { subscribe: { ...base, was_recovering: true } };
     const from = typeof ask['offset'] === 'number' ? ask['offset'] : 0;
-    const publications = log.slice(from).map((entry, index) => ({ data: entry, offset: from + index + 1 }));
+    const tags = this.tags.get(channel) ?? [];
+    const publications = log.slice(from).map((entry, index) => {
+      const own = tags[from + index];
+      return { data: entry, offset: from + index + 1, ...(own === undefined ? {} : { tags: own }) };
+    });
     return { subscribe: { ...base, was_recovering: true, recovered: true, publications, offset: from } };
   }
 }

@@ -1,6 +1,6 @@
 /**
  * How the connection stands, in a word, a shape and a colour. In: the state from the hook above.
- * Out: a pill; offline, it is a button that tries at once. Called by top bars.
+ * Out: a pill; without a connection it is a button that tries at once. Called by top bars.
  */
 import { useConnection, useConnectionState } from '@talewire/react';
 import type { ConnectionState } from '@talewire/client';
@@ -12,6 +12,7 @@ const explained: Record<ConnectionState, string> = {
   live: 'Connected: you see what others write as they write it.',
   'catching up': 'Connected; what you missed is on its way.',
   offline: 'No connection. What you write is kept and sent when it is back.',
+  stopped: 'No connection, and none is tried. What you write is kept.',
 };
 
 export function ConnectionPill(): ReactNode {
@@ -25,7 +26,7 @@ export function ConnectionPill(): ReactNode {
   );
   return (
     <span role="status" className="pill-slot">
-      {state === 'offline' ? (
+      {state === 'offline' || state === 'stopped' ? (
         <button type="button" className="pill" data-testid="connection" data-state={state} title={`${explained[state]} Press to try now.`} onClick={() => connection.retry()}>
           {inside}
         </button>
