@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, Epoch, Position, events};
+use talewire_proto::{ByChannel, Channel, Epoch, Position, events};
 
 /// Writes the id of a reader of several channels from where it stands in each.
 pub type IdWriter = Box<dyn Fn(&[(Channel, Position)]) -> String>;
@@ -13,7 +13,7 @@ pub type IdWriter = Box<dyn Fn(&[(Channel, Position)]) -> String>;
 /// Positions by channel, in the order of their names.
 #[derive(Debug, Default)]
 pub struct Marks {
-    positions: Vec<(Channel, Position)>,
+    positions: ByChannel<Position>,
     /// An entry was kept from the reader since the last id that it was given.
     moved: bool,
 }
@@ -22,7 +22,7 @@ impl Marks {
     /// Where the reader stands in each channel. A channel without positions has an empty epoch.
     #[must_use]
     pub fn positions(&self) -> &[(Channel, Position)] {
-        &self.positions
+        self.positions.as_slice()
     }
 
     pub(crate) fn has_moved(&self) -> bool {
@@ -30,20 +30,16 @@ impl Marks {
     }
 
     pub(crate) fn epoch(&self, channel: &Channel) -> Option<Epoch> {
-        let at = self.positions.binary_search_by(|(known, _)| known.cmp(channel)).ok()?;
-        Some(self.positions[at].1.epoch.clone())
+        self.positions.get(channel).map(|position| position.epoch.clone())
     }
 
     pub(crate) fn begin(&mut self, channel: &Channel, position: Position) {
-        match self.positions.binary_search_by(|(known, _)| known.cmp(channel)) {
-            Ok(at) => self.positions[at].1 = position,
-            Err(at) => self.positions.insert(at, (channel.clone(), position)),
-        }
+        self.positions.insert(channel.clone(), position);
     }
 
     pub(crate) fn advance(&mut self, channel: &Channel, offset: u64) {
-        if let Ok(at) = self.positions.binary_search_by(|(known, _)| known.cmp(channel)) {
-            self.positions[at].1.offset = offset;
+        if let Some(position) = self.positions.get_mut(channel) {
+            position.offset = offset;
         }
         self.moved = false;
     }
@@ -56,7 +52,7 @@ impl Marks {
     /// The line that names the position, without the empty line that would end the event.
     pub(crate) fn id_line(&mut self, wire: Wire, ids: &IdWriter) -> Bytes {
         self.moved = false;
-        let id = match (wire, self.positions.as_slice()) {
+        let id = match (wire, self.positions()) {
             (Wire::Events(_), [(_, position)]) if !position.epoch.is_empty() => {
                 events::id(position.offset, &position.epoch)
             }

@@ -99,7 +99,7 @@ impl Shard {
 
     /// The connection is gone, and with it all of its subscriptions.
     pub fn remove(&mut self, key: ConnectionKey) {
-        let channels: Vec<Channel> = self.connections[key].places.keys().cloned().collect();
+        let channels: Vec<Channel> = self.connections[key].places.channels().cloned().collect();
         for channel in channels {
             self.unsubscribe(key, &channel);
         }
@@ -527,7 +527,7 @@ impl Shard {
             return;
         }
         connection.behind = false;
-        for (channel, place) in &connection.places {
+        for (channel, place) in connection.places.iter() {
             let Some(local) = self.channels.get_mut(channel) else { continue };
             let subscriber = &mut local.subscribers[*place];
             if matches!(subscriber.mode, Mode::Behind) {

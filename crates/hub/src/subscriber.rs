@@ -1,12 +1,11 @@
 //! One subscription on its shard, and how something told to its channel goes into its connection's outbox.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use talewire_proto::filter::Filter;
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, ClientId, Namespace, Publication};
+use talewire_proto::{ByChannel, Channel, ClientId, Namespace, Publication};
 
 use crate::batches::Batch;
 use crate::fanout::{Fanout, What};
@@ -103,7 +102,7 @@ pub(crate) struct Held {
 pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
     /// Where this connection stands in each channel's list of subscribers.
-    pub(crate) places: HashMap<Channel, usize>,
+    pub(crate) places: ByChannel<usize>,
     pub(crate) dirty: bool,
     /// Some subscription waits for room.
     pub(crate) behind: bool,
@@ -118,7 +117,7 @@ impl Connection {
     pub(crate) fn new(wire: Wire) -> Self {
         Self {
             outbox: Outbox::new(wire),
-            places: HashMap::new(),
+            places: ByChannel::default(),
             dirty: false,
             behind: false,
             overfull: false,

@@ -6,6 +6,7 @@
 //! wire ([`command`], [`reply`], and how they stand as bytes: [`codec`], [`json`], [`protobuf`], [`events`], [`wire`]) and the machine
 //! ([`session`]).
 
+pub mod by_channel;
 pub mod channel;
 pub mod codec;
 pub mod codes;
@@ -27,6 +28,7 @@ pub mod session;
 pub mod version;
 pub mod wire;
 
+pub use by_channel::ByChannel;
 pub use channel::Channel;
 pub use codes::{CloseCode, ErrorCode, UnsubscribeCode};
 pub use grant::Grant;

@@ -14,7 +14,7 @@ impl Session {
         }
         self.namespaces = namespaces.clone();
         // What a connection begins with is looked at when it has been told.
-        if !matches!(&self.current, Some(Current { step: Step::Opening(_), .. })) {
+        if !matches!(self.current.as_deref(), Some(Current { step: Step::Opening(_), .. })) {
             self.look_at_all_rules();
         }
     }

@@ -202,27 +202,33 @@ pub struct SessionStart {
 /// One connection's protocol state.
 pub struct Session {
     client: ClientId,
-    login: Option<Grant>,
     anonymous: Anonymous,
     limits: Arc<Limits>,
     namespaces: Namespaces,
     phase: Phase,
-    current: Option<Current>,
+    /// Boxed, because a silent connection has none.
+    current: Option<Box<Current>>,
     waiting: VecDeque<Command>,
     subscriptions: Subscriptions,
     outputs: VecDeque<Output>,
     rate: Rate,
     keepalive: clock::KeepAlive,
-    /// Told once, in the answer to `connect`.
-    emulation: Option<(String, String)>,
     mode: Mode,
     /// Channels that the server, not the client, wants it subscribed to; made before the next command.
     wanted: VecDeque<Wanted>,
 }
 
+/// What counts until somebody has said who they are.
+struct Newcomer {
+    deadline_ms: u64,
+    login: Option<Grant>,
+    /// Told once, in the answer to `connect`.
+    emulation: Option<(String, String)>,
+}
+
 enum Phase {
-    /// Nobody has said who they are; until when that may stay so.
-    New { deadline_ms: u64 },
+    /// Nobody has said who they are.
+    New(Box<Newcomer>),
     /// Connected.
     Open(Box<Open>),
     /// Closing; nothing is taken or said any more.
@@ -302,20 +308,19 @@ impl Session {
     #[must_use]
     pub fn new(start: SessionStart, now: Now) -> Self {
         let deadline_ms = now.mono_ms + start.limits.connect_deadline_ms;
+        let newcomer = Newcomer { deadline_ms, login: start.login, emulation: start.emulation };
         Self {
             rate: Rate::new(start.limits.command_burst, start.limits.commands_per_second, now),
             keepalive: clock::KeepAlive::new(start.mode, &start.limits, start.seed),
             client: start.client,
-            login: start.login,
             anonymous: start.anonymous,
             limits: start.limits,
             namespaces: start.namespaces,
-            phase: Phase::New { deadline_ms },
+            phase: Phase::New(Box::new(newcomer)),
             current: None,
             waiting: VecDeque::new(),
             subscriptions: Subscriptions::default(),
             outputs: VecDeque::new(),
-            emulation: start.emulation,
             mode: start.mode,
             wanted: VecDeque::new(),
         }
@@ -353,7 +358,7 @@ impl Session {
     #[must_use]
     pub fn poll_deadline(&self) -> Option<u64> {
         match &self.phase {
-            Phase::New { deadline_ms } => Some(*deadline_ms),
+            Phase::New(newcomer) => Some(newcomer.deadline_ms),
             Phase::Open(open) => {
                 let token = open.expires_ms;
                 [self.keepalive.deadline_ms(), token, self.subscriptions.next_expiry_ms()].into_iter().flatten().min()
@@ -389,6 +394,15 @@ impl Session {
             }
         }
         self.go_on(now);
+    }
+
+    /// What the command under way waits for next.
+    fn wait_for(&mut self, id: u32, step: Step) {
+        self.current = Some(Box::new(Current { id, step }));
+    }
+
+    fn take_current(&mut self) -> Option<Current> {
+        self.current.take().map(|current| *current)
     }
 
     fn handle_pong(&mut self) {
@@ -445,8 +459,8 @@ impl Session {
                 return self.close(CloseCode::BadRequest);
             }
             match (&self.phase, body) {
-                (Phase::New { .. }, Body::Connect(connect)) => self.connect(id, connect, now),
-                (Phase::New { .. }, _) | (_, Body::Connect(_) | Body::Pong | Body::Send) => {
+                (Phase::New(_), Body::Connect(connect)) => self.connect(id, connect, now),
+                (Phase::New(_), _) | (_, Body::Connect(_) | Body::Pong | Body::Send) => {
                     return self.close(CloseCode::BadRequest);
                 }
                 (_, Body::Subscribe(request)) => self.subscribe(id, request),
@@ -468,11 +482,12 @@ impl Session {
 
     fn connect(&mut self, id: u32, connect: Connect, now: Now) {
         let Connect { token, subs, .. } = connect;
-        self.current = Some(Current { id, step: Step::Connecting(subs) });
+        self.wait_for(id, Step::Connecting(subs));
         if !token.0.is_empty() {
             return self.outputs.push_back(Output::Verify(token));
         }
-        let grant = match (self.login.take(), self.anonymous) {
+        let login = if let Phase::New(newcomer) = &mut self.phase { newcomer.login.take() } else { None };
+        let grant = match (login, self.anonymous) {
             (Some(login), _) => login,
             (None, Anonymous::Insecure) => Grant::default(),
             (None, Anonymous::Refused) => {
@@ -485,7 +500,7 @@ impl Session {
 
     /// The answer to [`Output::Verify`].
     pub fn handle_verified(&mut self, verdict: TokenVerdict<Grant>, now: Now) {
-        let Some(current) = self.current.take() else { return };
+        let Some(current) = self.take_current() else { return };
         match (current.step, verdict) {
             (Step::Connecting(wanted), TokenVerdict::Good(grant)) => self.open(current.id, grant, wanted, now),
             (Step::Connecting(_), TokenVerdict::Expired) => {
@@ -496,7 +511,7 @@ impl Session {
             (Step::Connecting(_) | Step::Refreshing, TokenVerdict::Bad) => self.close(CloseCode::InvalidToken),
             (Step::Refreshing, TokenVerdict::Expired) => self.close(CloseCode::Expired),
             (Step::Refreshing, TokenVerdict::Good(grant)) => self.refreshed(current.id, grant, now),
-            (step, _) => self.current = Some(Current { id: current.id, step }),
+            (step, _) => self.wait_for(current.id, step),
         }
         self.go_on(now);
     }
@@ -517,8 +532,9 @@ impl Session {
         if wanted.len() > self.limits.subscriptions_max {
             return self.close(CloseCode::ChannelLimit);
         }
+        let emulation = if let Phase::New(newcomer) = &mut self.phase { newcomer.emulation.take() } else { None };
         self.phase = Phase::Open(Box::new(Open { grant, info: Arc::new(info), expires_ms: expiry.deadline_ms }));
-        let (session, node) = self.emulation.take().map(|(session, node)| (Token(session), node)).unzip();
+        let (session, node) = emulation.map(|(session, node)| (Token(session), node)).unzip();
         let pings = matches!(self.mode, Mode::Duplex | Mode::Down);
         let ping_s = u32::try_from(self.limits.ping_interval_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
         let result = ConnectResult {
@@ -549,7 +565,7 @@ impl Session {
         if token.0.is_empty() {
             return self.error(id, ErrorCode::BadRequest);
         }
-        self.current = Some(Current { id, step: Step::Refreshing });
+        self.wait_for(id, Step::Refreshing);
         self.outputs.push_back(Output::Verify(token));
     }
 
@@ -598,12 +614,12 @@ impl Session {
             // A token that is shown is verified even where none is needed: it may carry info and an expiry.
             Verdict::Allowed | Verdict::NeedsToken if !request.token.0.is_empty() => {
                 self.outputs.push_back(Output::VerifySubscription(request.token.clone()));
-                self.current = Some(Current { id, step: Step::SubscriptionToken(request, rules) });
+                self.wait_for(id, Step::SubscriptionToken(request, rules));
             }
             Verdict::Allowed | Verdict::NeedsToken | Verdict::Refused(_) => self.error(id, ErrorCode::PermissionDenied),
             Verdict::AskMember | Verdict::AskWriter => {
                 self.ask_role(&request.channel, verdict);
-                self.current = Some(Current { id, step: Step::RoleToSubscribe(request, rules) });
+                self.wait_for(id, Step::RoleToSubscribe(request, rules));
             }
         }
     }
@@ -632,12 +648,12 @@ impl Session {
             rules,
             info,
         }));
-        self.current = Some(Current { id, step: Step::Joining(request.channel, subscription, must) });
+        self.wait_for(id, Step::Joining(request.channel, subscription, must));
     }
 
     /// The answer to [`Output::VerifySubscription`].
     pub fn handle_subscription_verified(&mut self, verdict: TokenVerdict<SubscriptionGrant>, now: Now) {
-        let Some(Current { id, step }) = self.current.take() else { return };
+        let Some(Current { id, step }) = self.take_current() else { return };
         let Phase::Open(open) = &self.phase else { return };
         let user = open.grant.user.clone();
         match step {
@@ -659,21 +675,21 @@ impl Session {
                     self.handle_dropped(&channel, UnsubscribeCode::Expired);
                 }
             },
-            step => self.current = Some(Current { id, step }),
+            step => self.wait_for(id, step),
         }
         self.go_on(now);
     }
 
     /// The answer to [`Output::AskRole`]: whether the user has the role, or why that is not known.
     pub fn handle_role(&mut self, answer: Result<bool, Refused>, now: Now) {
-        let Some(Current { id, step }) = self.current.take() else { return };
+        let Some(Current { id, step }) = self.take_current() else { return };
         let answer = answer.and_then(|has| if has { Ok(()) } else { Err(ErrorCode::PermissionDenied.into()) });
         match (answer, step) {
             (Err(refused), Step::RoleToSubscribe(..) | Step::RoleToPerform(_)) => self.refuse(id, refused),
             (Ok(()), Step::RoleToSubscribe(request, rules)) => self.join(id, *request, rules, None),
             (Ok(()), Step::RoleToPerform(task)) => self.perform(id, task),
             (answer, Step::Opening(opening)) => self.opening_role(id, opening, answer, now),
-            (_, step) => self.current = Some(Current { id, step }),
+            (_, step) => self.wait_for(id, step),
         }
         self.go_on(now);
     }
@@ -693,12 +709,12 @@ impl Session {
     /// The answer to [`Output::Subscribe`]. When it is `Ok`, the reply is among the outputs before this returns, so that
     /// whoever drives the session can let publications flow right after it.
     pub fn handle_subscribed(&mut self, answer: Result<SubscribeResult, Refused>, now: Now) {
-        let Some(Current { id, step }) = self.current.take() else { return };
+        let Some(Current { id, step }) = self.take_current() else { return };
         match step {
             Step::Joining(channel, subscription, must) => self.joined(id, channel, subscription, must, answer, now),
             Step::Opening(opening) => self.opening_joined(id, opening, answer, now),
             Step::ServerJoining(making) => self.server_joined(*making, answer),
-            step => self.current = Some(Current { id, step }),
+            step => self.wait_for(id, step),
         }
         self.go_on(now);
     }
@@ -820,20 +836,20 @@ impl Session {
             Verdict::Allowed => self.perform(id, task),
             Verdict::AskMember | Verdict::AskWriter => {
                 self.ask_role(channel, verdict);
-                self.current = Some(Current { id, step: Step::RoleToPerform(task) });
+                self.wait_for(id, Step::RoleToPerform(task));
             }
             Verdict::Refused(_) | Verdict::NeedsToken => self.error(id, ErrorCode::PermissionDenied),
         }
     }
 
     fn perform(&mut self, id: u32, task: Task) {
-        self.current = Some(Current { id, step: Step::Performing });
+        self.wait_for(id, Step::Performing);
         self.outputs.push_back(Output::Perform(task));
     }
 
     /// The answer to [`Output::Perform`].
     pub fn handle_done(&mut self, answer: Result<Done, Refused>, now: Now) {
-        let Some(Current { id, step: Step::Performing }) = self.current.take() else { return };
+        let Some(Current { id, step: Step::Performing }) = self.take_current() else { return };
         match answer {
             Err(refused) => self.refuse(id, refused),
             Ok(done) => self.outputs.push_back(Output::Send(match done {
@@ -852,7 +868,7 @@ impl Session {
             return self.error(id, ErrorCode::PermissionDenied);
         }
         self.outputs.push_back(Output::VerifySubscription(token));
-        self.current = Some(Current { id, step: Step::SubRefreshing(channel) });
+        self.wait_for(id, Step::SubRefreshing(channel));
     }
 
     fn sub_refreshed(&mut self, id: u32, channel: &Channel, grant: &SubscriptionGrant, now: Now) {
@@ -868,7 +884,7 @@ impl Session {
     /// A deadline of [`Session::poll_deadline`] has come.
     pub fn handle_deadline(&mut self, now: Now) {
         match &self.phase {
-            Phase::New { deadline_ms } if *deadline_ms <= now.mono_ms => self.close(CloseCode::Stale),
+            Phase::New(newcomer) if newcomer.deadline_ms <= now.mono_ms => self.close(CloseCode::Stale),
             Phase::Open(open) if open.expires_ms.is_some_and(|at| at <= now.mono_ms) => self.close(CloseCode::Expired),
             Phase::Open(_) => {
                 for channel in self.subscriptions.expired(now) {
@@ -882,7 +898,7 @@ impl Session {
                 // What has expired may be wanted again from the server's side.
                 self.go_on(now);
             }
-            Phase::New { .. } | Phase::Closed => {}
+            Phase::New(_) | Phase::Closed => {}
         }
     }
 
@@ -947,7 +963,7 @@ impl Session {
     }
 
     fn refuse(&mut self, id: u32, refused: Refused) {
-        let connecting = matches!(self.phase, Phase::New { .. });
+        let connecting = matches!(self.phase, Phase::New(_));
         if self.mode == Mode::Down || self.mode == Mode::Events && connecting {
             // There are no replies: what would be one ends the connection.
             return self.close(opening::close_code(refused.code));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::subscriptions::Subscription;
-use super::{Current, Join, Mode, Now, Output, Phase, Refused, Session, Step};
+use super::{Join, Mode, Now, Output, Phase, Refused, Session, Step};
 use crate::channel::Channel;
 use crate::codes::{CloseCode, ErrorCode};
 use crate::command::Wanted;
@@ -76,13 +76,13 @@ impl Session {
             match self.judge_wanted(&wanted.channel) {
                 Ok((rules, Verdict::Allowed)) => {
                     opening.current = Turn::Joining(Box::new(self.make(wanted, rules)));
-                    self.current = Some(Current { id, step: Step::Opening(opening) });
+                    self.wait_for(id, Step::Opening(opening));
                     return;
                 }
                 Ok((rules, verdict @ (Verdict::AskMember | Verdict::AskWriter))) => {
                     self.ask_role(&wanted.channel, verdict);
                     opening.current = Turn::Role(wanted, rules);
-                    self.current = Some(Current { id, step: Step::Opening(opening) });
+                    self.wait_for(id, Step::Opening(opening));
                     return;
                 }
                 Ok((_, Verdict::Refused(code))) | Err(code) => {
@@ -151,7 +151,7 @@ impl Session {
         match (std::mem::replace(&mut opening.current, Turn::Nothing), answer) {
             (Turn::Role(wanted, rules), Ok(())) => {
                 opening.current = Turn::Joining(Box::new(self.make(wanted, rules)));
-                self.current = Some(Current { id, step: Step::Opening(opening) });
+                self.wait_for(id, Step::Opening(opening));
             }
             (Turn::Role(wanted, _), Err(refused)) => {
                 if self.refuse_wanted(id, &mut opening, wanted.channel, refused) {
@@ -160,7 +160,7 @@ impl Session {
             }
             (step, _) => {
                 opening.current = step;
-                self.current = Some(Current { id, step: Step::Opening(opening) });
+                self.wait_for(id, Step::Opening(opening));
             }
         }
     }
@@ -173,7 +173,7 @@ impl Session {
         now: Now,
     ) {
         let Turn::Joining(making) = std::mem::replace(&mut opening.current, Turn::Nothing) else {
-            self.current = Some(Current { id, step: Step::Opening(opening) });
+            self.wait_for(id, Step::Opening(opening));
             return;
         };
         let Making { channel, subscription } = *making;
@@ -199,7 +199,7 @@ impl Session {
         // The server has judged; only the rules are looked up.
         let Ok(rules) = self.namespaces.of(&wanted.channel).cloned() else { return };
         let making = self.make(wanted, rules);
-        self.current = Some(Current { id: 0, step: Step::ServerJoining(Box::new(making)) });
+        self.wait_for(0, Step::ServerJoining(Box::new(making)));
     }
 
     pub(super) fn server_joined(&mut self, making: Making, answer: Result<SubscribeResult, Refused>) {

@@ -1,9 +1,9 @@
 //! The subscriptions of one session, by channel.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::clock::Now;
+use crate::by_channel::ByChannel;
 use crate::channel::Channel;
 use crate::filter::Filter;
 use crate::namespace::Namespace;
@@ -46,7 +46,7 @@ impl Subscription {
 
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    by_channel: HashMap<Channel, Subscription>,
+    by_channel: ByChannel<Subscription>,
     /// The earliest expiry, kept so that asking for a deadline costs nothing.
     next_expiry_ms: Option<u64>,
 }
@@ -57,7 +57,7 @@ impl Subscriptions {
     }
 
     pub(super) fn contains(&self, channel: &Channel) -> bool {
-        self.by_channel.contains_key(channel)
+        self.by_channel.contains(channel)
     }
 
     /// The rules by which a channel was subscribed to.
@@ -66,7 +66,7 @@ impl Subscriptions {
     }
 
     pub(super) fn channels(&self) -> impl Iterator<Item = &Channel> {
-        self.by_channel.keys()
+        self.by_channel.channels()
     }
 
     pub(super) fn info(&self, channel: &Channel) -> Option<Arc<ClientInfo>> {
@@ -124,6 +124,6 @@ impl Subscriptions {
     }
 
     fn find_next_expiry(&mut self) {
-        self.next_expiry_ms = self.by_channel.values().filter_map(|subscription| subscription.expires_ms).min();
+        self.next_expiry_ms = self.by_channel.iter().filter_map(|(_, subscription)| subscription.expires_ms).min();
     }
 }

@@ -643,7 +643,7 @@ mod hostile {
                     Step::Frame(frame) => stage.session.handle_frame(frame.as_bytes(), stage.now),
                     Step::Wait(ms) => stage.wait(ms),
                     Step::Answer(which) => {
-                        let joining = matches!(stage.session.current, Some(Current { step: super::super::Step::Joining(..), .. }));
+                        let joining = matches!(stage.session.current.as_deref(), Some(Current { step: super::super::Step::Joining(..), .. }));
                         let answer: &[&str] = match which {
                             0 => &["user", "ana"], 1 => &["user", "ana", "exp=5"], 2 => &["bad"], 3 => &["expired"],
                             4 => &["may", "ana", "chat:1"], 5 => &["role", "yes"], 6 => &["joined", "4"],
@@ -664,7 +664,7 @@ mod hostile {
                     }
                 }
             }
-            let unanswered = i32::from(matches!(stage.session.current, Some(Current { step: super::super::Step::Joining(..), .. })));
+            let unanswered = i32::from(matches!(stage.session.current.as_deref(), Some(Current { step: super::super::Step::Joining(..), .. })));
             stage.session.handle_gone();
             while let Some(output) = stage.session.poll_output() {
                 leaves += i32::from(matches!(output, Output::Unsubscribe { .. }));
