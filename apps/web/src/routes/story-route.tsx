@@ -28,7 +28,7 @@ const AGENT = 'Narrator';
 
 export function StoryRoute({ story, wished, account, narrator }: { story: string; wished: string | undefined; account: Account; narrator: Config['narrator'] }): ReactNode {
   const { live, view } = useStory(story);
-  const offline = useConnectionState() === 'offline';
+  const offline = ['offline', 'stopped'].includes(useConnectionState());
   const notify = useNotify();
   const { state } = view;
   const { branch, ready, read } = useReadingBranch(live, state, wished);

@@ -8,7 +8,7 @@ import { Http } from '../http.js';
 import { Login } from '../login.js';
 import { FakeHttp, type Mode } from '../testing/fake-http.js';
 import { FakeServer } from '../testing/fake-server.js';
-import { ANSWER_WITHIN_MS, CLIMB_EVERY_MS } from './negotiation.js';
+import { ANSWER_WITHIN_MS, CLIMB_EVERY_MS, SETTLED_MS } from './negotiation.js';
 import type { Rung } from './rungs.js';
 
 let server: FakeServer;
@@ -45,6 +45,7 @@ beforeEach(() => {
 });
 afterEach(() => {
   connection.close();
+  vi.unstubAllGlobals();
   vi.useRealTimers();
 });
 
@@ -179,6 +180,39 @@ describe('an outage', () => {
     expect(http.attempts.filter((rung) => rung === 'websocket').length).toBeGreaterThan(40);
     server.up = true;
     await live();
+  });
+
+  it('that lets everybody in and drops them again is met with ever longer pauses', async () => {
+    connect({ endless: true, transports: ['websocket'], random: () => 0.99 });
+    const pauses: number[] = [];
+    for (let times = 0; times < 5; times += 1) {
+      pauses.push(await live());
+      for (const session of [...server.sockets]) session.drop(1006);
+      await until(() => connection.state.snapshot() !== 'live');
+    }
+    expect(pauses.slice(1).map((ms) => Math.round(ms / 1000))).toEqual([1, 2, 4, 8]);
+    await live();
+    await vi.advanceTimersByTimeAsync(SETTLED_MS);
+    for (const session of [...server.sockets]) session.drop(1006);
+    await until(() => connection.state.snapshot() !== 'live');
+    expect(await live()).toBeLessThan(1100);
+  });
+
+  it('ends on another network without waiting, and with the best transport first', async () => {
+    const target = new EventTarget();
+    vi.stubGlobal('addEventListener', target.addEventListener.bind(target));
+    vi.stubGlobal('removeEventListener', target.removeEventListener.bind(target));
+    modes({ websocket: 'refuse' });
+    connect({ endless: true, random: () => 0.99 });
+    await live();
+    server.cut({ down: true });
+    await vi.advanceTimersByTimeAsync(120_000);
+    modes({ websocket: 'ok' });
+    server.up = true;
+    http.attempts.length = 0;
+    target.dispatchEvent(new Event('online'));
+    expect(await live()).toBeLessThan(200);
+    expect(http.attempts).toEqual(['websocket']);
   });
 
   it('is left at once when somebody asks to try again', async () => {

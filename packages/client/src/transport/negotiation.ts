@@ -39,6 +39,8 @@ export interface NegotiationOptions {
 export const ANSWER_WITHIN_MS = 8000;
 /** A connection that falls silent this early was never good: a buffering proxy, not a sleeping laptop. */
 export const EARLY_SILENCE_MS = 60_000;
+/** A connection that lived this long was a success, and the next pause is short again. */
+export const SETTLED_MS = 5000;
 /** How often a better transport is tried while on a worse one; up to half as long again. */
 export const CLIMB_EVERY_MS = 300_000;
 /** After a change of network the trial comes within this time. */
@@ -198,7 +200,6 @@ export class Negotiation implements Line {
   #connected(): void {
     this.#connectedAt_ms = Date.now();
     this.#ladder.worked(this.#connectedAt_ms);
-    this.#backoff.reset();
     this.#planClimb(CLIMB_EVERY_MS * (1 + this.#random() / 2));
   }
 
@@ -208,6 +209,8 @@ export class Negotiation implements Line {
     this.#connectedAt_ms = undefined;
     this.#stopClimbing();
     const now_ms = Date.now();
+    // A success is one that lasts: a server that takes everybody in and drops them again must not be stormed.
+    if (now_ms - since_ms >= SETTLED_MS) this.#backoff.reset();
     const early = code === NO_PING && now_ms - since_ms < EARLY_SILENCE_MS;
     if (early) this.#ladder.stayedMute(now_ms);
     else this.#ladder.worked(now_ms);
@@ -299,12 +302,22 @@ export class Negotiation implements Line {
 
 /** Online again, or on another network. Returns how to stop listening. */
 function onNetworkChange(listener: () => void): () => void {
-  const targets: [EventTarget, string][] = [];
-  if (typeof globalThis.addEventListener === 'function') targets.push([globalThis, 'online']);
+  const targets: [EventTarget, string, () => void][] = [];
+  if (typeof globalThis.addEventListener === 'function') targets.push([globalThis, 'online', listener]);
   const connection: unknown = typeof navigator === 'object' && 'connection' in navigator ? navigator.connection : undefined;
-  if (connection instanceof EventTarget) targets.push([connection, 'change']);
-  for (const [target, name] of targets) target.addEventListener(name, listener);
+  if (connection instanceof EventTarget) {
+    const typeNow = (): unknown => ('type' in connection ? connection.type : undefined);
+    let type = typeNow();
+    // It also tells each new guess about speed, which is no other network.
+    const onChange = (): void => {
+      if (typeNow() === type) return;
+      type = typeNow();
+      listener();
+    };
+    targets.push([connection, 'change', onChange]);
+  }
+  for (const [target, name, run] of targets) target.addEventListener(name, run);
   return () => {
-    for (const [target, name] of targets) target.removeEventListener(name, listener);
+    for (const [target, name, run] of targets) target.removeEventListener(name, run);
   };
 }
