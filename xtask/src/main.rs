@@ -1,5 +1,6 @@
-//! The project's own commands: `cargo xtask tidy`, `ci` and `conformance`. Called by people, `make test` and CI alike.
+//! The project's own commands: `cargo xtask tidy`, `ci`, `conformance` and `autobahn`. Called by people, `make test` and CI alike.
 
+mod autobahn;
 mod ci;
 mod conformance;
 mod tidy;
@@ -13,7 +14,9 @@ const USAGE: &str = "\
 cargo xtask tidy                         check the rules of the house that a machine can check
 cargo xtask ci                           run everything that CI runs, stop at the first failure
 cargo xtask conformance --suite FOLDER   run the official JavaScript client's own tests against our server;
-                                         FOLDER is a checkout of github.com/centrifugal/centrifuge-js";
+                                         FOLDER is a checkout of github.com/centrifugal/centrifuge-js
+cargo xtask autobahn --suite WSTEST [CASE …] run the WebSocket protocol suite of PyPI's autobahntestsuite against our reader;
+                                         WSTEST is its program (Python 2.7); without cases: 1 to 7 and 10";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +25,9 @@ fn main() -> ExitCode {
         ["tidy"] => root().and_then(|root| tidy::run(&root)),
         ["ci"] => root().and_then(|root| ci::run(&root)),
         ["conformance", "--suite", suite] => root().and_then(|root| conformance::run(&root, Path::new(suite))),
+        ["autobahn", "--suite", suite, cases @ ..] => {
+            root().and_then(|root| autobahn::run(&root, Path::new(suite), cases))
+        }
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use talewire_broker::Message;
+use talewire_proto::compression::Compression;
 use talewire_proto::generation::GenerationFrame;
 use talewire_proto::reply::{Push, Reply};
 use talewire_proto::wire::Wire;
@@ -69,27 +70,27 @@ impl Fanout {
         }
     }
 
-    /// The bytes for one wire. The first caller encodes; everybody else shares.
-    pub fn bytes(&self, wire: Wire) -> Bytes {
-        self.encoded[wire.index()].get_or_init(|| self.encode(wire)).clone()
+    /// The bytes for one wire. The first caller encodes, and compresses where that is agreed; everybody else shares.
+    pub fn bytes(&self, wire: Wire, compression: &Compression) -> Bytes {
+        self.encoded[wire.index()].get_or_init(|| self.encode(wire, compression)).clone()
     }
 
-    fn encode(&self, wire: Wire) -> Bytes {
+    fn encode(&self, wire: Wire, compression: &Compression) -> Bytes {
         let push = match &self.what {
             What::Entry(entry, epoch) => {
-                return wire.publication(&self.channel, entry.offset, Some(epoch), &entry.publication);
+                return wire.publication(&self.channel, entry.offset, Some(epoch), &entry.publication, compression);
             }
-            What::Signal(publication) => return wire.publication(&self.channel, 0, None, publication),
+            What::Signal(publication) => return wire.publication(&self.channel, 0, None, publication, compression),
             // A poll answers with the whole text: that there is more of it is all it needs to know.
             What::Generation(_) if wire == Wire::Poll => return Bytes::new(),
             What::Generation(frame) => {
                 let publication = Publication { data: Some(Payload::of(frame)), ..Publication::default() };
-                return wire.publication(&self.channel, 0, None, &publication);
+                return wire.publication(&self.channel, 0, None, &publication, compression);
             }
             What::Join(info) => Push::Join(info.clone()),
             What::Leave(info) => Push::Leave(info.clone()),
         };
-        wire.frame(&wire.codec().encode(&Reply::Push { channel: self.channel.clone(), push }))
+        wire.pack(&wire.codec().encode(&Reply::Push { channel: self.channel.clone(), push }), compression)
     }
 }
 

@@ -8,6 +8,7 @@
 mod batches;
 mod error;
 mod fanout;
+mod gzip;
 mod marks;
 mod node;
 mod outbox;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use talewire_broker::{Broker, Delivery, Message};
+use talewire_proto::compression::{Compression, Tally};
 use talewire_proto::{Channel, Entry, Epoch, Kind, Namespace, Namespaces, Position};
 use talewire_store::Store;
 
@@ -27,6 +28,8 @@ pub struct Hub {
 
 struct Inner {
     settings: HubSettings,
+    compression: Compression,
+    gzip: Arc<Tally>,
     store: Store,
     broker: Broker,
     shards: Vec<Arc<ShardQueue>>,
@@ -123,6 +126,8 @@ impl Hub {
             hasher: RandomState::new(),
             tickets: AtomicU64::new(0),
             repairs: Repairs::new(settings.repairs_waiting_max),
+            compression: Compression::new(settings.compress_bytes_min, settings.compress_bytes_max),
+            gzip: Arc::default(),
             settings,
             store,
             broker,
@@ -140,6 +145,18 @@ impl Hub {
     #[must_use]
     pub fn settings(&self) -> &HubSettings {
         &self.inner.settings
+    }
+
+    /// When WebSocket messages are compressed, and what came of it.
+    #[must_use]
+    pub fn compression(&self) -> &Compression {
+        &self.inner.compression
+    }
+
+    /// What came of compressing streams.
+    #[must_use]
+    pub fn gzip(&self) -> &Arc<Tally> {
+        &self.inner.gzip
     }
 
     /// The broker.

@@ -1,10 +1,16 @@
 //! What waits to be written to one connection: frames shared with other connections, counted in bytes.
+//!
+//! A body in gzip is compressed as it is written, so that what waits stays shared until then.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use talewire_proto::compression::Tally;
 use talewire_proto::wire::Wire;
+
+use crate::gzip::Gzip;
 
 /// Pieces offered to one vectored write.
 const SLICES_MAX: usize = 64;
@@ -16,11 +22,12 @@ pub struct Outbox {
     bytes: usize,
     /// When the peer last took something, or the first frame came into an empty outbox, on the monotonic clock.
     waiting_since_ms: u64,
+    gzip: Option<Box<Gzip>>,
 }
 
 impl Outbox {
     pub(crate) fn new(wire: Wire) -> Self {
-        Self { wire, frames: VecDeque::new(), bytes: 0, waiting_since_ms: 0 }
+        Self { wire, frames: VecDeque::new(), bytes: 0, waiting_since_ms: 0, gzip: None }
     }
 
     /// How messages stand on this connection's transport.
@@ -38,13 +45,13 @@ impl Outbox {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.is_empty() && self.gzip.as_ref().is_none_or(|gzip| gzip.is_empty())
     }
 
     /// How long the peer has taken nothing although something waits, in milliseconds.
     #[must_use]
     pub fn stuck_ms(&self, now_ms: u64) -> u64 {
-        if self.frames.is_empty() { 0 } else { now_ms.saturating_sub(self.waiting_since_ms) }
+        if self.is_empty() { 0 } else { now_ms.saturating_sub(self.waiting_since_ms) }
     }
 
     /// How long ago something was last written or, if nothing was, came into the empty outbox, in milliseconds.
@@ -60,11 +67,36 @@ impl Outbox {
     }
 
     pub(crate) fn push(&mut self, frame: Bytes, now_ms: u64) {
-        if self.frames.is_empty() {
+        if self.is_empty() {
             self.waiting_since_ms = now_ms;
         }
         self.bytes += frame.len();
+        if let Some(gzip) = &mut self.gzip {
+            gzip.note_push();
+        }
         self.frames.push_back(frame);
+    }
+
+    /// What is pushed from here on is one body in gzip, of which batches from `bytes_min` on are compressed; what waits
+    /// already goes before it. Until [`Outbox::open_window`] everything is stored in the body as it is.
+    pub(crate) fn gzip(&mut self, bytes_min: usize, tally: Arc<Tally>) {
+        let before = self.frames.drain(..).flatten().collect();
+        self.gzip = Some(Box::new(Gzip::new(before, bytes_min, tally)));
+    }
+
+    /// From here on what is pushed is compressed together. What came before, the peer's own secrets, is not: who sees
+    /// only lengths could guess them by what he publishes.
+    pub(crate) fn open_window(&mut self) {
+        if let Some(gzip) = &mut self.gzip {
+            gzip.open_window();
+        }
+    }
+
+    /// Nothing more is pushed: a body in gzip gets its end.
+    pub(crate) fn finish(&mut self) {
+        if let Some(gzip) = &mut self.gzip {
+            gzip.finish();
+        }
     }
 
     /// Writes with `write` (one vectored write of as many frames as fit) until it takes less than it was offered.
@@ -76,6 +108,9 @@ impl Outbox {
         now_ms: u64,
         mut write: impl FnMut(&[IoSlice<'_>]) -> std::io::Result<usize>,
     ) -> std::io::Result<usize> {
+        if self.gzip.is_some() {
+            return self.write_gzip(now_ms, write);
+        }
         let mut total = 0;
         while !self.frames.is_empty() {
             let mut offered = 0;
@@ -98,6 +133,41 @@ impl Outbox {
         }
         if self.frames.is_empty() {
             // An idle connection keeps no buffer.
+            self.frames = VecDeque::new();
+        }
+        Ok(total)
+    }
+
+    /// The same for a body in gzip: one batch is compressed and offered after the other.
+    fn write_gzip(
+        &mut self,
+        now_ms: u64,
+        mut write: impl FnMut(&[IoSlice<'_>]) -> std::io::Result<usize>,
+    ) -> std::io::Result<usize> {
+        let mut total = 0;
+        while !self.is_empty() {
+            let Some(gzip) = &mut self.gzip else { break };
+            if gzip.ready().is_empty() {
+                self.bytes -= gzip.refill(&mut self.frames);
+                self.bytes += gzip.ready().len();
+            }
+            let offered = gzip.ready().len();
+            if offered == 0 {
+                continue;
+            }
+            let taken = write(&[IoSlice::new(gzip.ready())])?;
+            if taken == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            gzip.advance(taken);
+            self.bytes -= taken;
+            self.waiting_since_ms = now_ms;
+            total += taken;
+            if taken < offered {
+                break;
+            }
+        }
+        if self.frames.is_empty() {
             self.frames = VecDeque::new();
         }
         Ok(total)
@@ -140,6 +210,33 @@ mod tests {
         }
         assert_eq!(written, text);
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn a_body_in_gzip_is_counted_as_it_waits() {
+        let mut outbox = Outbox::new(Wire::EventStreamJson);
+        outbox.push(Bytes::from_static(b"HTTP/1.1 200 OK\r\n\r\n"), 0);
+        outbox.gzip(0, Arc::default());
+        outbox.open_window();
+        (0..50).for_each(|_| outbox.push(Bytes::from_static(&[b'x'; 1_000]), 0));
+        assert_eq!(outbox.bytes(), 50_019, "shared bytes until they are written");
+        let mut written = Vec::new();
+        while !outbox.is_empty() {
+            outbox.finish();
+            let _ = outbox.write_with(9, |slices| {
+                let n = slices[0].len().min(11);
+                written.extend_from_slice(&slices[0][..n]);
+                Ok(n)
+            });
+            assert!(outbox.bytes() < 50_019, "what was taken waits no more");
+        }
+        assert_eq!(outbox.bytes(), 0);
+        let body = written.strip_prefix(b"HTTP/1.1 200 OK\r\n\r\n").expect("the head is not compressed");
+        assert!(body.len() < 1_000, "{} bytes", body.len());
+        let mut text = Vec::with_capacity(60_000);
+        let mut reader = flate2::Decompress::new_gzip(15);
+        reader.decompress_vec(body, &mut text, flate2::FlushDecompress::Finish).expect("a body in gzip");
+        assert_eq!(text, [b'x'; 50_000]);
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub struct HubSettings {
     pub repairs_waiting_max: usize,
     /// Channels whose gaps are repaired at the same time; further ones wait, so that a slow one delays few others.
     pub repairs_at_once_max: usize,
+    /// Smallest message that is compressed for WebSocket connections which agreed to it, in bytes; smaller ones are sent as they are.
+    pub compress_bytes_min: usize,
+    /// Largest message that is compressed, in bytes; larger ones are sent as they are, since they would hold their thread for more than a millisecond.
+    pub compress_bytes_max: usize,
+    /// Smallest batch that is compressed for a stream with `Content-Encoding: gzip`, in bytes; smaller ones are stored in it as they are.
+    pub gzip_bytes_min: usize,
 }
 
 impl Default for HubSettings {
@@ -47,6 +53,9 @@ impl Default for HubSettings {
             growth_check_ms: 1_000,
             repairs_waiting_max: 4_096,
             repairs_at_once_max: 8,
+            compress_bytes_min: 1_024,
+            compress_bytes_max: 131_072,
+            gzip_bytes_min: 64,
         }
     }
 }

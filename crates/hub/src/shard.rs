@@ -255,7 +255,7 @@ impl Shard {
             Found::Gone => self.break_off(key, channel),
             Found::Snapshot(frame) => {
                 let fanout = Fanout::new(channel.clone(), What::Generation(frame));
-                let bytes = fanout.bytes(self.connections[key].outbox.wire());
+                let bytes = fanout.bytes(self.connections[key].outbox.wire(), self.hub.compression());
                 self.send(key, bytes);
                 ShardCounters::add(&self.queue.counters.caught_up, 1);
                 self.resume(key, channel, next, held);
@@ -315,6 +315,7 @@ impl Shard {
             if !connection.overfull {
                 connection.put(
                     &Fanout::new(channel.clone(), What::Entry(entry, epoch.clone())),
+                    &self.hub,
                     &self.ids,
                     self.now_ms,
                 );
@@ -363,6 +364,23 @@ impl Shard {
             connection.overfull = true;
             self.events.push_back((0, ShardEvent::Overfull(key)));
         }
+        self.mark_dirty(key);
+    }
+
+    /// Everything that is sent from here on is one body in gzip ([`Outbox::gzip`]).
+    pub fn gzip(&mut self, key: ConnectionKey) {
+        let (bytes_min, tally) = (self.hub.settings().gzip_bytes_min, self.hub.gzip().clone());
+        self.connections[key].outbox.gzip(bytes_min, tally);
+    }
+
+    /// What is sent from here on may be compressed together with what other people say ([`Outbox::open_window`]).
+    pub fn open_window(&mut self, key: ConnectionKey) {
+        self.connections[key].outbox.open_window();
+    }
+
+    /// Nothing more is sent: a body in gzip gets its end.
+    pub fn finish(&mut self, key: ConnectionKey) {
+        self.connections[key].outbox.finish();
         self.mark_dirty(key);
     }
 
@@ -459,7 +477,7 @@ impl Shard {
     /// Puts things that are told together into the outbox of every subscriber on this shard. The hot path.
     fn deliver(&mut self, channel: &Channel, fanouts: &[Arc<Fanout>]) {
         let Some(local) = self.channels.get_mut(channel) else { return };
-        let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
+        let mut told = Told::new(&self.hub, &self.ids, self.now_ms);
         told.conflate(&self.keys, &local.rules);
         for subscriber in &mut local.subscribers {
             let connection = &mut self.connections[subscriber.connection];
@@ -477,7 +495,7 @@ impl Shard {
     fn deliver_to(&mut self, key: ConnectionKey, fanout: &Arc<Fanout>) {
         let Some(place) = self.place(key, &fanout.channel) else { return };
         let Some(local) = self.channels.get_mut(&fanout.channel) else { return };
-        let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
+        let mut told = Told::new(&self.hub, &self.ids, self.now_ms);
         told.conflate(&self.keys, &local.rules);
         let connection = &mut self.connections[key];
         let is_new = told.tell(&mut local.subscribers[place], connection, fanout);
@@ -515,7 +533,7 @@ impl Shard {
             return;
         }
         if connection.waiting.is_some() {
-            let mut told = Told::new(self.hub.settings(), &self.ids, self.now_ms);
+            let mut told = Told::new(&self.hub, &self.ids, self.now_ms);
             let flowed = told.flow(connection);
             told.count(&self.queue.counters);
             if flowed {

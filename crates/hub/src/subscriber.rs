@@ -10,9 +10,9 @@ use talewire_proto::{ByChannel, Channel, ClientId, Namespace, Publication};
 use crate::batches::Batch;
 use crate::fanout::{Fanout, What};
 use crate::marks::{IdWriter, Marks};
+use crate::node::Hub;
 use crate::outbox::Outbox;
 use crate::queue::{ShardCounters, Ticket};
-use crate::settings::HubSettings;
 use crate::shard::ConnectionKey;
 use crate::waiting::{Keys, Put, Waiting};
 
@@ -127,7 +127,7 @@ impl Connection {
     }
 
     /// Puts a fan-out into the outbox: the bytes that all share, after the id of a reader who has one of its own.
-    pub(crate) fn put(&mut self, fanout: &Fanout, ids: &IdWriter, now_ms: u64) {
+    pub(crate) fn put(&mut self, fanout: &Fanout, hub: &Hub, ids: &IdWriter, now_ms: u64) {
         let wire = self.outbox.wire();
         if let (Some(marks), What::Entry(entry, _)) = (&mut self.marks, &fanout.what) {
             marks.advance(&fanout.channel, entry.offset);
@@ -136,11 +136,12 @@ impl Connection {
                 self.outbox.push(id, now_ms);
             }
         }
-        self.outbox.push(fanout.bytes(wire), now_ms);
+        self.outbox.push(fanout.bytes(wire, hub.compression()), now_ms);
     }
 
     /// Moves signals that wait into the outbox, as many as its budget has room for. Says how many.
-    pub(crate) fn flow(&mut self, budget: usize, ids: &IdWriter, now_ms: u64) -> u64 {
+    pub(crate) fn flow(&mut self, hub: &Hub, ids: &IdWriter, now_ms: u64) -> u64 {
+        let budget = hub.settings().outbox_bytes_max;
         let mut flowed = 0;
         while !self.overfull && self.outbox.bytes() <= budget {
             let Some(waiting) = &mut self.waiting else { break };
@@ -149,7 +150,7 @@ impl Connection {
                 self.waiting = None;
             }
             if let Some(signal) = signal {
-                self.put(&signal, ids, now_ms);
+                self.put(&signal, hub, ids, now_ms);
                 flowed += 1;
             }
         }
@@ -166,7 +167,7 @@ impl Connection {
 
 /// Tells subscribers, and what that came to: counted once per publication instead of once per subscriber.
 pub(crate) struct Told<'a> {
-    settings: &'a HubSettings,
+    hub: &'a Hub,
     ids: &'a IdWriter,
     now_ms: u64,
     /// Which tag names the key of a signal, if they have one.
@@ -178,8 +179,8 @@ pub(crate) struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
-    pub(crate) fn new(settings: &'a HubSettings, ids: &'a IdWriter, now_ms: u64) -> Self {
-        Self { settings, ids, now_ms, keys: None, delivered: 0, dropped: 0, conflated: 0, behind: 0 }
+    pub(crate) fn new(hub: &'a Hub, ids: &'a IdWriter, now_ms: u64) -> Self {
+        Self { hub, ids, now_ms, keys: None, delivered: 0, dropped: 0, conflated: 0, behind: 0 }
     }
 
     /// Lets signals that wait take each other's place as the rules of their channel say.
@@ -194,6 +195,7 @@ impl<'a> Told<'a> {
         connection: &mut Connection,
         fanout: &Arc<Fanout>,
     ) -> bool {
+        let settings = self.hub.settings();
         let offset = match &fanout.what {
             What::Join(_) | What::Leave(_) if !subscriber.join_leave => return false,
             What::Entry(entry, _) => Some(entry.offset),
@@ -210,7 +212,7 @@ impl<'a> Told<'a> {
                 return false;
             }
             Mode::Joining(held) | Mode::CatchingUp(held) => {
-                if held.fanouts.len() < self.settings.joining_held_max {
+                if held.fanouts.len() < settings.joining_held_max {
                     held.fanouts.push(fanout.clone());
                 } else {
                     self.dropped += u64::from(offset.is_none());
@@ -238,7 +240,7 @@ impl<'a> Told<'a> {
             return false;
         }
         let is_full =
-            |connection: &Connection| connection.overfull || connection.outbox.bytes() > self.settings.outbox_bytes_max;
+            |connection: &Connection| connection.overfull || connection.outbox.bytes() > settings.outbox_bytes_max;
         match fanout.what {
             What::Entry(..) if is_full(connection) => return self.fell_behind(subscriber, connection),
             What::Generation(_) if is_full(connection) => {
@@ -247,7 +249,7 @@ impl<'a> Told<'a> {
             }
             What::Signal(_) | What::Join(_) | What::Leave(_) if connection.waiting.is_some() || is_full(connection) => {
                 // What waits goes first, or this would overtake it.
-                let flowed = connection.flow(self.settings.outbox_bytes_max, self.ids, self.now_ms);
+                let flowed = connection.flow(self.hub, self.ids, self.now_ms);
                 self.delivered += flowed;
                 if connection.waiting.is_some() || is_full(connection) {
                     self.wait(connection, fanout);
@@ -256,7 +258,7 @@ impl<'a> Told<'a> {
             }
             What::Entry(..) | What::Generation(_) | What::Signal(_) | What::Join(_) | What::Leave(_) => {}
         }
-        connection.put(fanout, self.ids, self.now_ms);
+        connection.put(fanout, self.hub, self.ids, self.now_ms);
         subscriber.next += u64::from(offset.is_some());
         self.delivered += 1;
         true
@@ -264,7 +266,7 @@ impl<'a> Told<'a> {
 
     /// Lets a signal wait until the outbox has room.
     fn wait(&mut self, connection: &mut Connection, fanout: &Arc<Fanout>) {
-        let max = self.settings.signals_waiting_max;
+        let max = self.hub.settings().signals_waiting_max;
         if connection.overfull || max == 0 {
             self.dropped += 1;
             return;
@@ -279,7 +281,7 @@ impl<'a> Told<'a> {
 
     /// Moves signals that wait into an outbox that has room again. Says whether there was any.
     pub(crate) fn flow(&mut self, connection: &mut Connection) -> bool {
-        let flowed = connection.flow(self.settings.outbox_bytes_max, self.ids, self.now_ms);
+        let flowed = connection.flow(self.hub, self.ids, self.now_ms);
         self.delivered += flowed;
         flowed > 0
     }

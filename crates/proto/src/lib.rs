@@ -3,7 +3,8 @@
 //! Everything here is sans-IO. Bytes and times come in as arguments, answers go out as values of closed enums; there is
 //! no clock, socket, thread or global random in this crate (`clippy.toml` bans them). Reading order: the words
 //! ([`ids`], [`channel`], [`payload`], [`publication`]), the rules ([`namespace`], [`grant`], [`limits`], [`codes`]), the
-//! wire ([`command`], [`reply`], and how they stand as bytes: [`codec`], [`json`], [`protobuf`], [`events`], [`wire`]) and the machine
+//! wire ([`command`], [`reply`], and how they stand as bytes: [`codec`], [`json`], [`protobuf`], [`events`], [`wire`],
+//! [`compression`], [`websocket`]) and the machine
 //! ([`session`]).
 
 pub mod by_channel;
@@ -11,6 +12,7 @@ pub mod channel;
 pub mod codec;
 pub mod codes;
 pub mod command;
+pub mod compression;
 pub mod cursor;
 pub mod events;
 pub mod filter;
@@ -26,6 +28,7 @@ pub mod publication;
 pub mod reply;
 pub mod session;
 pub mod version;
+pub mod websocket;
 pub mod wire;
 
 pub use by_channel::ByChannel;

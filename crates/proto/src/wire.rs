@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::channel::Channel;
 use crate::codec::Codec;
+use crate::compression::{Compression, Window};
 use crate::events::{self, Form};
 use crate::publication::{Epoch, Publication};
 
@@ -34,6 +35,14 @@ pub enum Wire {
     EventsOfMany(Form),
     /// The elements of a poll's answer, each followed by a comma.
     Poll,
+    /// As [`Wire::WebSocketJson`], where large messages may be compressed (RFC 7692).
+    WebSocketJsonDeflate(Window),
+    /// As [`Wire::WebSocketProtobuf`], where large messages may be compressed (RFC 7692).
+    WebSocketProtobufDeflate(Window),
+    /// As [`Wire::WebSocketJsonDown`], where large pushes may be compressed (RFC 7692).
+    WebSocketJsonDownDeflate(Window),
+    /// As [`Wire::WebSocketProtobufDown`], where large pushes may be compressed (RFC 7692).
+    WebSocketProtobufDownDeflate(Window),
 }
 
 impl Wire {
@@ -41,7 +50,7 @@ impl Wire {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every wire, in the order of [`Wire::index`].
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 22] = [
         Self::WebSocketJson,
         Self::WebSocketProtobuf,
         Self::StreamJson,
@@ -56,6 +65,14 @@ impl Wire {
         Self::EventsOfMany(Form::Payload),
         Self::EventsOfMany(Form::Envelope),
         Self::Poll,
+        Self::WebSocketJsonDeflate(Window::Wide),
+        Self::WebSocketJsonDeflate(Window::Narrow),
+        Self::WebSocketProtobufDeflate(Window::Wide),
+        Self::WebSocketProtobufDeflate(Window::Narrow),
+        Self::WebSocketJsonDownDeflate(Window::Wide),
+        Self::WebSocketJsonDownDeflate(Window::Narrow),
+        Self::WebSocketProtobufDownDeflate(Window::Wide),
+        Self::WebSocketProtobufDownDeflate(Window::Narrow),
     ];
 
     /// A small number for tables.
@@ -76,6 +93,14 @@ impl Wire {
             Self::EventsOfMany(Form::Payload) => 11,
             Self::EventsOfMany(Form::Envelope) => 12,
             Self::Poll => 13,
+            Self::WebSocketJsonDeflate(Window::Wide) => 14,
+            Self::WebSocketJsonDeflate(Window::Narrow) => 15,
+            Self::WebSocketProtobufDeflate(Window::Wide) => 16,
+            Self::WebSocketProtobufDeflate(Window::Narrow) => 17,
+            Self::WebSocketJsonDownDeflate(Window::Wide) => 18,
+            Self::WebSocketJsonDownDeflate(Window::Narrow) => 19,
+            Self::WebSocketProtobufDownDeflate(Window::Wide) => 20,
+            Self::WebSocketProtobufDownDeflate(Window::Narrow) => 21,
         }
     }
 
@@ -83,10 +108,15 @@ impl Wire {
     #[must_use]
     pub const fn codec(self) -> Codec {
         match self {
-            Self::WebSocketJson | Self::StreamJson | Self::EventStreamJson => Codec::Json,
-            Self::WebSocketProtobuf | Self::StreamProtobuf => Codec::Protobuf,
-            Self::WebSocketJsonDown | Self::StreamJsonDown | Self::EventStreamJsonDown => Codec::JsonDown,
-            Self::WebSocketProtobufDown => Codec::ProtobufDown,
+            Self::WebSocketJson | Self::WebSocketJsonDeflate(_) | Self::StreamJson | Self::EventStreamJson => {
+                Codec::Json
+            }
+            Self::WebSocketProtobuf | Self::WebSocketProtobufDeflate(_) | Self::StreamProtobuf => Codec::Protobuf,
+            Self::WebSocketJsonDown
+            | Self::WebSocketJsonDownDeflate(_)
+            | Self::StreamJsonDown
+            | Self::EventStreamJsonDown => Codec::JsonDown,
+            Self::WebSocketProtobufDown | Self::WebSocketProtobufDownDeflate(_) => Codec::ProtobufDown,
             Self::Events(form) | Self::EventsOfMany(form) => Codec::Events(form),
             Self::Poll => Codec::Json,
         }
@@ -96,9 +126,14 @@ impl Wire {
     #[must_use]
     pub const fn transport(self) -> &'static str {
         match self {
-            Self::WebSocketJson | Self::WebSocketProtobuf | Self::WebSocketJsonDown | Self::WebSocketProtobufDown => {
-                "websocket"
-            }
+            Self::WebSocketJson
+            | Self::WebSocketProtobuf
+            | Self::WebSocketJsonDown
+            | Self::WebSocketProtobufDown
+            | Self::WebSocketJsonDeflate(_)
+            | Self::WebSocketProtobufDeflate(_)
+            | Self::WebSocketJsonDownDeflate(_)
+            | Self::WebSocketProtobufDownDeflate(_) => "websocket",
             Self::StreamJson | Self::StreamProtobuf | Self::StreamJsonDown => "http-stream",
             Self::EventStreamJson | Self::EventStreamJsonDown | Self::Events(_) | Self::EventsOfMany(_) => "sse",
             Self::Poll => "poll",
@@ -110,7 +145,14 @@ impl Wire {
     pub const fn is_websocket(self) -> bool {
         matches!(
             self,
-            Self::WebSocketJson | Self::WebSocketProtobuf | Self::WebSocketJsonDown | Self::WebSocketProtobufDown
+            Self::WebSocketJson
+                | Self::WebSocketProtobuf
+                | Self::WebSocketJsonDown
+                | Self::WebSocketProtobufDown
+                | Self::WebSocketJsonDeflate(_)
+                | Self::WebSocketProtobufDeflate(_)
+                | Self::WebSocketJsonDownDeflate(_)
+                | Self::WebSocketProtobufDownDeflate(_)
         )
     }
 
@@ -118,6 +160,18 @@ impl Wire {
     #[must_use]
     pub const fn is_plain(self) -> bool {
         matches!(self, Self::Events(_) | Self::EventsOfMany(_) | Self::Poll)
+    }
+
+    /// The same wire, with messages compressed as was agreed. What is no WebSocket stays as it is.
+    #[must_use]
+    pub const fn compressed(self, window: Window) -> Self {
+        match self {
+            Self::WebSocketJson => Self::WebSocketJsonDeflate(window),
+            Self::WebSocketProtobuf => Self::WebSocketProtobufDeflate(window),
+            Self::WebSocketJsonDown => Self::WebSocketJsonDownDeflate(window),
+            Self::WebSocketProtobufDown => Self::WebSocketProtobufDownDeflate(window),
+            other => other,
+        }
     }
 
     /// A publication as it stands on this wire. `epoch` is that of an entry, nothing for a signal.
@@ -128,6 +182,7 @@ impl Wire {
         offset: u64,
         epoch: Option<&Epoch>,
         publication: &Publication,
+        compression: &Compression,
     ) -> Bytes {
         match (self, epoch) {
             (Self::Events(form), Some(epoch)) => {
@@ -140,8 +195,23 @@ impl Wire {
                 element.push(b',');
                 element.into()
             }
-            _ => self.frame(&self.codec().encode_publication(channel, offset, publication)),
+            _ => self.pack(&self.codec().encode_publication(channel, offset, publication), compression),
         }
+    }
+
+    /// As [`Wire::frame`], but compressed where the wire has agreed to that and it pays.
+    #[must_use]
+    pub fn pack(self, message: &[u8], compression: &Compression) -> Bytes {
+        let (opcode, window) = match self {
+            Self::WebSocketJsonDeflate(window) | Self::WebSocketJsonDownDeflate(window) => (WEBSOCKET_TEXT, window),
+            Self::WebSocketProtobufDeflate(window) | Self::WebSocketProtobufDownDeflate(window) => {
+                (WEBSOCKET_BINARY, window)
+            }
+            _ => return self.frame(message),
+        };
+        compression
+            .compressed(window, message, |payload| websocket_frame(WEBSOCKET_COMPRESSED | opcode, payload))
+            .unwrap_or_else(|| self.frame(message))
     }
 
     /// Puts the transport's framing around a message that [`Wire::codec`] has encoded.
@@ -150,8 +220,14 @@ impl Wire {
     #[must_use]
     pub fn frame(self, message: &[u8]) -> Bytes {
         match self {
-            Self::WebSocketJson | Self::WebSocketJsonDown => websocket_frame(WEBSOCKET_TEXT, message),
-            Self::WebSocketProtobuf | Self::WebSocketProtobufDown => websocket_frame(WEBSOCKET_BINARY, message),
+            Self::WebSocketJson
+            | Self::WebSocketJsonDown
+            | Self::WebSocketJsonDeflate(_)
+            | Self::WebSocketJsonDownDeflate(_) => websocket_frame(WEBSOCKET_TEXT, message),
+            Self::WebSocketProtobuf
+            | Self::WebSocketProtobufDown
+            | Self::WebSocketProtobufDeflate(_)
+            | Self::WebSocketProtobufDownDeflate(_) => websocket_frame(WEBSOCKET_BINARY, message),
             Self::StreamJson | Self::StreamJsonDown => [message, b"\n"].concat().into(),
             Self::StreamProtobuf | Self::Events(_) | Self::EventsOfMany(_) | Self::Poll => {
                 Bytes::copy_from_slice(message)
@@ -164,6 +240,8 @@ impl Wire {
 const WEBSOCKET_TEXT: u8 = 0x1;
 const WEBSOCKET_BINARY: u8 = 0x2;
 const WEBSOCKET_CLOSE: u8 = 0x8;
+/// The first reserved bit, which marks a compressed message (RFC 7692, section 6).
+const WEBSOCKET_COMPRESSED: u8 = 0x40;
 
 /// An unmasked, unfragmented WebSocket frame (RFC 6455, section 5.2), as servers send it.
 fn websocket_frame(opcode: u8, payload: &[u8]) -> Bytes {
@@ -210,9 +288,36 @@ mod tests {
             (Wire::StreamJson, b"{}", b"{}\n"),
             (Wire::StreamProtobuf, b"\x02\x08\x01", b"\x02\x08\x01"),
             (Wire::EventStreamJson, b"{}", b"data: {}\n\n"),
+            (Wire::WebSocketJson.compressed(Window::Wide), b"{}", b"\x81\x02{}"),
+            (Wire::WebSocketProtobufDown.compressed(Window::Narrow), b"\x02\x08\x01", b"\x82\x03\x02\x08\x01"),
         ] {
             assert_eq!(&wire.frame(message)[..], frame, "{wire:?}");
         }
+    }
+
+    #[test]
+    fn only_what_pays_is_compressed() {
+        let compression = Compression::new(100, 10_000);
+        let wire = Wire::WebSocketJsonDeflate(Window::Wide);
+        let mut state = 1u64;
+        let mut noisy = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        };
+        let noise: Vec<u8> = (0..1_000).map(|_| noisy()).collect();
+        for (message, first) in [
+            (vec![b'x'; 99], 0x81),
+            (vec![b'x'; 100], 0xc1),
+            (vec![b'x'; 10_000], 0xc1),
+            (vec![b'x'; 10_001], 0x81),
+            (noise, 0x81),
+        ] {
+            assert_eq!(wire.pack(&message, &compression)[0], first, "{} bytes", message.len());
+            assert_eq!(Wire::StreamJson.pack(&message, &compression), Wire::StreamJson.frame(&message));
+        }
+        assert_eq!(wire.frame(b"{}"), Wire::WebSocketJson.frame(b"{}"), "always understood");
     }
 
     #[test]

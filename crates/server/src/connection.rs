@@ -12,6 +12,7 @@ use bytes::Bytes;
 use talewire_proto::CloseCode;
 use talewire_proto::codec::Codec;
 use talewire_proto::session::Now;
+use talewire_proto::websocket::{Event, Reader};
 use talewire_proto::wire::websocket_close;
 use tokio::net::TcpStream;
 
@@ -20,14 +21,22 @@ use crate::reactor::{Peer, Reactor};
 use crate::transport::guard::Permit;
 use crate::transport::opening::{Input, Opening};
 use crate::transport::poll;
-use crate::transport::websocket::{Event, Reader};
 
 /// Runs a connection to its end. `early` are bytes that came right behind the request.
 pub(crate) async fn run(reactor: Rc<Reactor>, socket: TcpStream, early: Bytes, opening: Box<Opening>, permit: Permit) {
     let mut permit = permit;
-    let Opening { wire, head, mut input, session, first, emulated } = *opening;
+    let Opening { wire, head, gzip, prelude, mut input, session, first, emulated } = *opening;
     let peer = reactor.add(socket, session, wire);
-    reactor.shard.borrow_mut().send(peer.key, head);
+    {
+        let mut shard = reactor.shard.borrow_mut();
+        shard.send(peer.key, head);
+        if gzip {
+            shard.gzip(peer.key);
+        }
+        if !prelude.is_empty() {
+            shard.send(peer.key, prelude);
+        }
+    }
     if let Some(id) = &emulated {
         reactor.node.sessions.insert(id.clone(), reactor.home(&peer));
     }
@@ -166,12 +175,13 @@ fn read_websocket(reactor: &Reactor, peer: &Peer, reader: &mut Reader, bytes: &[
     let mut control = Vec::new();
     let mut violation = None;
     let mut closed = false;
-    reader.feed(bytes, &mut control, |event| match (event, peer.codec) {
+    let mut unpacked = reactor.unpacked.borrow_mut();
+    reader.feed(bytes, now.mono_ms, &mut unpacked, &mut control, |event| match (event, peer.codec) {
         (Event::Text(text), codec @ (Codec::Json | Codec::JsonDown)) => {
             peer.session.borrow_mut().handle_bytes(codec, text.as_bytes(), now);
         }
         (Event::Binary(frame), codec @ (Codec::Protobuf | Codec::ProtobufDown)) => {
-            peer.session.borrow_mut().handle_bytes(codec, &frame, now);
+            peer.session.borrow_mut().handle_bytes(codec, frame, now);
         }
         (Event::Text(_) | Event::Binary(_), _) => {
             peer.session.borrow_mut().handle_close(CloseCode::InappropriateProtocol);

@@ -204,7 +204,14 @@ impl Collector for Scrape {
             self.hub.shards().iter().map(|shard| of(&shard.counters).load(Ordering::Relaxed)).sum::<u64>()
         };
         let store = self.hub.store().figures();
+        let (deflate, gzip) = (self.hub.compression().tally(), self.hub.gzip());
         let counters = [
+            ("websocket_compressed", "Messages compressed, each once for all its readers", None, deflate.pieces()),
+            ("websocket_compressed_before", "Their size before", Some(Unit::Bytes), deflate.bytes_before()),
+            ("websocket_compressed_after", "Their size after", Some(Unit::Bytes), deflate.bytes_after()),
+            ("stream_compressed", "Batches compressed for single streams", None, gzip.pieces()),
+            ("stream_compressed_before", "Their size before", Some(Unit::Bytes), gzip.bytes_before()),
+            ("stream_compressed_after", "Their size after", Some(Unit::Bytes), gzip.bytes_after()),
             ("deliveries", "Publications put into outboxes", None, hub(|c| &c.deliveries)),
             ("dropped", "Signals and deltas dropped for slow readers", None, hub(|c| &c.dropped)),
             ("conflated", "Signals whose place a newer one with the same key took", None, hub(|c| &c.conflated)),

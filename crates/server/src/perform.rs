@@ -77,7 +77,11 @@ fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
         return plain::send(reactor, peer, reply);
     }
     let mut shard = reactor.shard.borrow_mut();
-    shard.send(peer.key, peer.wire.frame(&peer.codec.encode(&reply)));
+    shard.send(peer.key, peer.wire.pack(&peer.codec.encode(&reply), reactor.node.hub.compression()));
+    if let Reply::Connect { .. } = reply {
+        // It holds the session's secret name, and has gone by itself; others' words come from here on.
+        shard.open_window(peer.key);
+    }
     // Nothing may come between the reply and the publications that were held for it.
     if let Reply::Subscribe { .. } | Reply::Connect { .. } | Reply::Push { push: Push::Subscribe(_), .. } = reply {
         peer.live_from.take().iter().for_each(|live| live.begin(&mut shard, peer.key));
@@ -114,6 +118,7 @@ fn close(reactor: &Rc<Reactor>, peer: &Rc<Peer>, code: CloseCode) {
     if peer.wire.is_plain() {
         shard.send(peer.key, events::last_words(code));
     }
+    shard.finish(peer.key);
 }
 
 /// Gets an answer for the session: at once where nobody has to be waited for, so that the commands of one frame are

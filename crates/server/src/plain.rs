@@ -76,6 +76,8 @@ fn connected(reactor: &Rc<Reactor>, peer: &Rc<Peer>, id: u32, mut result: Connec
         let id_line = shard.id_line(peer.key);
         shard.send(peer.key, id_line);
         shard.send(peer.key, frame(peer.wire, &Reply::Connect { id, result: result.clone() }));
+        // It has gone by itself; others' words come from here on.
+        shard.open_window(peer.key);
         for (channel, sub) in &result.subs {
             lost(sub).into_iter().for_each(|position| {
                 let push = Push::Gap(position);

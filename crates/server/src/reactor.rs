@@ -39,6 +39,8 @@ pub(crate) struct Reactor {
     pub(crate) index: usize,
     pub(crate) shard: RefCell<Shard>,
     pub(crate) scratch: RefCell<Vec<u8>>,
+    /// Messages while they are handed to a session, shared by all connections of the thread.
+    pub(crate) unpacked: RefCell<talewire_proto::websocket::Scratch>,
     peers: RefCell<Slab<Rc<Peer>>>,
     timers: RefCell<Timers>,
     dirty: RefCell<Vec<ConnectionKey>>,
@@ -85,6 +87,7 @@ impl Reactor {
             index,
             shard,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            unpacked: RefCell::default(),
             peers: RefCell::default(),
             timers: RefCell::default(),
             dirty: RefCell::default(),

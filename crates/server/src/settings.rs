@@ -53,6 +53,10 @@ pub struct ServerSettings {
     pub publish_rates_kept_max: usize,
     /// Frames from `/emulation` that wait for one thread; beyond it 503.
     pub inbox_max: usize,
+    /// Whether WebSocket messages are compressed for clients that offer it (permessage-deflate); sizes are in `hub`.
+    pub compress_websockets: bool,
+    /// Whether event streams and HTTP streaming are compressed for clients that say `Accept-Encoding: gzip`; about 5 µs a reader and write.
+    pub compress_streams: bool,
     /// Time for the other side of a close, in milliseconds; then the socket is closed hard.
     pub close_ms: u64,
     /// Time for connections to take what waits for them when the server stops, in milliseconds.
@@ -90,6 +94,8 @@ impl Default for ServerSettings {
             rates_kept_max: 65_536,
             publish_rates_kept_max: 65_536,
             inbox_max: 4_096,
+            compress_websockets: true,
+            compress_streams: true,
             close_ms: 5_000,
             drain_ms: 5_000,
             exports_at_once_max: 4,

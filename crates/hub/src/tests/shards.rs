@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use talewire_broker::Tell;
+use talewire_proto::compression::Window;
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, ClientInfo, Kind};
+use talewire_proto::{Channel, ClientInfo, Kind, Payload, Publication};
 
 use super::crowd::Crowd;
 use super::stage::{Disk, PAGE, Stage, durable, history, wait};
 use super::{channel, rules, says};
+use crate::fanout::{Fanout, What};
 use crate::{HubSettings, Interest, Shard, ShardEvent, ShardMessage};
 
 fn crowd(disk: &Disk, settings: HubSettings) -> Crowd {
@@ -279,4 +281,34 @@ fn subscribing_twice_or_without_a_connection_leaves_nothing_behind() {
     shard.unsubscribe(key, &chat);
     assert_eq!(stage.hub.channels(), 0);
     shard.remove(key);
+}
+
+#[test]
+fn a_publication_is_compressed_once_for_all_who_share_a_window() {
+    let disk = Disk::new();
+    let stage = Stage::new(HubSettings { compress_bytes_min: 10, ..HubSettings::default() }, &disk.store, 1);
+    let mut shard = Shard::new(stage.hub.clone(), 0);
+    let (chat, rules) = (channel("chat:a"), history());
+    let wires = [Wire::WebSocketJsonDeflate(Window::Wide), Wire::WebSocketJsonDeflate(Window::Narrow)];
+    let keys: Vec<_> = (0..100).map(|n| shard.add(if n % 2 == 0 { wires[0] } else { wires[1] })).collect();
+    for key in &keys {
+        shard.subscribe(*key, &chat, &rules, Interest::default());
+        shard.go_live(*key, &chat, 1, false);
+    }
+    let data = Payload::of(&"again and ".repeat(100));
+    let signal = What::Signal(Arc::new(Publication { data: Some(data), ..Publication::default() }));
+    shard.handle(&ShardMessage::Deliver(Arc::new(Fanout::new(chat.clone(), signal))));
+    let tally = stage.hub.compression().tally();
+    assert_eq!(tally.pieces(), 2, "once for each window");
+    assert!(tally.bytes_after() * 5 < tally.bytes_before());
+    for key in keys {
+        shard
+            .outbox(key)
+            .unwrap()
+            .write_with(0, |slices| {
+                assert_eq!((slices.len(), slices[0][0]), (1, 0xc1));
+                Ok(slices[0].len())
+            })
+            .unwrap();
+    }
 }

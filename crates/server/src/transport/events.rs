@@ -15,7 +15,7 @@ use talewire_proto::{Channel, CloseCode, Position, cursor};
 
 use super::asked::Asked;
 use super::emulation::SessionId;
-use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, stream_head, visitor};
+use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, stream_head, visitor, wants_gzip};
 use crate::node::Node;
 
 /// The id of a stream that ended for good.
@@ -54,10 +54,12 @@ pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Open
         asked.channels.iter().map(|(channel, place)| asked.wanted(channel, recover.of(channel, place.as_ref())));
     let connect = Connect { token: asked.token.clone(), name: "events".into(), subs: wanted.collect() };
     let id = SessionId::new();
-    let first = format!("retry: {RETRY_MS}\n\n");
+    let gzip = wants_gzip(node, headers);
     Ok(Opening {
         wire,
-        head: stream_head("text/event-stream", cross_origin(node, headers).as_deref(), &first),
+        head: stream_head("text/event-stream", cross_origin(node, headers).as_deref(), gzip),
+        gzip,
+        prelude: format!("retry: {RETRY_MS}\n\n").into(),
         input: Input::Nothing,
         session: session(node, login, Mode::Events, Some(&id)),
         first: First::Command(Command { id: 1, body: Ok(Body::Connect(connect)) }),

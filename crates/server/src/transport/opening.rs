@@ -13,11 +13,11 @@ use talewire_proto::CloseCode;
 use talewire_proto::codec::Codec;
 use talewire_proto::command::Command;
 use talewire_proto::session::{Mode, Now, Session, SessionStart};
+use talewire_proto::websocket::{Deflate, Reader};
 use talewire_proto::wire::Wire;
 
 use super::emulation::SessionId;
-use super::websocket::{self, Reader};
-use super::{events, poll};
+use super::{events, poll, websocket};
 use crate::accept::plain;
 use crate::node::{Node, new_client};
 use crate::routes::login_of;
@@ -31,6 +31,10 @@ pub(crate) struct Opening {
     pub(crate) wire: Wire,
     /// The head of the answer, to be written before everything else.
     pub(crate) head: Bytes,
+    /// Whether everything behind the head is one body in gzip.
+    pub(crate) gzip: bool,
+    /// What of the body is to be written at once.
+    pub(crate) prelude: Bytes,
     /// How bytes of the peer are read.
     pub(crate) input: Input,
     /// The protocol's state.
@@ -134,16 +138,21 @@ fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Resul
     };
     // A connection that flows one way may say in its address what its first message would say.
     let first = connect_of(request).filter(|_| mode == Mode::Down).map_or(First::Nothing, First::Frame);
+    let deflate = accept.deflate.filter(|_| node.settings.compress_websockets);
+    let wire = deflate.as_ref().map_or(wire, |deflate| wire.compressed(deflate.window));
+    let extension = deflate.as_ref().map_or_else(String::new, Deflate::header);
     let protocol = if accept.echo { format!("Sec-WebSocket-Protocol: {name}\r\n") } else { String::new() };
     let head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
+         Sec-WebSocket-Accept: {}\r\n{protocol}{extension}\r\n",
         accept.key
     );
     Ok(Opening {
         wire,
         head: head.into(),
-        input: Input::WebSocket(Box::new(Reader::new(node.limits().frame_bytes_max))),
+        gzip: false,
+        prelude: Bytes::new(),
+        input: Input::WebSocket(Box::new(Reader::new(node.limits().frame_bytes_max, deflate.is_some()))),
         session: session(node, login, mode, None),
         first,
         emulated: None,
@@ -165,23 +174,27 @@ async fn open_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Res
         }
     };
     let cross = cross_origin(node, request.headers());
+    let gzip = wants_gzip(node, request.headers());
     let first_frame = body(node, request).await?;
-    Ok(stream(node, login, mode, wire, stream_head(kind, cross.as_deref(), ""), first_frame))
+    let opening = stream(node, login, mode, wire, stream_head(kind, cross.as_deref(), gzip), first_frame);
+    Ok(Opening { gzip, ..opening })
 }
 
 /// The native protocol over Server-Sent Events: the first frame is in the query or the body, every message one event.
 async fn open_event_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
     let login = visitor(node, request.headers())?;
     let cross = cross_origin(node, request.headers());
+    let gzip = wants_gzip(node, request.headers());
     let first_frame = if request.method() == Method::GET {
         connect_of(&request).ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the query needs cf_connect"))?
     } else {
         body(node, request).await?
     };
-    // A first byte at once: some proxies hold the head back until there is a body.
-    let head = stream_head("text/event-stream", cross.as_deref(), "\n");
+    let head = stream_head("text/event-stream", cross.as_deref(), gzip);
     let wire = if mode == Mode::Duplex { Wire::EventStreamJson } else { Wire::EventStreamJsonDown };
-    Ok(stream(node, login, mode, wire, head, first_frame))
+    let opening = stream(node, login, mode, wire, head, first_frame);
+    // A first byte at once: some proxies hold the head back until there is a body.
+    Ok(Opening { gzip, prelude: Bytes::from_static(b"\n"), ..opening })
 }
 
 /// What the address says in place of a first frame.
@@ -191,10 +204,34 @@ fn connect_of(request: &Request<Incoming>) -> Option<Bytes> {
     connect.map(|(_, frame)| Bytes::from(frame.into_owned()))
 }
 
+/// Whether the body of a stream is to be compressed: the client says that it reads gzip, and the setting allows it.
+pub(super) fn wants_gzip(node: &Node, headers: &HeaderMap) -> bool {
+    node.settings.compress_streams && accepts_gzip(headers)
+}
+
+/// Whether `Accept-Encoding` names gzip (RFC 9110, section 12.5.3). A client that says only `*` gets nothing special.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = parameters.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_ok_and(|weight| weight > 0.0)
+    })
+}
+
 fn stream(node: &Node, login: Option<Login>, mode: Mode, wire: Wire, head: Bytes, first_frame: Bytes) -> Opening {
     let emulated = (mode == Mode::Duplex).then(SessionId::new);
     let session = session(node, login, mode, emulated.as_ref());
-    Opening { wire, head, input: Input::Nothing, session, first: First::Frame(first_frame), emulated }
+    Opening {
+        wire,
+        head,
+        gzip: false,
+        prelude: Bytes::new(),
+        input: Input::Nothing,
+        session,
+        first: First::Frame(first_frame),
+        emulated,
+    }
 }
 
 pub(super) fn refuse(status: StatusCode, text: &'static str) -> Refusal {
@@ -202,11 +239,13 @@ pub(super) fn refuse(status: StatusCode, text: &'static str) -> Refusal {
 }
 
 /// The body ends with the connection, so that a message is the same bytes for every reader.
-pub(super) fn stream_head(kind: &str, cross_origin: Option<&str>, first: &str) -> Bytes {
+pub(super) fn stream_head(kind: &str, cross_origin: Option<&str>, gzip: bool) -> Bytes {
     let cors = cors_lines(cross_origin);
+    let encoding = if gzip { "Content-Encoding: gzip\r\n" } else { "" };
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-cache, no-store, no-transform\r\n\
-         X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n{cors}Connection: close\r\n\r\n{first}"
+         X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nVary: Accept-Encoding\r\n{encoding}{cors}\
+         Connection: close\r\n\r\n"
     );
     head.into()
 }
@@ -291,4 +330,27 @@ pub(crate) fn preflight(node: &Node, headers: &HeaderMap) -> Response<Body> {
         answer.insert(header::VARY, HeaderValue::from_static("Origin"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_for_who_asks_for_it() {
+        for (value, expected) in [
+            ("gzip", true),
+            ("gzip, deflate, br, zstd", true),
+            ("br;q=1.0, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("gzip;q=x", false),
+            ("br, deflate", false),
+            ("*", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, value.parse().expect("a value"))]);
+            assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        }
+    }
 }

@@ -80,6 +80,8 @@ pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Open
     Ok(Opening {
         wire: Wire::Poll,
         head: Bytes::new(),
+        gzip: false,
+        prelude: Bytes::new(),
         input: Input::Poll(Box::new(Question { known, wait, cors })),
         session: session(node, login, Mode::Poll, None),
         first: First::Command(Command { id: 1, body: Ok(Body::Connect(connect)) }),

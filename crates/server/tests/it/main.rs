@@ -1,5 +1,6 @@
 //! A whole server on real sockets, port 0, one data folder per test.
 
+mod compression;
 mod http;
 mod namespaces;
 mod readers;
