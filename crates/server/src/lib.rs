@@ -6,14 +6,17 @@
 
 mod accept;
 mod connection;
+mod http2;
 mod metrics;
 mod node;
 mod perform;
 mod plain;
 mod reactor;
+mod replayed;
 mod routes;
 mod server;
 mod settings;
+mod socket;
 mod timers;
 mod transport;
 

@@ -7,7 +7,6 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use talewire_auth::{Credentials, Login};
 use talewire_proto::CloseCode;
 use talewire_proto::codec::Codec;
@@ -16,6 +15,7 @@ use talewire_proto::session::{Mode, Now, Session, SessionStart};
 use talewire_proto::wire::Wire;
 
 use super::emulation::SessionId;
+use super::head::Head;
 use super::websocket::{self, Reader};
 use super::{events, poll};
 use crate::accept::plain;
@@ -29,8 +29,8 @@ pub(crate) type Refusal = Box<Response<Body>>;
 pub(crate) struct Opening {
     /// How messages stand on it.
     pub(crate) wire: Wire,
-    /// The head of the answer, to be written before everything else.
-    pub(crate) head: Bytes,
+    /// The head of the answer, to be sent before everything else; without one, whoever answers sends it later.
+    pub(crate) head: Option<Head>,
     /// How bytes of the peer are read.
     pub(crate) input: Input,
     /// The protocol's state.
@@ -39,6 +39,13 @@ pub(crate) struct Opening {
     pub(crate) first: First,
     /// The name under which commands come by other requests.
     pub(crate) emulated: Option<SessionId>,
+}
+
+impl Opening {
+    /// Whether the socket is to serve another request afterwards.
+    pub(crate) fn keeps_socket(&self) -> bool {
+        matches!(&self.input, Input::Poll(question) if question.keep)
+    }
 }
 
 /// What a peer has said with its request.
@@ -84,7 +91,7 @@ pub(crate) fn is_transport(path: &str) -> bool {
 ///
 /// # Errors
 /// The answer to send instead.
-pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
     if node.is_stopping() && request.uri().path() == EVENTS {
         return Err(Box::new(events::come_later(node, request.headers(), CloseCode::Shutdown)));
     }
@@ -115,7 +122,7 @@ pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Open
     }
 }
 
-fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
+fn open_websocket(node: &Node, request: &Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
     let accept = websocket::handshake(request).map_err(|(status, text)| {
         let mut response = refuse(status, text);
         if status == StatusCode::UPGRADE_REQUIRED {
@@ -134,15 +141,11 @@ fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Resul
     };
     // A connection that flows one way may say in its address what its first message would say.
     let first = connect_of(request).filter(|_| mode == Mode::Down).map_or(First::Nothing, First::Frame);
-    let protocol = if accept.echo { format!("Sec-WebSocket-Protocol: {name}\r\n") } else { String::new() };
-    let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
-        accept.key
-    );
+    let head = Head::frames(accept.key);
+    let head = if accept.echo { head.with("Sec-WebSocket-Protocol", name) } else { head };
     Ok(Opening {
         wire,
-        head: head.into(),
+        head: Some(head),
         input: Input::WebSocket(Box::new(Reader::new(node.limits.frame_bytes_max))),
         session: session(node, login, mode, None),
         first,
@@ -151,7 +154,7 @@ fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Resul
 }
 
 /// HTTP streaming: the first frame is the body, every message a line or a piece with its length.
-async fn open_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
+async fn open_stream(node: &Node, request: Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
     let login = visitor(node, request.headers())?;
     let (wire, kind) = match (content_type(request.headers()), mode) {
         (Some("application/octet-stream"), Mode::Duplex) => (Wire::StreamProtobuf, "application/octet-stream"),
@@ -166,11 +169,11 @@ async fn open_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Res
     };
     let cross = cross_origin(node, request.headers());
     let first_frame = body(node, request).await?;
-    Ok(stream(node, login, mode, wire, stream_head(kind, cross.as_deref(), ""), first_frame))
+    Ok(stream(node, login, mode, wire, Head::stream(kind, "").for_origin(cross), first_frame))
 }
 
 /// The native protocol over Server-Sent Events: the first frame is in the query or the body, every message one event.
-async fn open_event_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
+async fn open_event_stream(node: &Node, request: Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
     let login = visitor(node, request.headers())?;
     let cross = cross_origin(node, request.headers());
     let first_frame = if request.method() == Method::GET {
@@ -179,47 +182,30 @@ async fn open_event_stream(node: &Node, request: Request<Incoming>, mode: Mode) 
         body(node, request).await?
     };
     // A first byte at once: some proxies hold the head back until there is a body.
-    let head = stream_head("text/event-stream", cross.as_deref(), "\n");
+    let head = Head::stream("text/event-stream", "\n").for_origin(cross);
     let wire = if mode == Mode::Duplex { Wire::EventStreamJson } else { Wire::EventStreamJsonDown };
     Ok(stream(node, login, mode, wire, head, first_frame))
 }
 
 /// What the address says in place of a first frame.
-fn connect_of(request: &Request<Incoming>) -> Option<Bytes> {
+fn connect_of(request: &Request<Body>) -> Option<Bytes> {
     let query = request.uri().query().unwrap_or("");
     let connect = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cf_connect");
     connect.map(|(_, frame)| Bytes::from(frame.into_owned()))
 }
 
-fn stream(node: &Node, login: Option<Login>, mode: Mode, wire: Wire, head: Bytes, first_frame: Bytes) -> Opening {
+fn stream(node: &Node, login: Option<Login>, mode: Mode, wire: Wire, head: Head, first_frame: Bytes) -> Opening {
     let emulated = (mode == Mode::Duplex).then(SessionId::new);
     let session = session(node, login, mode, emulated.as_ref());
-    Opening { wire, head, input: Input::Nothing, session, first: First::Frame(first_frame), emulated }
+    Opening { wire, head: Some(head), input: Input::Nothing, session, first: First::Frame(first_frame), emulated }
 }
 
 pub(super) fn refuse(status: StatusCode, text: &'static str) -> Refusal {
     Box::new(plain(status, text))
 }
 
-/// The body ends with the connection, so that a message is the same bytes for every reader.
-pub(super) fn stream_head(kind: &str, cross_origin: Option<&str>, first: &str) -> Bytes {
-    let cors = cors_lines(cross_origin);
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-cache, no-store, no-transform\r\n\
-         X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n{cors}Connection: close\r\n\r\n{first}"
-    );
-    head.into()
-}
-
-/// Lets a page of another origin read the answer.
-pub(super) fn cors_lines(cross_origin: Option<&str>) -> String {
-    cross_origin.map_or_else(String::new, |origin| {
-        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
-    })
-}
-
 /// Reads the body of a request, up to the size of a frame.
-async fn body(node: &Node, request: Request<Incoming>) -> Result<Bytes, Refusal> {
+async fn body(node: &Node, request: Request<Body>) -> Result<Bytes, Refusal> {
     let collected = Limited::new(request.into_body(), node.limits.frame_bytes_max).collect().await;
     let collected = collected.map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE, "the first frame is too large"))?;
     Ok(collected.to_bytes())

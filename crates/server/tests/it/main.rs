@@ -1,6 +1,8 @@
 //! A whole server on real sockets, port 0, one data folder per test.
 
 mod http;
+mod http2;
+mod keep_alive;
 mod readers;
 mod sockets;
 mod stage;
