@@ -55,7 +55,7 @@ impl Default for HubSettings {
             repairs_at_once_max: 8,
             compress_bytes_min: 1_024,
             compress_bytes_max: 131_072,
-            gzip_bytes_min: 64,
+            gzip_bytes_min: 1_024,
         }
     }
 }

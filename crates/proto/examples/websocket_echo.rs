@@ -52,7 +52,10 @@ fn echo(mut socket: TcpStream) -> io::Result<()> {
         (Wire::WebSocketJsonDeflate(deflate.window), Wire::WebSocketProtobufDeflate(deflate.window))
     });
     let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let extension = deflate.as_ref().map(|deflate| deflate.header()).unwrap_or_default();
+    let extension = deflate
+        .as_ref()
+        .map(|deflate| format!("Sec-WebSocket-Extensions: {}\r\n", deflate.answer()))
+        .unwrap_or_default();
     write!(
         socket,
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\

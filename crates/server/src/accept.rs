@@ -1,5 +1,6 @@
 //! The accept loop: sockets in, requests out to the router or upgraded to connections.
 //!
+//! Sockets that begin with the preface of HTTP/2 go to [`crate::http2`]; requests of both are let in by [`decide`].
 //! Written over hyper because no ready-made loop closes a socket that says nothing: a deadline for the first byte, one for
 //! each head, and caps on sockets stand before everything.
 
@@ -11,22 +12,29 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version, header};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use talewire_proto::CloseCode;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
-use crate::connection;
+use crate::connection::{self, Taken};
+use crate::http2::{self, PREFACE};
 use crate::reactor::Reactor;
+use crate::replayed::Replayed;
+use crate::socket::Socket;
 use crate::transport::events;
 use crate::transport::guard::Permit;
 use crate::transport::opening::{self, Opening};
 
 /// Headers of one request; more are 431.
 const HEADERS_MAX: usize = 64;
+
+/// How often a socket is looked at that may begin with the preface of HTTP/2.
+const PEEK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Whose request it is, for routes.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +47,12 @@ pub(crate) struct Door {
     pub(crate) router: Router,
     /// Whether connections may be opened here.
     pub(crate) transports: bool,
+}
+
+/// The way back to HTTP for a socket that was taken over.
+pub(crate) struct Back {
+    peer: SocketAddr,
+    door: Door,
 }
 
 /// Accepts sockets until the listener is dropped with its task.
@@ -67,15 +81,41 @@ async fn serve(reactor: Rc<Reactor>, socket: TcpStream, peer: SocketAddr, door: 
     if prepare(&socket, reactor.node.settings.tcp_user_timeout_ms).is_err() {
         return;
     }
-    let settings = &reactor.node.settings;
-    let first_byte = Duration::from_millis(settings.first_byte_ms);
-    match tokio::time::timeout(first_byte, socket.peek(&mut [0])).await {
-        Ok(Ok(1..)) => {}
-        _ => return,
+    let first_bytes = Duration::from_millis(reactor.node.settings.first_byte_ms);
+    match tokio::time::timeout(first_bytes, version(&socket)).await {
+        Ok(Some(Version::HTTP_2)) => Box::pin(http2::serve(reactor, socket, peer, door, permit)).await,
+        Ok(Some(_)) => serve_http1(reactor, Replayed { early: Bytes::new(), socket }, peer, door, permit).await,
+        _ => {}
     }
+}
+
+/// Which HTTP is spoken, by the first bytes; they stay where they are. Nothing for a peer that is gone.
+async fn version(socket: &TcpStream) -> Option<Version> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let n = socket.peek(&mut first).await.ok().filter(|n| *n > 0)?;
+        if first[..n] != PREFACE[..n] {
+            return Some(Version::HTTP_11);
+        }
+        if n == PREFACE.len() {
+            return Some(Version::HTTP_2);
+        }
+        // A preface in pieces, or the first letter of a POST: nothing tells when there is more to peek at than before.
+        tokio::time::sleep(PEEK_AGAIN).await;
+    }
+}
+
+/// Serves a socket further that a connection has given back after a whole answer. `early` are bytes of the next request.
+pub(crate) fn take_back(reactor: Rc<Reactor>, socket: TcpStream, early: Bytes, back: Back, permit: Permit) {
+    let socket = Replayed { early, socket };
+    tokio::task::spawn_local(serve_http1(reactor, socket, back.peer, back.door, permit));
+}
+
+async fn serve_http1(reactor: Rc<Reactor>, socket: Replayed, peer: SocketAddr, door: Door, permit: Permit) {
+    let settings = &reactor.node.settings;
     let opened = Rc::new(Cell::new(None));
     let service = {
-        let (reactor, opened) = (reactor.clone(), opened.clone());
+        let (reactor, door, opened) = (reactor.clone(), door.clone(), opened.clone());
         service_fn(move |request| {
             let (reactor, door, opened) = (reactor.clone(), door.clone(), opened.clone());
             // Boxed: an answer is short, and its size would stay with the connection.
@@ -90,10 +130,13 @@ async fn serve(reactor: Rc<Reactor>, socket: TcpStream, peer: SocketAddr, door: 
         .serve_connection(TokioIo::new(socket), service);
     let served = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let parts = connection.into_parts();
-    let socket = parts.io.into_inner();
+    let Replayed { early, socket } = parts.io.into_inner();
     if let Some(opening) = opened.take() {
+        let early = if early.is_empty() { parts.read_buf } else { [parts.read_buf, early].concat().into() };
+        let back = opening.keeps_socket().then(|| Box::new(Back { peer, door }));
+        let taken = Taken { socket: Socket::Tcp(socket), early, permit: Some(permit), back };
         // A task of its own: this one is as large as an HTTP connection.
-        tokio::task::spawn_local(connection::run(reactor, socket, parts.read_buf, opening, permit));
+        tokio::task::spawn_local(connection::run(reactor, taken, opening));
         return;
     }
     if let Err(error) = served {
@@ -120,35 +163,58 @@ struct TakenOver;
 async fn answer(
     reactor: Rc<Reactor>,
     door: Door,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: SocketAddr,
     opened: Rc<Cell<Option<Box<Opening>>>>,
 ) -> Result<Response<Body>, TakenOver> {
+    let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
+    match decide(&reactor, &door, request, peer).await {
+        Decision::Answer(response) => Ok(response),
+        Decision::Open(opening) => {
+            opened.set(Some(opening));
+            Err(TakenOver)
+        }
+    }
+}
+
+/// What comes of a request.
+pub(crate) enum Decision {
+    /// An answer.
+    Answer(Response<Body>),
+    /// A connection, which answers for itself.
+    Open(Box<Opening>),
+}
+
+/// Lets a request in, and asks whom it is for: the routes, or the transports.
+pub(crate) async fn decide(
+    reactor: &Rc<Reactor>,
+    door: &Door,
+    mut request: Request<Body>,
+    peer: SocketAddr,
+) -> Decision {
     let guard = &reactor.node.guard;
     let visitor = guard.visitor(peer.ip(), request.headers());
     if door.transports && guard.request(visitor).is_err() {
         if request.uri().path() == opening::EVENTS {
-            return Ok(events::come_later(&reactor.node, request.headers(), CloseCode::TooManyRequests));
+            let later = events::come_later(&reactor.node, request.headers(), CloseCode::TooManyRequests);
+            return Decision::Answer(later);
         }
-        return Ok(plain(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
+        return Decision::Answer(plain(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
     }
     let limit = Duration::from_millis(reactor.node.settings.request_ms);
     if door.transports && opening::is_transport(request.uri().path()) {
         return match tokio::time::timeout(limit, opening::open(&reactor.node, request)).await {
-            Ok(Ok(opening)) => {
-                opened.set(Some(Box::new(opening)));
-                Err(TakenOver)
-            }
-            Ok(Err(refusal)) => Ok(*refusal),
-            Err(_) => Ok(plain(StatusCode::REQUEST_TIMEOUT, "the request did not come in time")),
+            Ok(Ok(opening)) => Decision::Open(Box::new(opening)),
+            Ok(Err(refusal)) => Decision::Answer(*refusal),
+            Err(_) => Decision::Answer(plain(StatusCode::REQUEST_TIMEOUT, "the request did not come in time")),
         };
     }
     request.extensions_mut().insert(Remote(visitor));
-    match tokio::time::timeout(limit, door.router.oneshot(request.map(Body::new))).await {
-        Ok(Ok(response)) => Ok(response),
+    Decision::Answer(match tokio::time::timeout(limit, door.router.clone().oneshot(request)).await {
+        Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "the request took too long")),
-    }
+        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the request took too long"),
+    })
 }
 
 /// An answer in plain text; one that asks to come again says when.

@@ -8,48 +8,60 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use talewire_proto::CloseCode;
 use talewire_proto::codec::Codec;
 use talewire_proto::session::Now;
 use talewire_proto::websocket::{Event, Reader};
 use talewire_proto::wire::websocket_close;
-use tokio::net::TcpStream;
 
+use crate::accept::{self, Back};
 use crate::perform;
 use crate::reactor::{Peer, Reactor};
+use crate::socket::Socket;
 use crate::transport::guard::Permit;
+use crate::transport::head::Head;
 use crate::transport::opening::{Input, Opening};
 use crate::transport::poll;
 
-/// Runs a connection to its end. `early` are bytes that came right behind the request.
-pub(crate) async fn run(reactor: Rc<Reactor>, socket: TcpStream, early: Bytes, opening: Box<Opening>, permit: Permit) {
-    let mut permit = permit;
+/// A socket that was taken over from HTTP, or a stream of one.
+pub(crate) struct Taken {
+    pub(crate) socket: Socket,
+    /// What came right behind the request.
+    pub(crate) early: Bytes,
+    /// The socket's place; a stream has none of its own.
+    pub(crate) permit: Option<Permit>,
+    /// How the socket goes back to HTTP, where it may.
+    pub(crate) back: Option<Box<Back>>,
+}
+
+/// Runs a connection to its end.
+pub(crate) async fn run(reactor: Rc<Reactor>, taken: Taken, opening: Box<Opening>) {
+    let Taken { socket, early, mut permit, back } = taken;
     let Opening { wire, head, gzip, prelude, mut input, session, first, emulated } = *opening;
     let peer = reactor.add(socket, session, wire);
+    if let Some(head) = head {
+        send_head(&reactor, &peer, &head);
+    }
     {
         let mut shard = reactor.shard.borrow_mut();
-        shard.send(peer.key, head);
         if gzip {
             shard.gzip(peer.key);
         }
-        if !prelude.is_empty() {
-            shard.send(peer.key, prelude);
-        }
+        shard.send(peer.key, prelude);
     }
     if let Some(id) = &emulated {
         reactor.node.sessions.insert(id.clone(), reactor.home(&peer));
     }
     first.give(&mut peer.session.borrow_mut(), wire.codec(), reactor.node.now());
     take_in(&reactor, &peer, &mut input, &early);
+    if let Input::Poll(question) = input {
+        // Boxed: few connections are polls, and all are as large as this task.
+        return Box::pin(run_poll(reactor, peer, question, early, permit, back)).await;
+    }
     // A slice of the buffer that the request was read into, which would stay as long as the connection.
     drop(early);
-    if let Input::Poll(question) = &input {
-        poll::answer(&reactor, &peer, question, &mut permit).await;
-        reactor.remove(&peer);
-        return;
-    }
-    if wait_for_end(&reactor, &peer, &mut input, &mut permit).await == End::Closing {
+    if wait_for_end(&reactor, &peer, &mut input, permit.as_mut()).await == End::Closing {
         // The peer may still be sending; closing at once would reset the connection and lose our last words.
         let wait = Duration::from_millis(reactor.node.settings.close_ms);
         let _ = tokio::time::timeout(wait, linger(&reactor, &peer)).await;
@@ -58,6 +70,47 @@ pub(crate) async fn run(reactor: Rc<Reactor>, socket: TcpStream, early: Bytes, o
         reactor.node.sessions.remove(id);
     }
     reactor.remove(&peer);
+}
+
+/// Runs a poll: one answer, after which its socket goes back to HTTP.
+async fn run_poll(
+    reactor: Rc<Reactor>,
+    peer: Rc<Peer>,
+    question: Box<poll::Question>,
+    early: Bytes,
+    mut permit: Option<Permit>,
+    back: Option<Box<Back>>,
+) {
+    let mut next_request = BytesMut::from(&early[..]);
+    drop(early);
+    let taken = poll::answer(&reactor, &peer, &question, permit.as_mut(), &mut next_request).await;
+    if taken && back.is_none() {
+        let wait = Duration::from_millis(reactor.node.settings.close_ms);
+        let _ = tokio::time::timeout(wait, linger(&reactor, &peer)).await;
+    }
+    reactor.remove(&peer);
+    if let (true, Some(back), Some(permit)) = (taken, back, permit)
+        // Work that is still under way for the connection keeps its socket, which is then closed like any other.
+        && let Some(Socket::Tcp(socket)) = Rc::into_inner(peer).map(|peer| peer.socket)
+    {
+        accept::take_back(reactor, socket, next_request.freeze(), *back, permit);
+    }
+}
+
+/// Sends the head of the answer, before anything else of the connection.
+pub(crate) fn send_head(reactor: &Reactor, peer: &Peer, head: &Head) {
+    let first = peer.socket.answer(head);
+    if !first.is_empty() {
+        reactor.shard.borrow_mut().send(peer.key, first);
+    }
+}
+
+/// Somebody has said who they are: the socket is no stranger's.
+pub(crate) fn known(peer: &Peer, permit: Option<&mut Permit>) {
+    match permit {
+        Some(permit) => permit.known(),
+        None => peer.socket.known(),
+    }
 }
 
 /// Why a connection ends.
@@ -69,11 +122,12 @@ enum End {
     Closing,
 }
 
-async fn wait_for_end(reactor: &Rc<Reactor>, peer: &Rc<Peer>, input: &mut Input, permit: &mut Permit) -> End {
+async fn wait_for_end(reactor: &Rc<Reactor>, peer: &Rc<Peer>, input: &mut Input, permit: Option<&mut Permit>) -> End {
+    let mut permit = permit;
     let mut give_up: Option<Pin<Box<tokio::time::Sleep>>> = None;
     loop {
         if peer.session.borrow().grant().is_some() {
-            permit.known();
+            known(peer, permit.as_deref_mut());
         }
         if peer.broken.get() {
             return End::Gone;
@@ -204,7 +258,7 @@ fn read_websocket(reactor: &Reactor, peer: &Peer, reader: &mut Reader, bytes: &[
 
 /// Waits for the peer's end, reading what still comes and throwing it away.
 async fn linger(reactor: &Reactor, peer: &Peer) {
-    if shut_down(&peer.socket).is_err() {
+    if peer.socket.shut_down().is_err() {
         return;
     }
     while peer.socket.readable().await.is_ok() {
@@ -216,9 +270,4 @@ async fn linger(reactor: &Reactor, peer: &Peer) {
             Err(_) => return,
         }
     }
-}
-
-/// Says that nothing more will be sent, after everything that was written.
-fn shut_down(socket: &TcpStream) -> io::Result<()> {
-    socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write)
 }

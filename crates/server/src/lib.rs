@@ -6,6 +6,7 @@
 
 mod accept;
 mod connection;
+mod http2;
 mod metrics;
 mod node;
 mod perform;
@@ -13,11 +14,13 @@ mod plain;
 mod rates;
 mod reactor;
 mod reload;
+mod replayed;
 mod routes;
 mod rules;
 mod schema;
 mod server;
 mod settings;
+mod socket;
 mod timers;
 mod transport;
 

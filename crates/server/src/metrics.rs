@@ -26,6 +26,7 @@ pub struct Metrics {
     pub(crate) refused_tokens: Counter,
     pub(crate) refused_origins: Counter,
     pub(crate) violations: Counter,
+    pub(crate) http2_floods: Counter,
     errors: Codes,
     closes: Codes,
     unsubscribes: Codes,
@@ -76,6 +77,7 @@ impl Metrics {
         let refused_tokens = counter("refused_tokens", "Tokens and logins that were not good");
         let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
         let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
+        let http2_floods = counter("http2_floods", "HTTP/2 sockets closed for floods of resets or of empty frames");
         let (errors, closes, unsubscribes): (Codes, Codes, Codes) = Default::default();
         registry.register("errors", "Commands refused, by code", errors.clone());
         registry.register("closes", "Connections closed by the server, by code", closes.clone());
@@ -123,6 +125,7 @@ impl Metrics {
             refused_tokens,
             refused_origins,
             violations,
+            http2_floods,
             errors,
             closes,
             unsubscribes,

@@ -16,13 +16,14 @@ use talewire_proto::codec::Codec;
 use talewire_proto::session::Session;
 use talewire_proto::wire::Wire;
 use talewire_proto::{CloseCode, UnsubscribeCode};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
 use crate::perform::{self, LiveFrom};
 use crate::plain::Gathered;
 use crate::rules::Rules;
+use crate::socket::Socket;
 use crate::timers::{TICK_MS, Timers};
 use crate::transport::emulation::{Home, Inbound};
 use crate::transport::events;
@@ -41,6 +42,9 @@ pub(crate) struct Reactor {
     pub(crate) scratch: RefCell<Vec<u8>>,
     /// Messages while they are handed to a session, shared by all connections of the thread.
     pub(crate) unpacked: RefCell<talewire_proto::websocket::Scratch>,
+    /// The server goes down: sockets that carry many connections are to take no more.
+    pub(crate) stop: CancellationToken,
+    shared_sockets: Rc<Cell<usize>>,
     peers: RefCell<Slab<Rc<Peer>>>,
     timers: RefCell<Timers>,
     dirty: RefCell<Vec<ConnectionKey>>,
@@ -55,7 +59,7 @@ pub(crate) struct Peer {
     pub(crate) wire: Wire,
     pub(crate) codec: Codec,
     pub(crate) session: RefCell<Session>,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: Socket,
     /// Tells the connection's task to look at `blocked`, `closing` and the session again.
     pub(crate) wake: Notify,
     /// The socket takes no more at the moment.
@@ -74,6 +78,15 @@ pub(crate) struct Peer {
     armed_ms: Cell<u64>,
 }
 
+/// A socket that carries many connections is open.
+pub(crate) struct SharedSocket(Rc<Cell<usize>>);
+
+impl Drop for SharedSocket {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 impl Reactor {
     /// A thread's part of the server, and the frames that other threads have for its connections.
     pub(crate) fn new(node: Arc<Node>, index: usize) -> (Self, mpsc::Receiver<Inbound>) {
@@ -88,6 +101,8 @@ impl Reactor {
             shard,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             unpacked: RefCell::default(),
+            stop: CancellationToken::new(),
+            shared_sockets: Rc::default(),
             peers: RefCell::default(),
             timers: RefCell::default(),
             dirty: RefCell::default(),
@@ -104,7 +119,7 @@ impl Reactor {
     }
 
     /// Takes a connection whose transport stands.
-    pub(crate) fn add(&self, socket: TcpStream, session: Session, wire: Wire) -> Rc<Peer> {
+    pub(crate) fn add(&self, socket: Socket, session: Session, wire: Wire) -> Rc<Peer> {
         let mut session = session;
         // They may have been exchanged since the request was read.
         session.handle_namespaces(&self.node.rules().namespaces);
@@ -143,9 +158,15 @@ impl Reactor {
         self.node.metrics.connections.dec();
     }
 
-    /// Connections on this thread.
-    pub(crate) fn len(&self) -> usize {
-        self.peers.borrow().len()
+    /// Whether nothing is left to be sent by this thread: no connection, and no socket that carries many.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.peers.borrow().is_empty() && self.shared_sockets.get() == 0
+    }
+
+    /// Counts a socket that carries many connections, until what comes back is dropped.
+    pub(crate) fn shared_socket(&self) -> SharedSocket {
+        self.shared_sockets.set(self.shared_sockets.get() + 1);
+        SharedSocket(self.shared_sockets.clone())
     }
 
     pub(crate) fn all(&self) -> Vec<Rc<Peer>> {
@@ -195,11 +216,7 @@ impl Reactor {
         let now_ms = shard.now_ms();
         let Some(outbox) = shard.outbox(peer.key) else { return };
         if !peer.blocked.get() && !outbox.is_empty() {
-            let write = |slices: &[io::IoSlice<'_>]| match slices {
-                [one] => peer.socket.try_write(one),
-                several => peer.socket.try_write_vectored(several),
-            };
-            match outbox.write_with(now_ms, write) {
+            match outbox.write_with(now_ms, |slices| peer.socket.try_write(slices)) {
                 Ok(written) => self.node.metrics.sent(self.index, written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => peer.broken.set(true),

@@ -156,8 +156,9 @@ fn run_shard(node: Arc<Node>, index: usize, doors: Vec<(std::net::TcpListener, D
             perform::drive(&reactor, &peer);
         }
         reactor.flush();
+        reactor.stop.cancel();
         let drained = async {
-            while reactor.len() > 0 {
+            while !reactor.is_drained() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

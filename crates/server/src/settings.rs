@@ -37,6 +37,14 @@ pub struct ServerSettings {
     pub head_bytes_max: usize,
     /// Largest body of a request, in bytes; beyond it 413.
     pub body_bytes_max: usize,
+    /// Open streams of one HTTP/2 socket; one more is refused.
+    pub streams_max: u32,
+    /// Streams of one HTTP/2 socket that its peer takes back within ten seconds; one more closes the socket.
+    pub stream_resets_max: u32,
+    /// Bytes that a peer may send on one HTTP/2 stream before they are taken, and a quarter of those on all streams of its socket; beyond it the peer has to wait.
+    pub stream_window_bytes: usize,
+    /// Bytes that one HTTP/2 stream holds for its peer beside what waits in the outbox; beyond it the outbox has to wait.
+    pub stream_buffer_bytes: usize,
     /// Time that data may stay unacknowledged by the peer's TCP, in milliseconds; then the socket is dead (Linux).
     pub tcp_user_timeout_ms: u64,
     /// Guest logins from one IP address at once before the rate applies; beyond it 429.
@@ -86,6 +94,10 @@ impl Default for ServerSettings {
             request_ms: 30_000,
             head_bytes_max: 16_384,
             body_bytes_max: 262_144,
+            streams_max: 128,
+            stream_resets_max: 100,
+            stream_window_bytes: 65_536,
+            stream_buffer_bytes: 16_384,
             tcp_user_timeout_ms: 30_000,
             login_burst: 20,
             logins_per_minute: 10,

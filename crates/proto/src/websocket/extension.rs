@@ -18,19 +18,16 @@ pub struct Deflate {
 }
 
 impl Deflate {
-    /// The line of the answer's head.
+    /// The value of `Sec-WebSocket-Extensions` in the answer.
     #[must_use]
-    pub fn header(&self) -> String {
+    pub fn answer(&self) -> String {
         let window = if self.says_window {
             format!("; server_max_window_bits={}", self.window.bits())
         } else {
             // A client that did not mention it need not know it, and reads any window.
             String::new()
         };
-        format!(
-            "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\
-             {window}\r\n"
-        )
+        format!("permessage-deflate; server_no_context_takeover; client_no_context_takeover{window}")
     }
 }
 
@@ -87,9 +84,7 @@ mod tests {
     use super::*;
 
     fn answer(offers: &[&str]) -> Option<String> {
-        let line = agree(offers.iter().copied())?.header();
-        let value = line.strip_prefix("Sec-WebSocket-Extensions: ").and_then(|line| line.strip_suffix("\r\n"));
-        Some(value.expect("one line").to_owned())
+        Some(agree(offers.iter().copied())?.answer())
     }
 
     const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";

@@ -3,11 +3,11 @@
 //! A browser gives up for ever on any answer but a stream (WHATWG HTML, section 9.2.3). So whoever is to come again gets a stream that
 //! says when and ends, and 204 is for those who are to stay away: they are known by the id that the last stream gave them.
 
+use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use talewire_auth::Seal;
-use talewire_proto::command::{Body, Command, Connect, Recover};
+use talewire_proto::command::{self, Command, Connect, Recover};
 use talewire_proto::events::{self, Form, RETRY_MS};
 use talewire_proto::session::Mode;
 use talewire_proto::wire::Wire;
@@ -15,7 +15,8 @@ use talewire_proto::{Channel, CloseCode, Position, cursor};
 
 use super::asked::Asked;
 use super::emulation::SessionId;
-use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, stream_head, visitor, wants_gzip};
+use super::head::Head;
+use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, visitor, wants_gzip};
 use crate::node::Node;
 
 /// The id of a stream that ended for good.
@@ -28,7 +29,7 @@ const KEPT: char = '.';
 const EARLIEST: &str = "earliest";
 
 /// Checks the request and opens the stream.
-pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
     let headers = request.headers();
     let asked = Asked::read(request.uri().query().unwrap_or(""), headers)
         .map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
@@ -38,7 +39,7 @@ pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Open
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let last = last.filter(|id| !id.is_empty()).or_else(|| asked.last_event_id.clone());
     if last.as_deref() == Some(STOPPED) {
-        let mut nothing = Response::new(axum::body::Body::empty());
+        let mut nothing = Response::new(Body::empty());
         *nothing.status_mut() = StatusCode::NO_CONTENT;
         return Err(Box::new(nothing));
     }
@@ -57,12 +58,12 @@ pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Open
     let gzip = wants_gzip(node, headers);
     Ok(Opening {
         wire,
-        head: stream_head("text/event-stream", cross_origin(node, headers).as_deref(), gzip),
+        head: Some(Head::stream("text/event-stream", gzip).for_origin(cross_origin(node, headers))),
         gzip,
         prelude: format!("retry: {RETRY_MS}\n\n").into(),
         input: Input::Nothing,
         session: session(node, login, Mode::Events, Some(&id)),
-        first: First::Command(Command { id: 1, body: Ok(Body::Connect(connect)) }),
+        first: First::Command(Command { id: 1, body: Ok(command::Body::Connect(connect)) }),
         emulated: Some(id),
     })
 }
@@ -131,10 +132,10 @@ fn retry_later() -> String {
 }
 
 /// The answer to a reader for whom there is no room now: a stream that says so and ends.
-pub(crate) fn come_later(node: &Node, headers: &HeaderMap, code: CloseCode) -> Response<axum::body::Body> {
+pub(crate) fn come_later(node: &Node, headers: &HeaderMap, code: CloseCode) -> Response<Body> {
     let told = events::encode(&talewire_proto::reply::Reply::Disconnect(code), Form::Payload);
     let text = [retry_later().into_bytes(), told].concat();
-    let mut response = Response::new(axum::body::Body::from(text));
+    let mut response = Response::new(Body::from(text));
     let answer = response.headers_mut();
     let mut set = |name: &'static str, value: &str| {
         if let Ok(value) = value.parse() {

@@ -4,6 +4,7 @@ pub(crate) mod asked;
 pub(crate) mod emulation;
 pub(crate) mod events;
 pub(crate) mod guard;
+pub(crate) mod head;
 pub(crate) mod opening;
 pub(crate) mod poll;
 pub(crate) mod websocket;

@@ -7,16 +7,16 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use talewire_auth::{Credentials, Login};
 use talewire_proto::CloseCode;
 use talewire_proto::codec::Codec;
 use talewire_proto::command::Command;
 use talewire_proto::session::{Mode, Now, Session, SessionStart};
-use talewire_proto::websocket::{Deflate, Reader};
+use talewire_proto::websocket::Reader;
 use talewire_proto::wire::Wire;
 
 use super::emulation::SessionId;
+use super::head::Head;
 use super::{events, poll, websocket};
 use crate::accept::plain;
 use crate::node::{Node, new_client};
@@ -29,11 +29,11 @@ pub(crate) type Refusal = Box<Response<Body>>;
 pub(crate) struct Opening {
     /// How messages stand on it.
     pub(crate) wire: Wire,
-    /// The head of the answer, to be written before everything else.
-    pub(crate) head: Bytes,
+    /// The head of the answer, to be sent before everything else; without one, whoever answers sends it later.
+    pub(crate) head: Option<Head>,
     /// Whether everything behind the head is one body in gzip.
     pub(crate) gzip: bool,
-    /// What of the body is to be written at once.
+    /// What of the body is to be sent at once: some proxies hold the head back until there is a body.
     pub(crate) prelude: Bytes,
     /// How bytes of the peer are read.
     pub(crate) input: Input,
@@ -43,6 +43,13 @@ pub(crate) struct Opening {
     pub(crate) first: First,
     /// The name under which commands come by other requests.
     pub(crate) emulated: Option<SessionId>,
+}
+
+impl Opening {
+    /// Whether the socket is to serve another request afterwards.
+    pub(crate) fn keeps_socket(&self) -> bool {
+        matches!(&self.input, Input::Poll(question) if question.keep)
+    }
 }
 
 /// What a peer has said with its request.
@@ -88,7 +95,7 @@ pub(crate) fn is_transport(path: &str) -> bool {
 ///
 /// # Errors
 /// The answer to send instead.
-pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
     if node.is_stopping() && request.uri().path() == EVENTS {
         return Err(Box::new(events::come_later(node, request.headers(), CloseCode::Shutdown)));
     }
@@ -119,7 +126,7 @@ pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Open
     }
 }
 
-fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
+fn open_websocket(node: &Node, request: &Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
     let accept = websocket::handshake(request).map_err(|(status, text)| {
         let mut response = refuse(status, text);
         if status == StatusCode::UPGRADE_REQUIRED {
@@ -140,16 +147,15 @@ fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Resul
     let first = connect_of(request).filter(|_| mode == Mode::Down).map_or(First::Nothing, First::Frame);
     let deflate = accept.deflate.filter(|_| node.settings.compress_websockets);
     let wire = deflate.as_ref().map_or(wire, |deflate| wire.compressed(deflate.window));
-    let extension = deflate.as_ref().map_or_else(String::new, Deflate::header);
-    let protocol = if accept.echo { format!("Sec-WebSocket-Protocol: {name}\r\n") } else { String::new() };
-    let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: {}\r\n{protocol}{extension}\r\n",
-        accept.key
-    );
+    let head = Head::frames(accept.key);
+    let head = if accept.echo { head.with("Sec-WebSocket-Protocol", name) } else { head };
+    let head = match &deflate {
+        Some(deflate) => head.with("Sec-WebSocket-Extensions", deflate.answer()),
+        None => head,
+    };
     Ok(Opening {
         wire,
-        head: head.into(),
+        head: Some(head),
         gzip: false,
         prelude: Bytes::new(),
         input: Input::WebSocket(Box::new(Reader::new(node.limits().frame_bytes_max, deflate.is_some()))),
@@ -160,7 +166,7 @@ fn open_websocket(node: &Node, request: &Request<Incoming>, mode: Mode) -> Resul
 }
 
 /// HTTP streaming: the first frame is the body, every message a line or a piece with its length.
-async fn open_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
+async fn open_stream(node: &Node, request: Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
     let login = visitor(node, request.headers())?;
     let (wire, kind) = match (content_type(request.headers()), mode) {
         (Some("application/octet-stream"), Mode::Duplex) => (Wire::StreamProtobuf, "application/octet-stream"),
@@ -176,12 +182,12 @@ async fn open_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Res
     let cross = cross_origin(node, request.headers());
     let gzip = wants_gzip(node, request.headers());
     let first_frame = body(node, request).await?;
-    let opening = stream(node, login, mode, wire, stream_head(kind, cross.as_deref(), gzip), first_frame);
+    let opening = stream(node, login, mode, wire, Head::stream(kind, gzip).for_origin(cross), first_frame);
     Ok(Opening { gzip, ..opening })
 }
 
 /// The native protocol over Server-Sent Events: the first frame is in the query or the body, every message one event.
-async fn open_event_stream(node: &Node, request: Request<Incoming>, mode: Mode) -> Result<Opening, Refusal> {
+async fn open_event_stream(node: &Node, request: Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
     let login = visitor(node, request.headers())?;
     let cross = cross_origin(node, request.headers());
     let gzip = wants_gzip(node, request.headers());
@@ -190,7 +196,7 @@ async fn open_event_stream(node: &Node, request: Request<Incoming>, mode: Mode) 
     } else {
         body(node, request).await?
     };
-    let head = stream_head("text/event-stream", cross.as_deref(), gzip);
+    let head = Head::stream("text/event-stream", gzip).for_origin(cross);
     let wire = if mode == Mode::Duplex { Wire::EventStreamJson } else { Wire::EventStreamJsonDown };
     let opening = stream(node, login, mode, wire, head, first_frame);
     // A first byte at once: some proxies hold the head back until there is a body.
@@ -198,7 +204,7 @@ async fn open_event_stream(node: &Node, request: Request<Incoming>, mode: Mode) 
 }
 
 /// What the address says in place of a first frame.
-fn connect_of(request: &Request<Incoming>) -> Option<Bytes> {
+fn connect_of(request: &Request<Body>) -> Option<Bytes> {
     let query = request.uri().query().unwrap_or("");
     let connect = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "cf_connect");
     connect.map(|(_, frame)| Bytes::from(frame.into_owned()))
@@ -219,12 +225,12 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-fn stream(node: &Node, login: Option<Login>, mode: Mode, wire: Wire, head: Bytes, first_frame: Bytes) -> Opening {
+fn stream(node: &Node, login: Option<Login>, mode: Mode, wire: Wire, head: Head, first_frame: Bytes) -> Opening {
     let emulated = (mode == Mode::Duplex).then(SessionId::new);
     let session = session(node, login, mode, emulated.as_ref());
     Opening {
         wire,
-        head,
+        head: Some(head),
         gzip: false,
         prelude: Bytes::new(),
         input: Input::Nothing,
@@ -238,27 +244,8 @@ pub(super) fn refuse(status: StatusCode, text: &'static str) -> Refusal {
     Box::new(plain(status, text))
 }
 
-/// The body ends with the connection, so that a message is the same bytes for every reader.
-pub(super) fn stream_head(kind: &str, cross_origin: Option<&str>, gzip: bool) -> Bytes {
-    let cors = cors_lines(cross_origin);
-    let encoding = if gzip { "Content-Encoding: gzip\r\n" } else { "" };
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-cache, no-store, no-transform\r\n\
-         X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nVary: Accept-Encoding\r\n{encoding}{cors}\
-         Connection: close\r\n\r\n"
-    );
-    head.into()
-}
-
-/// Lets a page of another origin read the answer.
-pub(super) fn cors_lines(cross_origin: Option<&str>) -> String {
-    cross_origin.map_or_else(String::new, |origin| {
-        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n")
-    })
-}
-
 /// Reads the body of a request, up to the size of a frame.
-async fn body(node: &Node, request: Request<Incoming>) -> Result<Bytes, Refusal> {
+async fn body(node: &Node, request: Request<Body>) -> Result<Bytes, Refusal> {
     let collected = Limited::new(request.into_body(), node.limits().frame_bytes_max).collect().await;
     let collected = collected.map_err(|_| refuse(StatusCode::PAYLOAD_TOO_LARGE, "the first frame is too large"))?;
     Ok(collected.to_bytes())

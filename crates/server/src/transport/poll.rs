@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use hyper::body::Incoming;
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode, Version, header};
 use serde::Serialize;
-use talewire_proto::command::{Body, Command, Connect, Recover};
+use talewire_proto::command::{self, Command, Connect, Recover};
 use talewire_proto::events::{Beginning, Place};
 use talewire_proto::session::Mode;
 use talewire_proto::wire::Wire;
@@ -19,7 +19,9 @@ use talewire_proto::{Channel, CloseCode, ErrorCode, Kind, Payload, Position, cur
 
 use super::asked::Asked;
 use super::guard::Permit;
-use super::opening::{First, Input, Opening, Refusal, cors_lines, cross_origin, refuse, session, visitor};
+use super::head::Head;
+use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, visitor};
+use super::websocket::has_token;
 use crate::node::{Node, unix_ms};
 use crate::plain::Gathered;
 use crate::reactor::{Peer, Reactor};
@@ -43,11 +45,14 @@ pub(crate) struct Question {
     /// Where the sent cursor has its channels.
     known: BTreeMap<Channel, Position>,
     wait: Duration,
-    cors: String,
+    /// The page's origin, if it is another one than ours.
+    cross: Option<String>,
+    /// Whether the socket is to serve another request after the answer.
+    pub(super) keep: bool,
 }
 
 /// Checks the request.
-pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Opening, Refusal> {
+pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
     let headers = request.headers();
     let asked = Asked::read(request.uri().query().unwrap_or(""), headers)
         .map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
@@ -76,70 +81,77 @@ pub(crate) async fn open(node: &Node, request: Request<Incoming>) -> Result<Open
     let connect = Connect { token: asked.token.clone(), name: "poll".into(), subs: subs.collect() };
     let login = if asked.token.0.is_empty() { visitor(node, headers)? } else { None };
     let wait = Duration::from_secs(asked.wait_s.unwrap_or(WAIT_S).min(WAIT_S_MAX));
-    let cors = cors_lines(cross_origin(node, headers).as_deref());
+    let cross = cross_origin(node, headers);
+    let keep = request.version() == Version::HTTP_11 && !has_token(headers, &header::CONNECTION, "close");
     Ok(Opening {
         wire: Wire::Poll,
-        head: Bytes::new(),
+        head: None,
         gzip: false,
         prelude: Bytes::new(),
-        input: Input::Poll(Box::new(Question { known, wait, cors })),
+        input: Input::Poll(Box::new(Question { known, wait, cross, keep })),
         session: session(node, login, Mode::Poll, None),
-        first: First::Command(Command { id: 1, body: Ok(Body::Connect(connect)) }),
+        first: First::Command(Command { id: 1, body: Ok(command::Body::Connect(connect)) }),
         emulated: None,
     })
 }
 
-/// Waits for something to tell, and answers. Says whether the answer was taken, and the connection is whole.
-pub(crate) async fn answer(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question, permit: &mut Permit) -> bool {
+/// Waits for something to tell, and answers. Says whether the peer has taken the whole answer. What it sends meanwhile is put
+/// behind `early`: it is its next request.
+pub(crate) async fn answer(
+    reactor: &Rc<Reactor>,
+    peer: &Rc<Peer>,
+    question: &Question,
+    permit: Option<&mut Permit>,
+    early: &mut BytesMut,
+) -> bool {
     let Some(gathered) = &peer.gathered else { return false };
     let until = tokio::time::Instant::now() + question.wait;
     // The session itself waits for the store at times; that is no waiting for news.
     while gathered.borrow().is_pending() {
         tokio::select! {
             () = peer.wake.notified() => {}
-            () = gone(reactor, peer) => return false,
+            () = gone(reactor, peer, early) => return false,
         }
     }
-    permit.known();
+    connection::known(peer, permit);
     while !has_news(reactor, peer, question) && tokio::time::Instant::now() < until {
         tokio::select! {
             () = peer.wake.notified() => {}
             () = tokio::time::sleep_until(until) => {}
-            () = gone(reactor, peer) => return false,
+            () = gone(reactor, peer, early) => return false,
         }
     }
     let is_open = gathered.borrow().closed.is_none();
     if is_open && has_news(reactor, peer, question) && !question.wait.is_zero() {
         tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
     }
-    let response = compose(reactor, peer, question).await;
+    let (head, body) = compose(reactor, peer, question).await;
     peer.closing.set(true);
-    {
-        let mut shard = reactor.shard.borrow_mut();
-        if let Some(outbox) = shard.outbox(peer.key) {
-            outbox.take_all();
-        }
-        shard.send(peer.key, response);
+    if let Some(outbox) = reactor.shard.borrow_mut().outbox(peer.key) {
+        outbox.take_all();
     }
+    connection::send_head(reactor, peer, &head);
+    reactor.shard.borrow_mut().send(peer.key, body);
     reactor.flush();
     let within = Duration::from_millis(reactor.node.settings.close_ms);
     tokio::time::timeout(within, connection::written(reactor, peer)).await.unwrap_or(false)
 }
 
-/// Waits for the peer's end. Whatever else it sends before it is answered is not read.
-async fn gone(reactor: &Reactor, peer: &Peer) {
-    loop {
+/// Waits for the peer's end. Whatever else it sends before it is answered is kept, up to the size of a head.
+async fn gone(reactor: &Reactor, peer: &Peer, early: &mut BytesMut) {
+    while early.len() <= reactor.node.settings.head_bytes_max {
         if peer.socket.readable().await.is_err() {
             return;
         }
-        match peer.socket.try_read(&mut reactor.scratch.borrow_mut()[..1]) {
+        let mut scratch = reactor.scratch.borrow_mut();
+        match peer.socket.try_read(&mut scratch) {
             Ok(0) => return,
-            // Another request before the answer to this one: no browser does that.
-            Ok(_) => return,
+            Ok(n) => early.extend_from_slice(&scratch[..n]),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return,
         }
     }
+    std::future::pending().await
 }
 
 impl Gathered {
@@ -182,7 +194,7 @@ struct RefusedChannel<'a> {
 }
 
 /// The whole answer, head and body.
-async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) -> Bytes {
+async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) -> (Head, Bytes) {
     let gathered = peer.gathered.as_ref().map(|gathered| gathered.take()).unwrap_or_default();
     let Gathered { connected, refused, closed, gaps } = gathered;
     let Some(mut connected) = connected else { return refusal(question, refused, closed) };
@@ -246,7 +258,8 @@ async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) ->
         put("retry_ms", &json(&retry_ms));
     }
     body.push(b'}');
-    whole(question, StatusCode::OK, "", &body)
+    let head = Head::body(StatusCode::OK, "application/json", body.len(), question.keep);
+    (head.for_origin(question.cross.clone()), body.into())
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -254,7 +267,11 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// The answer to somebody who may not poll here, or not now.
-fn refusal(question: &Question, refused: Option<talewire_proto::reply::Refused>, closed: Option<CloseCode>) -> Bytes {
+fn refusal(
+    question: &Question,
+    refused: Option<talewire_proto::reply::Refused>,
+    closed: Option<CloseCode>,
+) -> (Head, Bytes) {
     let error = match (refused, closed) {
         (Some(refused), _) => HttpError::from(refused),
         (None, Some(CloseCode::InvalidToken)) => ErrorCode::Unauthorized.into(),
@@ -264,18 +281,10 @@ fn refusal(question: &Question, refused: Option<talewire_proto::reply::Refused>,
         (None, _) => ErrorCode::BadRequest.into(),
     };
     let (status, retry_after_s, body) = error.parts();
-    let retry = retry_after_s.map_or_else(String::new, |seconds| format!("Retry-After: {seconds}\r\n"));
-    whole(question, status, &retry, &body)
-}
-
-fn whole(question: &Question, status: StatusCode, more: &str, body: &[u8]) -> Bytes {
-    let head = format!(
-        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         X-Content-Type-Options: nosniff\r\n{more}{}Connection: close\r\n\r\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or("Error"),
-        body.len(),
-        question.cors
-    );
-    [head.as_bytes(), body].concat().into()
+    let head = Head::body(status, "application/json", body.len(), question.keep).for_origin(question.cross.clone());
+    let head = match retry_after_s {
+        Some(seconds) => head.with("Retry-After", seconds.to_string()),
+        None => head,
+    };
+    (head, body.into())
 }

@@ -2,6 +2,8 @@
 
 mod compression;
 mod http;
+mod http2;
+mod keep_alive;
 mod namespaces;
 mod readers;
 mod sockets;
