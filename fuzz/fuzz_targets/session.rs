@@ -11,12 +11,16 @@ use talewire_proto::codec::Codec;
 use talewire_proto::grant::TokenVerdict;
 use talewire_proto::namespace::Rule;
 use talewire_proto::reply::SubscribeResult;
-use talewire_proto::session::{Anonymous, Done, Now, Output, Session, SessionStart};
-use talewire_proto::{CloseCode, ErrorCode, Grant, Kind, Limits, Namespace, Namespaces};
+use talewire_proto::session::{Anonymous, Done, Mode, Now, Output, Session, SessionStart};
+use talewire_proto::command::Wanted;
+use talewire_proto::{CloseCode, ErrorCode, Grant, Kind, Limits, Namespace, Namespaces, UnsubscribeCode};
 
 #[derive(Debug, Arbitrary)]
 enum Input<'a> {
-    Frame { protobuf: bool, bytes: &'a [u8] },
+    Frame { codec: u8, bytes: &'a [u8] },
+    Wanted(u8),
+    Dropped(u8),
+    Busy,
     Connect,
     Subscribe(u8),
     Publish(u8),
@@ -30,7 +34,7 @@ enum Input<'a> {
     Later(u16),
 }
 
-fn session() -> Session {
+fn session(mode: u8) -> Session {
     let open = |kind| Namespace {
         kind,
         presence: true,
@@ -48,21 +52,31 @@ fn session() -> Session {
         namespaces: Namespaces::new(kinds.map(|(name, kind)| (name.to_owned(), open(kind)))),
         seed: 7,
         emulation: None,
+        mode: [Mode::Duplex, Mode::Down, Mode::Events, Mode::Poll][usize::from(mode) % 4],
     };
     Session::new(start, Now { mono_ms: 0, unix_ms: 0 })
 }
 
-fuzz_target!(|inputs: Vec<Input<'_>>| {
-    let mut session = session();
+fuzz_target!(|input: (u8, Vec<Input<'_>>)| {
+    let (mode, inputs) = input;
+    let mut session = session(mode);
     let (mut now, mut closes) = (Now { mono_ms: 0, unix_ms: 0 }, 0);
     for (id, input) in inputs.into_iter().enumerate() {
         let channel = |n: u8| ["chat:a", "log:a", "cursor:a", "nothing:a"][usize::from(n) % 4];
         let mut say = |text: String| session.handle_bytes(Codec::Json, text.as_bytes(), now);
         let id = id + 1;
         match input {
-            Input::Frame { protobuf, bytes } => {
-                session.handle_bytes(if protobuf { Codec::Protobuf } else { Codec::Json }, bytes, now);
+            Input::Frame { codec, bytes } => {
+                let codecs = [Codec::Json, Codec::Protobuf, Codec::JsonDown, Codec::ProtobufDown];
+                session.handle_bytes(codecs[usize::from(codec) % 4], bytes, now);
             }
+            Input::Wanted(n) => session.handle_wanted(Wanted::new(channel(n).parse().expect("a channel")), now),
+            Input::Dropped(n) => {
+                let channel = channel(n).parse().expect("a channel");
+                session.handle_dropped(&channel, UnsubscribeCode::InsufficientState);
+                session.handle_ready(now);
+            }
+            Input::Busy => session.handle_busy(now),
             Input::Connect => say(format!(r#"{{"id":{id},"connect":{{}}}}"#)),
             Input::Subscribe(n) => say(format!(r#"{{"id":{id},"subscribe":{{"channel":"{}"}}}}"#, channel(n))),
             Input::Publish(n) => {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use flate2::{Decompress, FlushDecompress};
 use serde_json::{Value, json};
+use talewire_hub::HubSettings;
 use talewire_proto::compression::{Compression, Window};
 use talewire_proto::websocket::Inflater;
 use talewire_proto::wire::Wire;
@@ -147,7 +148,8 @@ async fn stream(stage: &Stage, encoding: &str) -> (Raw, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_in_gzip_shows_every_event_at_once_and_ends_well() {
-    let mut stage = Stage::new().await;
+    let hub = HubSettings { gzip_bytes_min: 64, ..HubSettings::default() };
+    let mut stage = Stage::with(Settings { hub, ..Settings::default() }).await;
     let (mut raw, head) = stream(&stage, "gzip, br").await;
     assert!(
         head.contains("\r\nContent-Encoding: gzip\r\n") && head.contains("\r\nVary: Accept-Encoding\r\n"),

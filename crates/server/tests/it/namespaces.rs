@@ -213,7 +213,8 @@ async fn gathered_publications_come_together_and_in_time() {
                 waits.push(begun.elapsed().as_millis());
             }
         }
-        assert!(waits[0] >= 40, "not before its time: {waits:?}");
+        // Deadlines are in whole milliseconds of a clock that began in the middle of one.
+        assert!(waits[0] >= 39, "not before its time: {waits:?}");
         waits.sort_unstable();
         // A look at deadlines every 200 ms would make it 140 in the middle.
         assert!(waits[waits.len() / 2] < 110, "{waits:?}");
