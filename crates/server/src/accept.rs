@@ -136,7 +136,7 @@ async fn serve_http1(reactor: Rc<Reactor>, socket: Replayed, peer: SocketAddr, d
         let back = opening.keeps_socket().then(|| Box::new(Back { peer, door }));
         let taken = Taken { socket: Socket::Tcp(socket), early, permit: Some(permit), back };
         // A task of its own: this one is as large as an HTTP connection.
-        tokio::task::spawn_local(connection::run(reactor, taken, opening));
+        connection::start(reactor, taken, opening);
         return;
     }
     if let Err(error) = served {

@@ -3,9 +3,11 @@
 //! Frames go in to the session and outputs are carried out in [`perform`]; the outbox is written by the reactor, and here
 //! only when the socket had been full.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +21,7 @@ use crate::accept::{self, Back};
 use crate::perform;
 use crate::reactor::{Peer, Reactor};
 use crate::socket::Socket;
+use crate::transport::emulation::SessionId;
 use crate::transport::guard::Permit;
 use crate::transport::head::Head;
 use crate::transport::opening::{Input, Opening};
@@ -35,9 +38,10 @@ pub(crate) struct Taken {
     pub(crate) back: Option<Box<Back>>,
 }
 
-/// Runs a connection to its end.
-pub(crate) async fn run(reactor: Rc<Reactor>, taken: Taken, opening: Box<Opening>) {
-    let Taken { socket, early, mut permit, back } = taken;
+/// Begins a connection, and leaves it to a task of its own. What is only needed to begin is gone by then: a task keeps whatever
+/// it has ever held while it waits.
+pub(crate) fn start(reactor: Rc<Reactor>, taken: Taken, opening: Box<Opening>) {
+    let Taken { socket, early, permit, back } = taken;
     let Opening { wire, head, gzip, prelude, mut input, session, first, emulated } = *opening;
     let peer = reactor.add(socket, session, wire);
     if let Some(head) = head {
@@ -56,15 +60,25 @@ pub(crate) async fn run(reactor: Rc<Reactor>, taken: Taken, opening: Box<Opening
     first.give(&mut peer.session.borrow_mut(), wire.codec(), reactor.node.now());
     take_in(&reactor, &peer, &mut input, &early);
     if let Input::Poll(question) = input {
-        // Boxed: few connections are polls, and all are as large as this task.
-        return Box::pin(run_poll(reactor, peer, question, early, permit, back)).await;
+        tokio::task::spawn_local(run_poll(reactor, peer, question, early, permit, back));
+    } else {
+        tokio::task::spawn_local(run(reactor, peer, input, permit, emulated));
     }
-    // A slice of the buffer that the request was read into, which would stay as long as the connection.
-    drop(early);
-    if wait_for_end(&reactor, &peer, &mut input, permit.as_mut()).await == End::Closing {
+}
+
+/// Runs a connection to its end.
+async fn run(
+    reactor: Rc<Reactor>,
+    peer: Rc<Peer>,
+    mut input: Input,
+    mut permit: Option<Permit>,
+    emulated: Option<SessionId>,
+) {
+    let mut give_up = None;
+    let end = poll_fn(|context| poll_end(&reactor, &peer, &mut input, permit.as_mut(), &mut give_up, context)).await;
+    if end == End::Closing {
         // The peer may still be sending; closing at once would reset the connection and lose our last words.
-        let wait = Duration::from_millis(reactor.node.settings.close_ms);
-        let _ = tokio::time::timeout(wait, linger(&reactor, &peer)).await;
+        Box::pin(linger(&reactor, &peer)).await;
     }
     if let Some(id) = &emulated {
         reactor.node.sessions.remove(id);
@@ -85,8 +99,7 @@ async fn run_poll(
     drop(early);
     let taken = poll::answer(&reactor, &peer, &question, permit.as_mut(), &mut next_request).await;
     if taken && back.is_none() {
-        let wait = Duration::from_millis(reactor.node.settings.close_ms);
-        let _ = tokio::time::timeout(wait, linger(&reactor, &peer)).await;
+        linger(&reactor, &peer).await;
     }
     reactor.remove(&peer);
     if let (true, Some(back), Some(permit)) = (taken, back, permit)
@@ -122,44 +135,60 @@ enum End {
     Closing,
 }
 
-async fn wait_for_end(reactor: &Rc<Reactor>, peer: &Rc<Peer>, input: &mut Input, permit: Option<&mut Permit>) -> End {
-    let mut permit = permit;
-    let mut give_up: Option<Pin<Box<tokio::time::Sleep>>> = None;
+/// How long the peer may take for our close frame.
+type GiveUp = Option<Pin<Box<tokio::time::Sleep>>>;
+
+/// Goes on with a connection as far as it goes now. Written without futures inside, because they would lie in every idle connection.
+fn poll_end(
+    reactor: &Rc<Reactor>,
+    peer: &Rc<Peer>,
+    input: &mut Input,
+    mut permit: Option<&mut Permit>,
+    give_up: &mut GiveUp,
+    context: &mut Context<'_>,
+) -> Poll<End> {
     loop {
         if peer.session.borrow().grant().is_some() {
             known(peer, permit.as_deref_mut());
         }
         if peer.broken.get() {
-            return End::Gone;
+            return Poll::Ready(End::Gone);
         }
         let closing = peer.closing.get();
-        if closing && !peer.blocked.get() {
-            return End::Closing;
-        }
-        let listen = !closing && wants_input(reactor, peer);
-        let deadline = give_up.as_mut().filter(|_| closing);
-        tokio::select! {
-            biased;
-            () = peer.wake.notified() => {}
-            () = at(deadline) => return End::Gone,
-            writable = peer.socket.writable(), if peer.blocked.get() => {
-                peer.blocked.set(false);
-                if writable.is_err() {
-                    return End::Gone;
-                }
-                reactor.write(peer);
-                reactor.flush();
+        if closing {
+            if !peer.blocked.get() {
+                return Poll::Ready(End::Closing);
             }
-            readable = peer.socket.readable(), if listen => {
-                if readable.is_err() || !read(reactor, peer, input) {
-                    return End::Gone;
-                }
-            }
-        }
-        if peer.closing.get() && give_up.is_none() {
             let wait = Duration::from_millis(reactor.node.settings.close_ms);
-            give_up = Some(Box::pin(tokio::time::sleep(wait)));
+            let give_up = give_up.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+            if give_up.as_mut().poll(context).is_ready() {
+                return Poll::Ready(End::Gone);
+            }
         }
+        if peer.wake.poll_called(context).is_ready() {
+            continue;
+        }
+        if peer.blocked.get()
+            && let Poll::Ready(writable) = peer.socket.poll_writable(context)
+        {
+            peer.blocked.set(false);
+            if writable.is_err() {
+                return Poll::Ready(End::Gone);
+            }
+            reactor.write(peer);
+            reactor.flush();
+            continue;
+        }
+        if !closing
+            && wants_input(reactor, peer)
+            && let Poll::Ready(readable) = peer.socket.poll_readable(context)
+        {
+            if readable.is_err() || !read(reactor, peer, input) {
+                return Poll::Ready(End::Gone);
+            }
+            continue;
+        }
+        return Poll::Pending;
     }
 }
 
@@ -177,13 +206,6 @@ pub(crate) async fn written(reactor: &Rc<Reactor>, peer: &Rc<Peer>) -> bool {
         }
         peer.blocked.set(false);
         reactor.write(peer);
-    }
-}
-
-async fn at(deadline: Option<&mut Pin<Box<tokio::time::Sleep>>>) {
-    match deadline {
-        Some(sleep) => sleep.as_mut().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -256,18 +278,21 @@ fn read_websocket(reactor: &Reactor, peer: &Peer, reader: &mut Reader, bytes: &[
     }
 }
 
-/// Waits for the peer's end, reading what still comes and throwing it away.
+/// Waits for the peer's end within `close_ms`, reading what still comes and throwing it away.
 async fn linger(reactor: &Reactor, peer: &Peer) {
     if peer.socket.shut_down().is_err() {
         return;
     }
-    while peer.socket.readable().await.is_ok() {
-        let read = peer.socket.try_read(&mut reactor.scratch.borrow_mut());
-        match read {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
+    let until_end = async {
+        while peer.socket.readable().await.is_ok() {
+            let read = peer.socket.try_read(&mut reactor.scratch.borrow_mut());
+            match read {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
         }
-    }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(reactor.node.settings.close_ms), until_end).await;
 }

@@ -23,6 +23,7 @@ mod settings;
 mod socket;
 mod timers;
 mod transport;
+mod wake;
 
 pub use metrics::Metrics;
 pub use node::{About, Node, NodeParts};

@@ -68,7 +68,7 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
         }
     }
     reactor.arm(peer);
-    peer.wake.notify_one();
+    peer.wake.call();
 }
 
 fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
@@ -105,7 +105,7 @@ fn close(reactor: &Rc<Reactor>, peer: &Rc<Peer>, code: CloseCode) {
     peer.closing.set(true);
     if let Some(gathered) = &peer.gathered {
         gathered.borrow_mut().closed = Some(code);
-        return peer.wake.notify_one();
+        return peer.wake.call();
     }
     let last = if peer.wire.is_websocket() {
         let number = u16::try_from(code.code()).expect("close codes are below 5000");

@@ -107,7 +107,7 @@ fn connected(reactor: &Rc<Reactor>, peer: &Rc<Peer>, id: u32, mut result: Connec
         gathered.connected = Some(result);
     }
     drop(shard);
-    peer.wake.notify_one();
+    peer.wake.call();
 }
 
 /// Where a channel goes on of which something is lost.

@@ -16,7 +16,7 @@ use talewire_proto::codec::Codec;
 use talewire_proto::session::Session;
 use talewire_proto::wire::Wire;
 use talewire_proto::{CloseCode, UnsubscribeCode};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
@@ -27,6 +27,7 @@ use crate::socket::Socket;
 use crate::timers::{TICK_MS, Timers};
 use crate::transport::emulation::{Home, Inbound};
 use crate::transport::events;
+use crate::wake::Wake;
 
 /// Messages of the shard's queue that are carried out before the outboxes are written.
 const BATCH: usize = 256;
@@ -61,7 +62,7 @@ pub(crate) struct Peer {
     pub(crate) session: RefCell<Session>,
     pub(crate) socket: Socket,
     /// Tells the connection's task to look at `blocked`, `closing` and the session again.
-    pub(crate) wake: Notify,
+    pub(crate) wake: Wake,
     /// The socket takes no more at the moment.
     pub(crate) blocked: Cell<bool>,
     /// A close frame is, or will be, the last thing in the outbox.
@@ -131,7 +132,7 @@ impl Reactor {
             codec: wire.codec(),
             session: RefCell::new(session),
             socket,
-            wake: Notify::new(),
+            wake: Wake::default(),
             blocked: Cell::new(false),
             closing: Cell::new(false),
             broken: Cell::new(false),
@@ -210,7 +211,7 @@ impl Reactor {
             return;
         }
         if peer.gathered.is_some() && !peer.closing.get() {
-            return peer.wake.notify_one();
+            return peer.wake.call();
         }
         let mut shard = self.shard.borrow_mut();
         let now_ms = shard.now_ms();
@@ -223,7 +224,7 @@ impl Reactor {
             }
             peer.blocked.set(!outbox.is_empty());
             if peer.blocked.get() || peer.broken.get() || peer.closing.get() {
-                peer.wake.notify_one();
+                peer.wake.call();
             }
         }
         shard.written(peer.key);

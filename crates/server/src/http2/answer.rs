@@ -64,7 +64,7 @@ async fn answer(
             let stream = Stream::new(respond, receive, settings.stream_buffer_bytes, place);
             let taken =
                 Taken { socket: Socket::Stream(Box::new(stream)), early: Bytes::new(), permit: None, back: None };
-            tokio::task::spawn_local(connection::run(reactor.clone(), taken, opening));
+            connection::start(reactor.clone(), taken, opening);
         }
     }
 }

@@ -4,7 +4,6 @@
 //! peer that gives no window, or whose socket is full, leaves the rest in the outbox, where slow readers are dealt with.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
@@ -84,8 +83,8 @@ impl Stream {
         Ok(room)
     }
 
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        poll_fn(|context| match &mut *self.sending.borrow_mut() {
+    pub(crate) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.sending.borrow_mut() {
             Sending::Answered(stream) if stream.capacity() > 0 => Poll::Ready(Ok(())),
             Sending::Answered(stream) => match stream.poll_capacity(context) {
                 Poll::Ready(Some(Ok(_))) => Poll::Ready(Ok(())),
@@ -94,15 +93,10 @@ impl Stream {
             },
             // Whoever answers writes afterwards.
             Sending::Unanswered(_) => Poll::Pending,
-        })
-        .await
+        }
     }
 
-    pub(crate) async fn readable(&self) {
-        poll_fn(|context| self.poll_readable(context)).await;
-    }
-
-    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.ended.get() {
             return Poll::Ready(());
         }

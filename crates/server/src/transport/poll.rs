@@ -109,14 +109,14 @@ pub(crate) async fn answer(
     // The session itself waits for the store at times; that is no waiting for news.
     while gathered.borrow().is_pending() {
         tokio::select! {
-            () = peer.wake.notified() => {}
+            () = peer.wake.called() => {}
             () = gone(reactor, peer, early) => return false,
         }
     }
     connection::known(peer, permit);
     while !has_news(reactor, peer, question) && tokio::time::Instant::now() < until {
         tokio::select! {
-            () = peer.wake.notified() => {}
+            () = peer.wake.called() => {}
             () = tokio::time::sleep_until(until) => {}
             () = gone(reactor, peer, early) => return false,
         }
