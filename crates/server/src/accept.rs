@@ -194,6 +194,10 @@ pub(crate) async fn decide(
 ) -> Decision {
     let guard = &reactor.node.guard;
     let visitor = guard.visitor(peer.ip(), request.headers());
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        // RFC 9112, section 3.2: who is meant must not depend on who reads it.
+        return Decision::Answer(plain(StatusCode::BAD_REQUEST, "one Host header, please"));
+    }
     if door.transports && guard.request(visitor).is_err() {
         if request.uri().path() == opening::EVENTS {
             let later = events::come_later(&reactor.node, request.headers(), CloseCode::TooManyRequests);

@@ -19,7 +19,7 @@ pub struct ServerSettings {
     pub backlog: u32,
     /// Open sockets of this process; one more is closed at once.
     pub sockets_max: usize,
-    /// Open sockets from one IP address; one more is closed at once.
+    /// Open sockets from one IP address (of IPv6, from one network of 64 bits, here and below); one more is closed at once.
     pub sockets_per_ip_max: usize,
     /// Sockets on which nobody has said who they are; one more is closed at once.
     pub strangers_max: usize,

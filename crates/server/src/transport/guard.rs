@@ -1,7 +1,7 @@
 //! Before anything is parsed: how many sockets there may be, and how fast one address may ask.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -122,6 +122,8 @@ impl Guard {
     /// A place for a new socket.
     pub(crate) fn admit(&self, ip: IpAddr) -> Result<Permit, Turned> {
         let shared = &self.shared;
+        let counted = !shared.trusted.contains(&ip);
+        let ip = household(ip);
         if !count_up(&shared.sockets, shared.sockets_max) {
             return Err(Turned::Sockets);
         }
@@ -132,7 +134,6 @@ impl Guard {
         let mut by_ip = shared.by_ip.lock();
         let count = by_ip.entry(ip).or_default();
         // Behind a proxy everybody has the proxy's address.
-        let counted = !shared.trusted.contains(&ip);
         let over = match () {
             () if counted && count.sockets >= shared.per_ip_max => Some(Turned::SocketsPerIp),
             () if counted && count.strangers >= shared.strangers_per_ip_max => Some(Turned::StrangersPerIp),
@@ -175,6 +176,14 @@ impl Guard {
     }
 }
 
+/// Whose address it is, as far as an address says: of IPv6 everybody has as many as they like, and a network of 64 bits at least.
+fn household(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (!0 << 64)).into(),
+        ip @ IpAddr::V4(_) => ip,
+    }
+}
+
 fn count_up(counter: &AtomicUsize, max: usize) -> bool {
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
 }
@@ -185,7 +194,15 @@ struct Rates {
     interval: Duration,
     burst: u32,
     kept_max: usize,
-    full_at: Mutex<HashMap<IpAddr, Instant>>,
+    full_at: Mutex<Buckets>,
+}
+
+/// Two generations of at most half the size each: when the young one is full it becomes the old one, and the old one is forgotten. Who
+/// keeps asking moves back to the young one, so that a flood of new addresses gives nobody a fresh bucket who is asking now.
+#[derive(Debug, Default)]
+struct Buckets {
+    young: HashMap<IpAddr, Instant>,
+    old: HashMap<IpAddr, Instant>,
 }
 
 impl Rates {
@@ -195,22 +212,17 @@ impl Rates {
 
     fn take(&self, ip: IpAddr) -> Result<(), Duration> {
         let now = Instant::now();
-        let mut table = self.full_at.lock();
-        if table.len() >= self.kept_max {
-            // Whose bucket is full again needs no memory; a table of busy addresses starts anew rather than grow.
-            table.retain(|_, full_at| *full_at > now);
-            if table.len() >= self.kept_max {
-                table.clear();
-            }
-        }
-        let full_at = table.entry(ip).or_insert(now);
-        let next = (*full_at).max(now) + self.interval;
+        let ip = household(ip);
+        let Buckets { young, old } = &mut *self.full_at.lock();
+        let full_at = young.get(&ip).copied().or_else(|| old.remove(&ip)).unwrap_or(now);
+        let next = full_at.max(now) + self.interval;
         let most = now + self.interval * self.burst;
-        if next > most {
-            return Err(next - most);
+        let taken = if next > most { Err(next - most) } else { Ok(()) };
+        if young.len() >= self.kept_max.div_ceil(2) && !young.contains_key(&ip) {
+            *old = std::mem::take(young);
         }
-        *full_at = next;
-        Ok(())
+        young.insert(ip, if taken.is_ok() { next } else { full_at });
+        taken
     }
 }
 
@@ -276,5 +288,34 @@ mod tests {
         let wait = rates.take(HERE).expect_err("the burst is used up");
         assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60));
         assert!(rates.take([10, 0, 0, 1].into()).is_ok());
+    }
+
+    #[test]
+    fn a_flood_of_addresses_frees_nobody_who_is_asking() {
+        let rates = Rates::new(1, Duration::from_secs(60), 10);
+        assert!(rates.take(HERE).is_ok());
+        for n in 0..200u8 {
+            assert!(rates.take([10, 0, 0, n].into()).is_ok());
+            assert!(rates.take(HERE).is_err(), "after {n}");
+            let Buckets { young, old } = &*rates.full_at.lock();
+            assert!(young.len() + old.len() <= 10);
+        }
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let rates = Rates::new(1, Duration::from_secs(60), 10);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert!(rates.take(ip("2001:db8:1:2::1")).is_ok());
+        assert!(rates.take(ip("2001:db8:1:2:ffff::9")).is_err());
+        assert!(rates.take(ip("2001:db8:1:3::1")).is_ok());
+        assert!(rates.take(ip("::ffff:10.0.0.1")).is_ok());
+        assert!(rates.take(ip("10.0.0.1")).is_err(), "the same, written in two ways");
+        let settings = ServerSettings { sockets_per_ip_max: 1, ..ServerSettings::default() };
+        let guard = Guard::new(&settings);
+        let first = guard.admit(ip("2001:db8:1:2::1")).expect("room");
+        assert_eq!(guard.admit(ip("2001:db8:1:2::2")).err(), Some(Turned::SocketsPerIp));
+        drop(first);
+        assert!(guard.admit(ip("2001:db8:1:2::2")).is_ok());
     }
 }

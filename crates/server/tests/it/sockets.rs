@@ -41,6 +41,8 @@ async fn heads_and_bodies_have_a_size() {
     assert!(until_closed(&stage, head.as_bytes()).await.starts_with("HTTP/1.1 431"));
     let many: String = (0..100).map(|n| format!("X-{n}: 1\r\n")).collect();
     assert!(until_closed(&stage, format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n").as_bytes()).await.contains(" 431"));
+    let two = until_closed(&stage, b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\nConnection: close\r\n\r\n").await;
+    assert!(two.starts_with("HTTP/1.1 400"), "{two}");
     let body = "x".repeat(300_000);
     let post = format!(
         "POST /app/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
