@@ -75,7 +75,8 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
     let known: BTreeMap<Channel, Position> =
         known.into_iter().filter(|(channel, _)| wanted.get(channel).is_some_and(Option::is_none)).collect();
     let subs = wanted.iter().map(|(channel, place)| {
-        let from = place.as_ref().or_else(|| known.get(channel)).filter(|position| !position.epoch.is_empty());
+        // A channel of the cursor without an epoch has no positions; one of the query is asked for from its beginning.
+        let from = place.as_ref().or_else(|| known.get(channel).filter(|position| !position.epoch.is_empty()));
         asked.wanted(channel, from.cloned().map(Recover::PagesAfter))
     });
     let connect = Connect { token: asked.token.clone(), name: "poll".into(), subs: subs.collect() };

@@ -352,6 +352,8 @@ async fn a_poll_answers_at_once_or_when_something_comes() {
     };
     let (_, missed) = poll(&stage, &format!("cursor={cursor}&wait=0")).await;
     assert_eq!(data(&missed), [json!(3), json!(4), json!(5)]);
+    let (_, all) = poll(&stage, "channel=chat:1@0-&wait=0").await;
+    assert_eq!(data(&all), [json!(1), json!(2), json!(3), json!(4), json!(5)]);
     // The same cursor gives the same answer: it stands for itself.
     let (_, again) = poll(&stage, &format!("cursor={cursor}&wait=0&events=turn")).await;
     assert_eq!(data(&again), [json!(3), json!(5)]);
