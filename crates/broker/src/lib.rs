@@ -5,6 +5,7 @@
 //! it: history of history channels, presence, generation streams, wake-ups. Today there is one backend, inside
 //! the process (`memory`); callers name [`Broker`] and never a backend.
 
+mod control;
 mod error;
 mod memory;
 mod settings;
@@ -20,6 +21,7 @@ use talewire_proto::{
 };
 use tokio::sync::broadcast;
 
+pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
 pub use settings::BrokerSettings;
 
@@ -167,6 +169,32 @@ impl Broker {
     pub fn deliver_to(&self, sink: Sink) {
         let Backend::Memory(memory) = &self.backend;
         memory.deliver_to(sink);
+    }
+
+    /// Says who takes orders for the connections of this node. Called once, when its threads stand.
+    pub fn control_with(&self, sink: ControlSink) {
+        let Backend::Memory(memory) = &self.backend;
+        memory.control_with(sink);
+    }
+
+    /// Gives an order to the connections of every node. At most once; nothing says how many it found.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when it was not taken: then nothing is done.
+    pub async fn control(&self, control: Control) -> Result<(), BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.control(control)
+    }
+
+    /// Removes what a history channel keeps. Its epoch and its newest offset stay, and so do idempotency keys: a reader who
+    /// had everything goes on, and one who missed some of it finds it gone.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    pub async fn remove_history(&self, channel: &Channel) -> Result<(), BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.history.remove(channel);
+        Ok(())
     }
 
     /// Publishes an entry to a history channel: looking at key and version, offset, keeping, trimming and announcing are one step.

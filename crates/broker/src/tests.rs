@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod control;
 mod generations;
 mod history;
 mod keys;
@@ -122,6 +123,7 @@ suite! { in_process:
         a_silent_channel_is_forgotten_with_its_epoch
         only_so_many_channels_are_kept
         what_the_store_committed_is_announced
+        what_is_removed_is_missed_by_whoever_was_behind_it
     }
     keys {
         a_repeated_key_adds_nothing
@@ -161,6 +163,9 @@ suite! { in_process:
         an_ended_text_is_forgotten_by_age
         a_text_that_nobody_ends_is_forgotten_by_age
         only_so_many_are_kept
+    }
+    control {
+        orders_reach_the_node_or_the_caller_hears_of_it
     }
     order {
         deliveries_of_a_channel_come_in_its_order

@@ -1,6 +1,7 @@
 //! One thing to be told to all subscribers of a channel, encoded at most once for each wire.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use talewire_broker::Message;
@@ -22,6 +23,8 @@ pub struct Fanout {
     told_at: Ticket,
     /// When the channel's history last began anew: who joined before that belongs to an older one.
     since: Ticket,
+    /// When this node got it; nothing for what was read from history.
+    pub(crate) came: Option<Instant>,
     encoded: [OnceLock<Bytes>; Wire::COUNT],
 }
 
@@ -44,11 +47,11 @@ impl Fanout {
     /// Something to be told.
     #[must_use]
     pub fn new(channel: Channel, what: What) -> Self {
-        Self { channel, what, told_at: Ticket::MAX, since: 0, encoded: Default::default() }
+        Self { channel, what, told_at: Ticket::MAX, since: 0, came: None, encoded: Default::default() }
     }
 
     pub(crate) fn stamped(channel: Channel, what: What, told_at: Ticket, since: Ticket) -> Self {
-        Self { told_at, since, ..Self::new(channel, what) }
+        Self { told_at, since, came: Some(Instant::now()), ..Self::new(channel, what) }
     }
 
     /// Whether it was told before the subscriber with this ticket joined.

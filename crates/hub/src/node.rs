@@ -177,6 +177,22 @@ impl Hub {
         self.inner.stripes.iter().map(|stripe| stripe.lock().len()).sum()
     }
 
+    /// Channels that somebody on this node is subscribed to and that `fits`, with how many are, at most so many. Says whether these
+    /// are all. It looks at every channel, lock by lock: not for a thread that carries connections.
+    #[must_use]
+    pub fn list_channels(&self, most: usize, fits: impl Fn(&Channel) -> bool) -> (Vec<(Channel, u32)>, bool) {
+        let mut found = Vec::new();
+        for stripe in &self.inner.stripes {
+            for (channel, served) in stripe.lock().iter().filter(|(channel, _)| fits(channel)) {
+                if found.len() == most {
+                    return (found, false);
+                }
+                found.push((channel.clone(), served.subscribers.iter().sum()));
+            }
+        }
+        (found, true)
+    }
+
     /// Whether a channel of this kind is followed by offsets.
     pub(crate) fn is_followed(kind: Kind) -> bool {
         matches!(kind, Kind::History | Kind::Durable)

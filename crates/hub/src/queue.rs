@@ -49,6 +49,8 @@ pub struct ShardCounters {
     pub caught_up: AtomicU64,
     /// Subscriptions that were told to subscribe again.
     pub reset: AtomicU64,
+    /// Subscriptions that stand now.
+    pub subscriptions: AtomicU64,
 }
 
 impl ShardCounters {
@@ -104,6 +106,12 @@ impl ShardQueue {
         }
         drop(waiting);
         self.filled.notify_one();
+    }
+
+    /// Messages that wait.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.waiting.lock().messages.len()
     }
 
     /// Waits until there is something to take.

@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -36,6 +38,9 @@ pub enum ShardEvent {
     Overfull(ConnectionKey),
 }
 
+/// Fan-outs between two writes whose time is remembered; of more, the rest is not measured.
+const CAME_MAX: usize = 1_024;
+
 /// One thread's part of the hub.
 pub struct Shard {
     hub: Hub,
@@ -47,6 +52,8 @@ pub struct Shard {
     /// Each with the subscription that it is for, which may be gone by the time it is polled.
     events: VecDeque<(Ticket, ShardEvent)>,
     now_ms: u64,
+    /// When this node got what was put into outboxes since they were last written.
+    came: Vec<Instant>,
     /// Writes the ids of readers of several channels.
     ids: IdWriter,
     batches: Batches,
@@ -70,6 +77,7 @@ impl Shard {
             dirty: Vec::new(),
             events: VecDeque::new(),
             now_ms: 0,
+            came: Vec::new(),
             ids: Box::new(|_| String::new()),
             batches: Batches::default(),
             keys: Keys::default(),
@@ -130,6 +138,7 @@ impl Shard {
         let mode = Mode::Joining(Box::default());
         let join_leave = interest.join_leave;
         let picky = interest.picky();
+        ShardCounters::add(&self.queue.counters.subscriptions, 1);
         local.subscribers.push(Subscriber { connection: key, ticket, next: 0, mode, join_leave, picky });
     }
 
@@ -139,6 +148,7 @@ impl Shard {
             return;
         };
         if let Some(local) = self.channels.get_mut(channel) {
+            self.queue.counters.subscriptions.fetch_sub(1, Ordering::Relaxed);
             local.subscribers.swap_remove(place);
             if let Some(moved) = local.subscribers.get(place) {
                 self.connections[moved.connection].places.insert(channel.clone(), place);
@@ -488,7 +498,24 @@ impl Shard {
                 }
             }
         }
+        if let Some(came) = fanout.came
+            && told.any()
+            && self.came.len() < CAME_MAX
+        {
+            self.came.push(came);
+        }
         told.count(&self.queue.counters);
+    }
+
+    /// When this node got each fan-out that went into outboxes since the last call: to be asked when these are written.
+    pub fn take_came(&mut self) -> impl Iterator<Item = Instant> {
+        self.came.drain(..)
+    }
+
+    /// Channels of a connection.
+    #[must_use]
+    pub fn subscriptions(&self, key: ConnectionKey) -> usize {
+        self.connections.get(key).map_or(0, |connection| connection.places.len())
     }
 
     /// The same for one subscriber.

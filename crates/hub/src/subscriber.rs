@@ -286,6 +286,11 @@ impl<'a> Told<'a> {
         flowed > 0
     }
 
+    /// Whether anybody got it.
+    pub(crate) fn any(&self) -> bool {
+        self.delivered > 0
+    }
+
     /// Marked as dirty too, so that a connection whose outbox is already empty is looked at.
     fn fell_behind(&mut self, subscriber: &mut Subscriber, connection: &mut Connection) -> bool {
         subscriber.mode = Mode::Behind;

@@ -106,13 +106,17 @@ pub struct Wanted {
     pub filter: Option<Arc<Filter>>,
     /// Whether the client wants to hear who comes and goes.
     pub join_leave: bool,
+    /// What others see about the user in this channel (`chan_info`), where a server program says so.
+    pub info: Option<Payload>,
+    /// What the client is told with the subscription, where a server program says so.
+    pub data: Option<Payload>,
 }
 
 impl Wanted {
     /// A channel from now on, with everything in it.
     #[must_use]
     pub fn new(channel: Channel) -> Self {
-        Self { channel, recover: None, filter: None, join_leave: false }
+        Self { channel, recover: None, filter: None, join_leave: false, info: None, data: None }
     }
 }
 

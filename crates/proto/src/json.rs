@@ -137,7 +137,7 @@ fn connect(request: ConnectRequest) -> Result<Connect, ErrorCode> {
     let wanted = |(channel, sub): (Channel, WantedRequest)| {
         let position = sub.recover.then_some(Position { offset: sub.offset, epoch: sub.epoch });
         let (recover, filter) = (position.map(Recover::After), filter_of(sub.tf)?);
-        Ok(Wanted { channel, recover, filter, join_leave: sub.join_leave })
+        Ok(Wanted { recover, filter, join_leave: sub.join_leave, ..Wanted::new(channel) })
     };
     let subs = request.subs.into_iter().map(wanted).collect::<Result<_, ErrorCode>>()?;
     Ok(Connect::new(request.token, &request.name, subs))

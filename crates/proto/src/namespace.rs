@@ -124,6 +124,8 @@ pub struct Namespace {
     pub batch_ms: u64,
     /// Publications in one batch; it leaves when it has so many, also before its time.
     pub batch_max: usize,
+    /// Whether server programs may erase what a durable channel says (`history_remove`); history channels always let them.
+    pub erasable: bool,
     /// Belongs to the story platform: written by use cases alone, whatever a token or a flag says.
     #[serde(skip)]
     pub platform: bool,
@@ -150,6 +152,7 @@ impl Default for Namespace {
             conflation_key: None,
             batch_ms: 0,
             batch_max: 100,
+            erasable: false,
             platform: false,
         }
     }

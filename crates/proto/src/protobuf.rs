@@ -131,7 +131,7 @@ fn connect(request: schema::ConnectRequest) -> Result<Connect, ErrorCode> {
     let wanted = |(name, sub): (String, schema::SubscribeRequest)| {
         let position = sub.recover.then(|| Position { offset: sub.offset, epoch: Epoch::new(&sub.epoch) });
         let (recover, filter) = (position.map(Recover::After), filter_of(sub.tf)?);
-        Ok(Wanted { channel: parse_channel(&name)?, recover, filter, join_leave: sub.join_leave })
+        Ok(Wanted { recover, filter, join_leave: sub.join_leave, ..Wanted::new(parse_channel(&name)?) })
     };
     let subs = request.subs.into_iter().map(wanted).collect::<Result<_, ErrorCode>>()?;
     Ok(Connect::new(request.token, &request.name, subs))

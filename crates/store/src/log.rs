@@ -136,4 +136,15 @@ impl Store {
             Backend::Sqlite(db) => db.grown(after).await,
         }
     }
+
+    /// Takes what a durable channel's entries say, and who said it, from all of them: offsets and epoch stay, and a reader who
+    /// comes back gets tombstones in their places. In steps, so that others write meanwhile. Says how many entries lost their words.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; what was done before stays done.
+    pub async fn erase(&self, channel: &Channel) -> Result<u64, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.erase(channel.clone()).await,
+        }
+    }
 }

@@ -92,6 +92,13 @@ impl Histories {
         Ok(history.page(since, direction, limit))
     }
 
+    /// Forgets the entries of a channel; what it says about positions stays true.
+    pub(crate) fn remove(&self, channel: &Channel) {
+        if let Some(history) = self.channels.of(channel).lock().get_mut(channel) {
+            history.entries.clear();
+        }
+    }
+
     /// The channel's history, made with a new epoch if there is none: a position that was told must stay true.
     fn open<'a>(
         &self,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use talewire_proto::{Channel, ids};
 use tokio::sync::broadcast;
 
-use crate::{BrokerSettings, Delivery, Message, Sink, WakeUp};
+use crate::{BrokerError, BrokerSettings, Control, ControlSink, Delivery, Message, Sink, WakeUp};
 
 /// Locks per table, so that channels rarely wait for each other. A power of two.
 const STRIPES: usize = 64;
@@ -27,6 +27,7 @@ pub(crate) struct Memory {
     pub(crate) wakeups: broadcast::Sender<WakeUp>,
     clock: clock::Clock,
     outlet: Outlet,
+    controls: OnceLock<ControlSink>,
 }
 
 /// Where deliveries go, shared by the tables.
@@ -55,11 +56,22 @@ impl Memory {
             wakeups,
             clock,
             outlet,
+            controls: OnceLock::new(),
         }
     }
 
     pub(crate) fn deliver_to(&self, sink: Sink) {
         assert!(self.outlet.0.set(sink).is_ok(), "a node has one hub, which attaches once");
+    }
+
+    pub(crate) fn control_with(&self, sink: ControlSink) {
+        assert!(self.controls.set(sink).is_ok(), "a node has one server, which attaches once");
+    }
+
+    pub(crate) fn control(&self, control: Control) -> Result<(), BrokerError> {
+        // Without a server there are no connections, and nothing is left undone.
+        let taken = self.controls.get().is_none_or(|sink| sink(control));
+        if taken { Ok(()) } else { Err(BrokerError::Unavailable("a thread has no room for more orders".into())) }
     }
 
     pub(crate) fn deliver(&self, channel: &Channel, message: Message) {

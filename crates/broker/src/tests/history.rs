@@ -134,3 +134,21 @@ pub(super) async fn what_the_store_committed_is_announced(make: Make) {
         other => panic!("{other:?}"),
     }
 }
+
+pub(super) async fn what_is_removed_is_missed_by_whoever_was_behind_it(make: Make) {
+    let stand = make(BrokerSettings::default());
+    let (chat, rules) = (channel("chat:1"), rules());
+    for words in ["a", "b", "c"] {
+        stand.publish(&chat, words).await;
+    }
+    let read = |since| stand.broker.history(&chat, &rules, since, Direction::Forward, ALL);
+    let before = read(Since::Oldest).await.unwrap();
+    stand.broker.remove_history(&chat).await.unwrap();
+    stand.broker.remove_history(&channel("chat:none")).await.unwrap();
+    let after = read(Since::After(2)).await.unwrap();
+    assert_eq!((after.entries.len(), &after.top, after.complete), (0, &before.top, false), "an entry is missing");
+    assert!(read(Since::After(3)).await.unwrap().complete, "who had everything misses nothing");
+    assert_eq!(stand.publish(&chat, "d").await, 4);
+    let page = read(Since::After(3)).await.unwrap();
+    assert_eq!((page.entries.len(), page.top.epoch), (1, before.top.epoch));
+}

@@ -927,6 +927,16 @@ impl Session {
         }
     }
 
+    /// The server says how long the connection may last: until `expires_at_ms` in Unix milliseconds, or for as long as it likes. A
+    /// client is not told; one that refreshes its token later sets it anew.
+    pub fn handle_lasting(&mut self, expires_at_ms: Option<i64>, now: Now) {
+        let Phase::Open(open) = &mut self.phase else { return };
+        match clock::expiry(expires_at_ms, self.limits.expiry_grace_ms, now) {
+            Some(expiry) => open.expires_ms = expiry.deadline_ms,
+            None => self.close(CloseCode::Expired),
+        }
+    }
+
     /// Closes from outside: shutdown, a slow reader, an operator.
     pub fn handle_close(&mut self, code: CloseCode) {
         self.close(code);

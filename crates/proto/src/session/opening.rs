@@ -11,6 +11,8 @@ use crate::codes::{CloseCode, ErrorCode};
 use crate::command::Wanted;
 use crate::grant::Grant;
 use crate::namespace::{Action, Namespace, Subscribed, Verdict};
+use crate::payload::Payload;
+use crate::publication::ClientInfo;
 use crate::reply::{ConnectResult, Push, Reply, SubscribeResult};
 
 /// A connection whose channels are being joined.
@@ -31,6 +33,8 @@ enum Turn {
 pub(super) struct Making {
     pub(super) channel: Channel,
     subscription: Subscription,
+    /// What the client is told with it.
+    data: Option<Payload>,
 }
 
 impl Opening {
@@ -114,8 +118,11 @@ impl Session {
 
     fn make(&mut self, wanted: Wanted, rules: Arc<Namespace>) -> Making {
         let Phase::Open(open) = &self.phase else { unreachable!("channels are joined on open connections alone") };
-        let info = open.info.clone();
-        let Wanted { channel, recover, filter, join_leave } = wanted;
+        let Wanted { channel, recover, filter, join_leave, info: chan_info, data } = wanted;
+        let info = match chan_info {
+            Some(_) => Arc::new(ClientInfo { chan_info, ..(*open.info).clone() }),
+            None => open.info.clone(),
+        };
         let subscription = Subscription::of_server(rules.clone(), info.clone(), filter.clone());
         self.outputs.push_back(Output::Subscribe(Join {
             channel: channel.clone(),
@@ -126,7 +133,7 @@ impl Session {
             rules,
             info,
         }));
-        Making { channel, subscription }
+        Making { channel, subscription, data }
     }
 
     /// Says whether the connection goes on without this channel.
@@ -176,7 +183,7 @@ impl Session {
             self.wait_for(id, Step::Opening(opening));
             return;
         };
-        let Making { channel, subscription } = *making;
+        let Making { channel, subscription, .. } = *making;
         match answer {
             Ok(result) => {
                 self.subscriptions.insert(channel.clone(), subscription);
@@ -203,9 +210,9 @@ impl Session {
     }
 
     pub(super) fn server_joined(&mut self, making: Making, answer: Result<SubscribeResult, Refused>) {
-        let Making { channel, subscription } = making;
+        let Making { channel, subscription, data } = making;
         let result = match answer {
-            Ok(result) => result,
+            Ok(result) => SubscribeResult { data: data.or(result.data), ..result },
             // A reader of events has been promised this channel: it comes back as a whole.
             Err(_) if matches!(self.mode, Mode::Events | Mode::Poll) => {
                 return self.close(CloseCode::InsufficientState);

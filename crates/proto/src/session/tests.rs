@@ -149,6 +149,15 @@ impl Stage {
                 let wanted = Wanted::new(channel.parse().expect("a channel"));
                 self.session.handle_wanted(wanted, now);
             }
+            ["subscribed-by-server", channel, info, data] => {
+                let json = |text: &str| Some(Payload::parse(text.as_bytes()).expect("JSON"));
+                let wanted = Wanted::new(channel.parse().expect("a channel"));
+                self.session.handle_wanted(Wanted { info: json(info), data: json(data), ..wanted }, now);
+            }
+            ["lasting", seconds] => {
+                let lasting = seconds.parse().ok().map(|seconds: i64| now.unix_ms + seconds * 1_000);
+                self.session.handle_lasting(lasting, now);
+            }
             ["message", json] => {
                 self.session.handle_message(Payload::parse(json.as_bytes()).expect("JSON"));
             }
@@ -833,4 +842,23 @@ fn the_server_subscribes_and_speaks_to_a_connection() {
         ? leave chat:1
         < {"id":3,"unsubscribe":{}}"#,
     );
+}
+
+#[test]
+fn the_server_says_with_what_it_subscribes() {
+    check(
+        r#"
+        ! subscribed-by-server chat:1 {"seat":7} {"topic":"t"}
+        ? join chat:1
+        ! joined 3
+        < {"push":{"channel":"chat:1","subscribe":{"recoverable":true,"epoch":"E","offset":3,"positioned":true,"data":{"topic":"t"}}}}"#,
+    );
+}
+
+#[test]
+fn the_server_says_how_long_a_connection_may_last() {
+    // The grace of 25 s is the client's, to come with a new token.
+    check("! lasting 10\n+ 25000ms\n< {}\n> {}\n+ 9999ms\n+ 1ms\nx 3005");
+    check("! lasting 10\n! lasting never\n+ 25000ms\n< {}\n> {}\n+ 10001ms");
+    check("! lasting -1\nx 3005");
 }

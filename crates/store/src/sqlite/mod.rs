@@ -6,6 +6,7 @@
 
 mod accounts;
 mod apply;
+mod erase;
 mod facts;
 mod folder;
 mod jobs;

@@ -197,3 +197,25 @@ pub(crate) async fn what_has_grown_is_found(open: Open<'_>) {
     assert_eq!(store.grown(next).await.unwrap().1, [(one, 3)]);
     store.close().await;
 }
+
+pub(crate) async fn what_is_erased_leaves_its_place(open: Open<'_>) {
+    let (gone, kept) = (channel("erased:1"), channel("erased:2"));
+    let store = open();
+    for n in 0..2_500 {
+        store.append(append(&gone, &format!("{n}"))).await.unwrap();
+    }
+    store.append(append(&kept, "stays")).await.unwrap();
+    let top = store.top(&gone).await.unwrap();
+    assert_eq!(store.erase(&gone).await.unwrap(), 2_500);
+    assert_eq!(store.erase(&gone).await.unwrap(), 0, "once is enough");
+    assert_eq!(store.erase(&channel("erased:none")).await.unwrap(), 0);
+    store.close().await;
+
+    let store = open();
+    let page = store.history(&gone, Since::Oldest, 5_000, 1_000_000, Direction::Forward).await.unwrap();
+    assert_eq!((page.entries.len(), &page.top), (2_500, &top), "offsets and epoch stay");
+    assert!(page.entries.iter().all(|entry| entry.publication.data.is_none() && entry.publication.info.is_none()));
+    assert_eq!(store.append(append(&gone, "new")).await.unwrap().position.offset, 2_501);
+    assert_eq!(texts(&store, &kept).await, ["stays"]);
+    store.close().await;
+}

@@ -21,6 +21,7 @@ async fn suite(open: Open<'_>) {
     log::pages_are_cut_by_entries_and_bytes(open).await;
     log::many_writers_share_few_channels(open).await;
     log::what_has_grown_is_found(open).await;
+    log::what_is_erased_leaves_its_place(open).await;
     accounts::guests_and_secrets_stay(open).await;
     stories::a_story_is_rows_and_log_at_once(open).await;
     stories::a_repeated_call_gets_its_answer_again(open).await;
