@@ -177,6 +177,12 @@ impl Hub {
         self.inner.stripes.iter().map(|stripe| stripe.lock().len()).sum()
     }
 
+    /// Subscriptions of all connections on this node.
+    #[must_use]
+    pub fn subscriptions(&self) -> u64 {
+        self.inner.shards.iter().map(|shard| shard.counters.subscriptions.load(Ordering::Relaxed)).sum()
+    }
+
     /// Channels that somebody on this node is subscribed to and that `fits`, with how many are, at most so many. Says whether these
     /// are all. It looks at every channel, lock by lock: not for a thread that carries connections.
     #[must_use]

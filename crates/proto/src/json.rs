@@ -20,6 +20,7 @@ use crate::limits::Limits;
 use crate::payload::Payload;
 use crate::publication::{ClientInfo, Entry, Epoch, Position, Publication};
 use crate::reply::{ConnectResult, Push, Reply, SubscribeResult};
+use crate::session::Done;
 
 /// Reads the commands of one frame.
 ///
@@ -278,6 +279,21 @@ struct EmulationBody {
     data: String,
 }
 
+/// Writes what a command came to as it stands inside a reply, for who answers without the protocol around it.
+#[must_use]
+pub fn result(done: &Done) -> Vec<u8> {
+    let written = match done {
+        Done::Published => serde_json::to_vec(&Empty {}),
+        Done::History { entries, top } => serde_json::to_vec(&HistoryLine::of(entries, top)),
+        Done::Presence(clients) => serde_json::to_vec(&PresenceLine::of(clients)),
+        Done::PresenceStats { clients, users } => {
+            serde_json::to_vec(&StatsLine { num_clients: *clients, num_users: *users })
+        }
+        Done::Rpc(data) => return data.as_bytes().to_vec(),
+    };
+    written.expect("our own types are written as JSON")
+}
+
 /// Writes a reply as one line, without the line feed.
 #[must_use]
 pub fn encode(reply: &Reply) -> Vec<u8> {
@@ -291,17 +307,11 @@ pub fn encode(reply: &Reply) -> Vec<u8> {
         Reply::Subscribe { id, result } => Line::id(*id, "subscribe", &SubscribeLine::from(result)),
         Reply::Unsubscribe { id } => Line::id(*id, "unsubscribe", &Empty {}),
         Reply::Publish { id } => Line::id(*id, "publish", &Empty {}),
-        Reply::Presence { id, clients } => {
-            let presence = clients.iter().map(|(client, info)| (client.clone(), InfoLine::from(&**info))).collect();
-            Line::id(*id, "presence", &PresenceLine { presence })
-        }
+        Reply::Presence { id, clients } => Line::id(*id, "presence", &PresenceLine::of(clients)),
         Reply::PresenceStats { id, clients, users } => {
             Line::id(*id, "presence_stats", &StatsLine { num_clients: *clients, num_users: *users })
         }
-        Reply::History { id, entries, top } => {
-            let publications = entries.iter().map(|entry| PublicationLine::from(&**entry)).collect();
-            Line::id(*id, "history", &HistoryLine { publications, epoch: &top.epoch, offset: top.offset })
-        }
+        Reply::History { id, entries, top } => Line::id(*id, "history", &HistoryLine::of(entries, top)),
         Reply::Rpc { id, data } => Line::id(*id, "rpc", &RpcLine { data }),
         Reply::Refresh { id, client, ttl_s } => {
             let line = RefreshLine { client: Some(client), version: VERSION, expires: ttl_s.is_some(), ttl: *ttl_s };
@@ -628,6 +638,12 @@ struct PresenceLine<'a> {
     presence: BTreeMap<ClientId, InfoLine<'a>>,
 }
 
+impl<'a> PresenceLine<'a> {
+    fn of(clients: &'a [(ClientId, Arc<ClientInfo>)]) -> Self {
+        Self { presence: clients.iter().map(|(client, info)| (client.clone(), InfoLine::from(&**info))).collect() }
+    }
+}
+
 #[derive(Serialize)]
 struct StatsLine {
     num_clients: u32,
@@ -639,6 +655,13 @@ struct HistoryLine<'a> {
     publications: Vec<PublicationLine<'a>>,
     epoch: &'a Epoch,
     offset: u64,
+}
+
+impl<'a> HistoryLine<'a> {
+    fn of(entries: &'a [Arc<Entry>], top: &'a Position) -> Self {
+        let publications = entries.iter().map(|entry| PublicationLine::from(&**entry)).collect();
+        Self { publications, epoch: &top.epoch, offset: top.offset }
+    }
 }
 
 #[derive(Serialize)]
