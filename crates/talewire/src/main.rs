@@ -3,6 +3,7 @@
 mod cli;
 mod config;
 mod data;
+mod descriptors;
 mod list;
 mod logging;
 mod reload;

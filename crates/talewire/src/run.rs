@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::reload::Reloader;
-use crate::{Source, logging};
+use crate::{Source, descriptors, logging};
 
 /// Runs the server until a signal ends it.
 pub(crate) fn serve(config: Config, source: Source) -> anyhow::Result<()> {
@@ -35,6 +35,7 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     if config.process.insecure {
         tracing::warn!("insecure: everything is allowed to everybody in configured namespaces; for development only");
     }
+    descriptors::raise(config.http.sockets_max);
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));
 
