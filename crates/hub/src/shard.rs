@@ -498,11 +498,9 @@ impl Shard {
                 }
             }
         }
-        if let Some(came) = fanout.came
-            && told.any()
-            && self.came.len() < CAME_MAX
-        {
-            self.came.push(came);
+        if told.any() {
+            let room = CAME_MAX.saturating_sub(self.came.len());
+            self.came.extend(fanouts.iter().filter_map(|fanout| fanout.came).take(room));
         }
         told.count(&self.queue.counters);
     }

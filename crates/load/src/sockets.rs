@@ -591,7 +591,7 @@ fn post(target: &Target, channel: &str, data: &[u8], into: &mut Vec<u8>) {
     let length = channel.len() + data.len() + r#"{"channel":,"data":}"#.len();
     write!(
         into,
-        "POST /api/publish HTTP/1.1\r\nHost: {}\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n\
+        "POST /api/publish HTTP/1.1\r\nHost: {}\r\nX-API-Key: {key}\r\nX-Centrifugo-Error-Mode: transport\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n{{\"channel\":{channel},\"data\":",
         target.server
     )

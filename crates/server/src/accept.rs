@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -20,11 +20,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use talewire_proto::CloseCode;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
+use tracing::Instrument as _;
 
 use crate::connection::{self, Taken};
 use crate::http2::{self, PREFACE};
 use crate::reactor::Reactor;
 use crate::replayed::Replayed;
+use crate::request_id::RequestId;
+use crate::routes;
 use crate::socket::Socket;
 use crate::transport::events;
 use crate::transport::guard::Permit;
@@ -57,12 +60,20 @@ pub(crate) struct Back {
 
 /// Accepts sockets until the listener is dropped with its task.
 pub(crate) async fn run(reactor: Rc<Reactor>, listener: TcpListener, door: Door) {
+    let mut untold = 0u64;
+    let mut told: Option<Instant> = None;
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, or the peer was gone already. The pause keeps a full table from spinning the thread.
-                tracing::warn!(%error, "a socket could not be accepted");
+                // Out of descriptors, or the peer was gone already. The pause keeps a full table from spinning the thread, and
+                // once in a second is enough to be told of it.
+                reactor.node.metrics.accepts_failed.inc();
+                untold += 1;
+                if told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
+                    tracing::warn!(%error, times = untold, "sockets could not be accepted");
+                    (untold, told) = (0, Some(Instant::now()));
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -185,20 +196,28 @@ pub(crate) enum Decision {
     Open(Box<Opening>),
 }
 
-/// Lets a request in, and asks whom it is for: the routes, or the transports.
-pub(crate) async fn decide(
-    reactor: &Rc<Reactor>,
-    door: &Door,
-    mut request: Request<Body>,
-    peer: SocketAddr,
-) -> Decision {
+/// Lets a request in under a name, and asks whom it is for: the routes, or the transports.
+pub(crate) async fn decide(reactor: &Rc<Reactor>, door: &Door, request: Request<Body>, peer: SocketAddr) -> Decision {
+    let id = RequestId::of(&reactor.node, request.headers());
+    let span = tracing::info_span!("request", %id);
+    let mut decision = decide_named(reactor, door, request, peer).instrument(span).await;
+    match &mut decision {
+        Decision::Answer(response) => id.put(response),
+        Decision::Open(opening) => opening.named(&id),
+    }
+    decision
+}
+
+async fn decide_named(reactor: &Rc<Reactor>, door: &Door, mut request: Request<Body>, peer: SocketAddr) -> Decision {
     let guard = &reactor.node.guard;
     let visitor = guard.visitor(peer.ip(), request.headers());
     if request.headers().get_all(header::HOST).iter().count() > 1 {
         // RFC 9112, section 3.2: who is meant must not depend on who reads it.
         return Decision::Answer(plain(StatusCode::BAD_REQUEST, "one Host header, please"));
     }
-    if door.transports && guard.request(visitor).is_err() {
+    // The rate is for strangers: a server program has shown its key, and speaks for many.
+    let is_ours = || request.uri().path().starts_with("/api/") && routes::has_key(&reactor.node, request.headers());
+    if door.transports && !is_ours() && guard.request(visitor).is_err() {
         if request.uri().path() == opening::EVENTS {
             let later = events::come_later(&reactor.node, request.headers(), CloseCode::TooManyRequests);
             return Decision::Answer(later);

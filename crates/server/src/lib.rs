@@ -6,7 +6,10 @@
 
 mod accept;
 mod connection;
+mod control;
 mod http2;
+mod inbox;
+mod index;
 mod metrics;
 mod node;
 mod perform;
@@ -15,6 +18,7 @@ mod rates;
 mod reactor;
 mod reload;
 mod replayed;
+mod request_id;
 mod routes;
 mod rules;
 mod schema;

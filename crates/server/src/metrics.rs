@@ -1,7 +1,8 @@
 //! What the server counts, for Prometheus. Names begin with `talewire_` and end with their unit.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -9,20 +10,33 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use talewire_agents::counts::AgentCounts;
 use talewire_hub::{Hub, ShardCounters};
 use talewire_proto::reply::SubscribeResult;
+use talewire_proto::wire::Wire;
 use talewire_proto::{CloseCode, ErrorCode, UnsubscribeCode};
 
+use crate::inbox::Inboxes;
 use crate::transport::guard::{Guard, Turned};
+
+/// Every transport's name ([`Wire::transport`]).
+const TRANSPORTS: [&str; 4] = ["websocket", "http-stream", "sse", "poll"];
+
+/// Bounds of the buckets for delays, in seconds.
+const DELAYS_S: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Counters and gauges of one node.
 pub struct Metrics {
     registry: Registry,
-    pub(crate) connections: Gauge,
+    /// By transport, in the order of [`TRANSPORTS`].
+    connections: [Gauge; TRANSPORTS.len()],
     pub(crate) connects: Counter,
     pub(crate) publications: Counter,
+    pub(crate) messages: Counter,
+    pub(crate) accepts_failed: Counter,
     pub(crate) refused_tokens: Counter,
     pub(crate) refused_origins: Counter,
     pub(crate) violations: Counter,
@@ -34,6 +48,7 @@ pub struct Metrics {
     turned_away: Family<ReasonLabel, Counter>,
     publications_refused: Family<ReasonLabel, Counter>,
     reloads: Family<OutcomeLabel, Counter>,
+    delivery: Histogram,
     shards: Vec<Arc<ShardIo>>,
 }
 
@@ -58,15 +73,30 @@ struct OutcomeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TransportLabel {
+    transport: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
 }
 
 impl Metrics {
-    pub(crate) fn new(hub: &Hub, guard: &Arc<Guard>, agents: Arc<AgentCounts>) -> Self {
+    pub(crate) fn new(
+        hub: &Hub,
+        guard: &Arc<Guard>,
+        agents: Arc<AgentCounts>,
+        inboxes: Arc<OnceLock<Inboxes>>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("talewire");
-        let connections = Gauge::default();
-        registry.register("connections", "Open connections", connections.clone());
+        let by_transport: Family<TransportLabel, Gauge> = Family::default();
+        registry.register("connections", "Open connections, by transport", by_transport.clone());
+        let connections =
+            TRANSPORTS.map(|transport| (*by_transport.get_or_create(&TransportLabel { transport })).clone());
+        let delivery = Histogram::new(DELAYS_S);
+        let help = "From when this node got a publication until it was written to its readers, once for each thread";
+        registry.register_with_unit("delivery", help, Unit::Seconds, delivery.clone());
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -74,6 +104,9 @@ impl Metrics {
         };
         let connects = counter("connects", "Connections on which somebody has said who they are");
         let publications = counter("publications", "Publications taken from clients and the server API");
+        let messages = counter("messages", "Words of server programs to a user, a connection or everybody");
+        let accepts_failed =
+            counter("accepts_failed", "Sockets that could not be accepted, for want of descriptors as a rule");
         let refused_tokens = counter("refused_tokens", "Tokens and logins that were not good");
         let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
         let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
@@ -115,13 +148,15 @@ impl Metrics {
             drop(turned_away.get_or_create(&ReasonLabel { reason: turned.as_str() }));
         }
         let shards: Vec<Arc<ShardIo>> = hub.shards().iter().map(|_| Arc::default()).collect();
-        let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, shards: shards.clone() };
+        let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, inboxes, shards: shards.clone() };
         registry.register_collector(Box::new(scrape));
         Self {
             registry,
             connections,
             connects,
             publications,
+            messages,
+            accepts_failed,
             refused_tokens,
             refused_origins,
             violations,
@@ -133,8 +168,31 @@ impl Metrics {
             turned_away,
             publications_refused,
             reloads,
+            delivery,
             shards,
         }
+    }
+
+    fn connections(&self, wire: Wire) -> &Gauge {
+        let place = TRANSPORTS.iter().position(|transport| *transport == wire.transport());
+        &self.connections[place.expect("every transport is in the table, which a test shows")]
+    }
+
+    pub(crate) fn opened(&self, wire: Wire) {
+        self.connections(wire).inc();
+    }
+
+    pub(crate) fn ended(&self, wire: Wire) {
+        self.connections(wire).dec();
+    }
+
+    /// Open connections, of all transports.
+    pub(crate) fn open(&self) -> u64 {
+        self.connections.iter().map(|gauge| u64::try_from(gauge.get()).unwrap_or(0)).sum()
+    }
+
+    pub(crate) fn delivered(&self, delays: impl Iterator<Item = Duration>) {
+        delays.for_each(|delay| self.delivery.observe(delay.as_secs_f64()));
     }
 
     pub(crate) fn error(&self, code: ErrorCode) {
@@ -195,7 +253,18 @@ struct Scrape {
     hub: Hub,
     guard: Arc<Guard>,
     agents: Arc<AgentCounts>,
+    inboxes: Arc<OnceLock<Inboxes>>,
     shards: Vec<Arc<ShardIo>>,
+}
+
+impl Scrape {
+    fn inbox_waiting(&self) -> u64 {
+        self.inboxes.get().map_or(0, |inboxes| inboxes.depth() as u64)
+    }
+
+    fn fanout_waiting(&self) -> u64 {
+        self.hub.shards().iter().map(|shard| shard.depth() as u64).sum()
+    }
 }
 
 impl Collector for Scrape {
@@ -222,8 +291,8 @@ impl Collector for Scrape {
             ("behind", "Subscriptions that fell behind", None, hub(|c| &c.behind)),
             ("caught_up", "Subscriptions that caught up from history", None, hub(|c| &c.caught_up)),
             ("reset", "Subscriptions whose channel's history was broken off", None, hub(|c| &c.reset)),
-            ("sent", "Written to WebSocket connections", Some(Unit::Bytes), io(|io| &io.sent)),
-            ("received", "Read from WebSocket connections", Some(Unit::Bytes), io(|io| &io.received)),
+            ("sent", "Written to connections", Some(Unit::Bytes), io(|io| &io.sent)),
+            ("received", "Read from connections", Some(Unit::Bytes), io(|io| &io.received)),
             ("store_operations", "Writes that the store carried out", None, store.operations),
             ("store_commits", "Commits that carried them", None, store.groups),
             ("store_commits_failed", "Commits that failed", None, store.groups_failed),
@@ -258,6 +327,9 @@ impl Collector for Scrape {
             ("sockets", "Open sockets", None, sockets as u64),
             ("strangers", "Open sockets on which nobody has said who they are", None, strangers as u64),
             ("outbox", "Waits in outboxes, as of the last second", Some(Unit::Bytes), io(|io| &io.waiting)),
+            ("subscriptions", "Subscriptions of connections on this node", None, hub(|c| &c.subscriptions)),
+            ("fanout_waiting", "Messages of fan-out that wait for a thread", None, self.fanout_waiting()),
+            ("inbox_waiting", "Frames, orders and questions that wait for a thread", None, self.inbox_waiting()),
             ("channels", "Channels with subscribers on this node", None, self.hub.channels() as u64),
             ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),
             ("store_reads_waiting", "Reads that wait for the store", None, store.reads_waiting),
@@ -267,5 +339,19 @@ impl Collector for Scrape {
             metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transport_is_counted_under_its_name() {
+        for wire in Wire::ALL {
+            assert!(TRANSPORTS.contains(&wire.transport()), "{wire:?}");
+        }
+        assert!(TRANSPORTS.iter().all(|name| Wire::ALL.iter().any(|wire| wire.transport() == *name)));
+        assert!(DELAYS_S.is_sorted());
     }
 }

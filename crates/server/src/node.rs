@@ -1,7 +1,8 @@
 //! What all threads of one server share: the rooms of the house, as the binary has assembled them.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use talewire_agents::counts::AgentCounts;
@@ -14,6 +15,7 @@ use talewire_store::Store;
 use talewire_story::Stories;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
 use crate::rates::PublishRates;
 use crate::reload::ReloadRequest;
@@ -73,6 +75,8 @@ pub struct Node {
     /// Exports under way.
     pub(crate) exports: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
+    inboxes: Arc<OnceLock<Inboxes>>,
+    hashes: RandomState,
     started: Instant,
 }
 
@@ -107,8 +111,9 @@ impl Node {
     #[must_use]
     pub fn new(parts: NodeParts) -> Self {
         let guard = Arc::new(Guard::new(&parts.settings));
+        let inboxes = Arc::new(OnceLock::new());
         Self {
-            metrics: Metrics::new(&parts.hub, &guard, parts.agents),
+            metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone()),
             id: new_client().as_str().to_owned(),
             sessions: Sessions::default(),
             guard,
@@ -128,6 +133,8 @@ impl Node {
             about: parts.about,
             settings: parts.settings,
             stopping: AtomicBool::new(false),
+            inboxes,
+            hashes: RandomState::new(),
             started: Instant::now(),
         }
     }
@@ -166,6 +173,29 @@ impl Node {
     /// The rules whenever they are exchanged.
     pub(crate) fn follow_rules(&self) -> watch::Receiver<Arc<Rules>> {
         self.rules.subscribe()
+    }
+
+    /// The ways into the threads, once they have been made: before that there are no connections.
+    pub(crate) fn inboxes(&self) -> Option<&Inboxes> {
+        self.inboxes.get()
+    }
+
+    /// The threads are about to start: orders go to them from now on.
+    pub(crate) fn open_inboxes(&self, inboxes: &Inboxes) {
+        assert!(self.inboxes.set(inboxes.clone()).is_ok(), "a node is started once");
+        let inboxes = inboxes.clone();
+        self.broker.control_with(Arc::new(move |control| inboxes.control(&control)));
+    }
+
+    /// Stands for a name in the indexes of the threads.
+    pub(crate) fn hash(&self, name: &str) -> u32 {
+        // Half of it is enough, since names are compared.
+        (self.hashes.hash_one(name) >> 32) as u32
+    }
+
+    /// How long this node has been up, in seconds.
+    pub(crate) fn up_s(&self) -> u64 {
+        self.started.elapsed().as_secs()
     }
 
     /// The time, for sessions.

@@ -4,6 +4,7 @@
 //! same thread and comes back with its answer. One command per connection is under way at a time.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use talewire_auth::display_name;
@@ -11,10 +12,14 @@ use talewire_broker::{Key, PageLimit, Tell};
 use talewire_hub::{ConnectionKey, Interest, Missed, Recovered, Shard};
 use talewire_proto::command::{History, Rpc};
 use talewire_proto::grant::TokenVerdict;
+use talewire_proto::namespace::{Action, Subscribed, Verdict};
 use talewire_proto::reply::{Push, Reply};
 use talewire_proto::session::{Done, Join, Output, Refused, RoleNeeded, Task};
 use talewire_proto::wire::websocket_close;
-use talewire_proto::{Channel, CloseCode, ErrorCode, Kind, Namespace, Payload, Position, Publication, Since, Version};
+use talewire_proto::{
+    Channel, ClientInfo, CloseCode, ErrorCode, Grant, Kind, Namespace, Payload, Position, Publication, Since, UserId,
+    Version,
+};
 use talewire_story::Caller;
 
 use crate::node::{Node, unix_ms};
@@ -72,7 +77,7 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
 }
 
 fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
-    count(reactor, &reply);
+    count(reactor, peer, &reply);
     if peer.wire.is_plain() {
         return plain::send(reactor, peer, reply);
     }
@@ -82,16 +87,24 @@ fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
         // It holds the session's secret name, and has gone by itself; others' words come from here on.
         shard.open_window(peer.key);
     }
+    if let Reply::Push { channel, push: Push::Subscribe(result) } = &reply {
+        // The push has no room for what was missed: it comes behind, before everything that is new.
+        let compression = reactor.node.hub.compression();
+        for entry in &result.entries {
+            shard.send(peer.key, peer.wire.publication(channel, entry.offset, None, &entry.publication, compression));
+        }
+    }
     // Nothing may come between the reply and the publications that were held for it.
     if let Reply::Subscribe { .. } | Reply::Connect { .. } | Reply::Push { push: Push::Subscribe(_), .. } = reply {
         peer.live_from.take().iter().for_each(|live| live.begin(&mut shard, peer.key));
     }
 }
 
-fn count(reactor: &Reactor, reply: &Reply) {
+fn count(reactor: &Reactor, peer: &Peer, reply: &Reply) {
     match reply {
         Reply::Connect { .. } => {
             reactor.node.metrics.connects.inc();
+            reactor.connected(peer);
         }
         Reply::Error { code, .. } => reactor.node.metrics.error(*code),
         Reply::Push { push: Push::Unsubscribe(code), .. } => reactor.node.metrics.unsubscribed(*code),
@@ -146,15 +159,42 @@ fn answer<T: 'static>(
 
 fn ask_role(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel, needed: RoleNeeded) {
     let user = peer.session.borrow().grant().map(|grant| grant.user.clone()).unwrap_or_default();
-    let stories = reactor.node.stories.clone();
-    let work = async move {
-        let story = channel.story_id().ok_or(ErrorCode::UnknownChannel)?;
-        let role = stories.role(&user, &story).await.map_err(refused)?;
-        Ok(role.is_some_and(|role| needed == RoleNeeded::Member || role.may_write()))
-    };
+    let node = reactor.node.clone();
+    let work = async move { has_role(&node, &user, &channel, needed).await };
     answer(reactor, peer, work, |peer, answer, reactor| {
         peer.session.borrow_mut().handle_role(answer, reactor.node.now());
     });
+}
+
+/// Whether a user has a role in the story of a channel. Looked up each time.
+async fn has_role(node: &Node, user: &UserId, channel: &Channel, needed: RoleNeeded) -> Result<bool, Refused> {
+    let story = channel.story_id().ok_or(ErrorCode::UnknownChannel)?;
+    let role = node.stories.role(user, &story).await.map_err(refused)?;
+    Ok(role.is_some_and(|role| needed == RoleNeeded::Member || role.may_write()))
+}
+
+/// The rules of a channel, if they let the holder of a grant do something in it without a connection. What is for subscribers is
+/// for whoever may subscribe now, without a token for the channel.
+pub(crate) async fn allowed(
+    node: &Node,
+    grant: &Grant,
+    channel: &Channel,
+    action: Action,
+) -> Result<Arc<Namespace>, Refused> {
+    let rules = node.rules_of(channel)?;
+    let verdict = |action, subscribed| rules.verdict(action, channel, grant, subscribed);
+    let verdict = match (verdict(action, Subscribed::No), verdict(action, Subscribed::Yes)) {
+        (Verdict::Refused(_), Verdict::Allowed) => verdict(Action::Subscribe, Subscribed::No),
+        (verdict, _) => verdict,
+    };
+    let has = match verdict {
+        Verdict::Allowed => true,
+        Verdict::AskMember => has_role(node, &grant.user, channel, RoleNeeded::Member).await?,
+        Verdict::AskWriter => has_role(node, &grant.user, channel, RoleNeeded::Writer).await?,
+        Verdict::Refused(code) => return Err(code.into()),
+        Verdict::NeedsToken => false,
+    };
+    if has { Ok(rules) } else { Err(ErrorCode::PermissionDenied.into()) }
 }
 
 fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
@@ -194,7 +234,7 @@ fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
                 Ok(result)
             }
             Err(error) => {
-                tracing::warn!(%channel, %error, "a subscription failed");
+                tracing::warn!(%channel, %client, %error, "a subscription failed");
                 reactor.shard.borrow_mut().unsubscribe(peer.key, &channel);
                 Err(error.code().into())
             }
@@ -228,25 +268,12 @@ fn perform(reactor: &Rc<Reactor>, peer: &Rc<Peer>, task: Task) {
         async move {
             match task {
                 Task::Publish { channel, rules, data, info, key } => {
-                    if !node.rates.take(channel.namespace(), &rules, &info, node.now().mono_ms) {
-                        node.metrics.publication_refused("rate");
-                        return Err(ErrorCode::TooManyRequests.into());
-                    }
-                    let key = key.map(|key| Key { user: info.user.clone(), key });
-                    let info = Some((*info).clone());
-                    let publication = Publication { data: Some(data), info, ..Publication::default() };
-                    let publishing = Publishing { channel: &channel, rules: &rules, publication, key, version: None };
-                    publish(&node, publishing).await.map(|_| Done::Published)
+                    let publication = Publication { data: Some(data), ..Publication::default() };
+                    publish_as(&node, &info, &channel, &rules, publication, key).await.map(|_| Done::Published)
                 }
                 Task::History { rules, request } => history(&node, &rules, request).await,
-                Task::Presence(channel) => {
-                    node.broker.presence(&channel).await.map(Done::Presence).map_err(|_| ErrorCode::Unavailable.into())
-                }
-                Task::PresenceStats(channel) => {
-                    let stats = node.broker.presence_stats(&channel).await;
-                    let stats = stats.map_err(|_| ErrorCode::Unavailable)?;
-                    Ok(Done::PresenceStats { clients: stats.clients, users: stats.users })
-                }
+                Task::Presence(channel) => presence(&node, &channel).await,
+                Task::PresenceStats(channel) => presence_stats(&node, &channel).await,
                 Task::Rpc(rpc) => call(&node, caller, rpc).await,
             }
         }
@@ -302,7 +329,25 @@ pub(crate) struct Kept {
     pub(crate) skipped: bool,
 }
 
-/// Publishes as the channel's kind promises, and acknowledges only then. What sessions and `/api/publish` share.
+/// Publishes what somebody says who is allowed to, at the rate that the namespace gives them.
+pub(crate) async fn publish_as(
+    node: &Node,
+    info: &ClientInfo,
+    channel: &Channel,
+    rules: &Namespace,
+    publication: Publication,
+    key: Option<String>,
+) -> Result<Kept, Refused> {
+    if !node.rates.take(channel.namespace(), rules, info, node.now().mono_ms) {
+        node.metrics.publication_refused("rate");
+        return Err(ErrorCode::TooManyRequests.into());
+    }
+    let key = key.map(|key| Key { user: info.user.clone(), key });
+    let publication = Publication { info: Some(info.clone()), ..publication };
+    publish(node, Publishing { channel, rules, publication, key, version: None }).await
+}
+
+/// Publishes as the channel's kind promises, and acknowledges only then. What sessions, `/app` and `/api` share.
 pub(crate) async fn publish(node: &Node, publishing: Publishing<'_>) -> Result<Kept, Refused> {
     let Publishing { channel, rules, mut publication, key, version } = publishing;
     publication.time_ms = unix_ms();
@@ -340,7 +385,25 @@ pub(crate) async fn publish(node: &Node, publishing: Publishing<'_>) -> Result<K
     }
 }
 
-async fn history(node: &Node, rules: &Namespace, request: History) -> Result<Done, Refused> {
+/// Who is subscribed.
+pub(crate) async fn presence(node: &Node, channel: &Channel) -> Result<Done, Refused> {
+    node.broker.presence(channel).await.map(Done::Presence).map_err(|_| ErrorCode::Unavailable.into())
+}
+
+/// How many are subscribed.
+pub(crate) async fn presence_stats(node: &Node, channel: &Channel) -> Result<Done, Refused> {
+    let stats = node.broker.presence_stats(channel).await.map_err(|_| ErrorCode::Unavailable)?;
+    Ok(Done::PresenceStats { clients: stats.clients, users: stats.users })
+}
+
+/// How many entries of history are given to who asks for so many; negative for as many as there are.
+pub(crate) fn history_limit(node: &Node, asked: i32) -> i32 {
+    let most = i32::try_from(node.limits().history_entries_max).unwrap_or(i32::MAX);
+    if asked < 0 { most } else { asked.min(most) }
+}
+
+/// Reads history, from either end or from a position on. `limit` is cut to what the server gives by whoever asks.
+pub(crate) async fn history(node: &Node, rules: &Namespace, request: History) -> Result<Done, Refused> {
     let History { channel, limit, since, reverse } = request;
     let entries_max = usize::try_from(limit).unwrap_or(0);
     let bytes_max = node.limits().history_bytes_max;

@@ -8,18 +8,21 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use talewire_hub::{ConnectionKey, Shard, ShardEvent, ShardMessage};
 use talewire_proto::codec::Codec;
 use talewire_proto::session::Session;
 use talewire_proto::wire::Wire;
-use talewire_proto::{CloseCode, UnsubscribeCode};
+use talewire_proto::{ClientId, CloseCode, UnsubscribeCode, UserId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::Node;
+use crate::control;
+use crate::inbox::Message;
+use crate::index::Index;
+use crate::node::{Node, unix_ms};
 use crate::perform::{self, LiveFrom};
 use crate::plain::Gathered;
 use crate::rules::Rules;
@@ -30,7 +33,7 @@ use crate::transport::events;
 use crate::wake::Wake;
 
 /// Messages of the shard's queue that are carried out before the outboxes are written.
-const BATCH: usize = 256;
+pub(crate) const BATCH: usize = 256;
 
 /// Bytes read from a socket at once, into a buffer that all connections of the thread share.
 pub(crate) const SCRATCH_BYTES: usize = 65_536;
@@ -51,7 +54,9 @@ pub(crate) struct Reactor {
     dirty: RefCell<Vec<ConnectionKey>>,
     messages: RefCell<Vec<ShardMessage>>,
     serials: Cell<u64>,
-    inbox: mpsc::Sender<Inbound>,
+    users: RefCell<Index>,
+    clients: RefCell<Index>,
+    inbox: mpsc::Sender<Message>,
 }
 
 /// One connection, as its thread knows it.
@@ -75,6 +80,10 @@ pub(crate) struct Peer {
     pub(crate) live_from: RefCell<Vec<LiveFrom>>,
     /// What the one answer of a poll is made of. Until that is written, the outbox is kept from the socket.
     pub(crate) gathered: Option<Box<RefCell<Gathered>>>,
+    /// It was told that it is connected: from then on it is spoken to.
+    pub(crate) known: Cell<bool>,
+    /// Since when it is here, on the wall clock.
+    pub(crate) since_ms: i64,
     serial: u64,
     armed_ms: Cell<u64>,
 }
@@ -89,14 +98,13 @@ impl Drop for SharedSocket {
 }
 
 impl Reactor {
-    /// A thread's part of the server, and the frames that other threads have for its connections.
-    pub(crate) fn new(node: Arc<Node>, index: usize) -> (Self, mpsc::Receiver<Inbound>) {
-        let (inbox, inbound) = mpsc::channel(node.settings.inbox_max.max(1));
+    /// A thread's part of the server; `inbox` is where the rest of the process leaves what it has for it.
+    pub(crate) fn new(node: Arc<Node>, index: usize, inbox: mpsc::Sender<Message>) -> Self {
         let mut shard = Shard::new(node.hub.clone(), index);
         let of_ids = node.clone();
         shard.write_ids_with(Box::new(move |positions| events::write_id(&of_ids, positions)));
         let shard = RefCell::new(shard);
-        let reactor = Self {
+        Self {
             node,
             index,
             shard,
@@ -109,14 +117,15 @@ impl Reactor {
             dirty: RefCell::default(),
             messages: RefCell::default(),
             serials: Cell::new(0),
+            users: RefCell::default(),
+            clients: RefCell::default(),
             inbox,
-        };
-        (reactor, inbound)
+        }
     }
 
     /// Where frames for this connection are to be sent by other threads.
     pub(crate) fn home(&self, peer: &Peer) -> Home {
-        Home { inbox: self.inbox.clone(), key: peer.key, serial: peer.serial }
+        Home { inbox: self.inbox.clone(), thread: self.index, key: peer.key, serial: peer.serial }
     }
 
     /// Takes a connection whose transport stands.
@@ -139,14 +148,26 @@ impl Reactor {
             gone: Cell::new(false),
             live_from: RefCell::default(),
             gathered: (wire == Wire::Poll).then(Box::default),
+            known: Cell::new(false),
+            since_ms: unix_ms(),
             serial: self.serials.get(),
             armed_ms: Cell::new(u64::MAX),
         });
         let slot = self.peers.borrow_mut().insert(peer.clone());
         debug_assert_eq!(slot, key, "both slabs give and take keys together");
-        self.node.metrics.connections.inc();
+        let hash = self.node.hash(peer.session.borrow().client().as_str());
+        self.clients.borrow_mut().insert(key, hash);
+        self.node.metrics.opened(wire);
         self.arm(&peer);
         peer
+    }
+
+    /// The connection is being told that it is connected: who it is stands.
+    pub(crate) fn connected(&self, peer: &Peer) {
+        peer.known.set(true);
+        if let Some(grant) = peer.session.borrow().grant().filter(|grant| !grant.user.is_anonymous()) {
+            self.users.borrow_mut().insert(peer.key, self.node.hash(grant.user.as_str()));
+        }
     }
 
     /// The connection's task is over.
@@ -156,7 +177,9 @@ impl Reactor {
         peer.gone.set(true);
         self.shard.borrow_mut().remove(peer.key);
         self.peers.borrow_mut().remove(peer.key);
-        self.node.metrics.connections.dec();
+        self.users.borrow_mut().remove(peer.key);
+        self.clients.borrow_mut().remove(peer.key);
+        self.node.metrics.ended(peer.wire);
     }
 
     /// Whether nothing is left to be sent by this thread: no connection, and no socket that carries many.
@@ -172,6 +195,31 @@ impl Reactor {
 
     pub(crate) fn all(&self) -> Vec<Rc<Peer>> {
         self.peers.borrow().iter().map(|(_, peer)| peer.clone()).collect()
+    }
+
+    /// Connections that may be this user's.
+    pub(crate) fn of_user(&self, user: &UserId) -> Vec<Rc<Peer>> {
+        let hash = self.node.hash(user.as_str());
+        self.users.borrow().find(hash).filter_map(|key| self.peer(key)).collect()
+    }
+
+    /// What stands for each user who is on this thread; two may share one by chance.
+    pub(crate) fn users(&self) -> Vec<u32> {
+        self.users.borrow().hashes().collect()
+    }
+
+    /// The connection with this id.
+    pub(crate) fn with_client(&self, client: &ClientId) -> Option<Rc<Peer>> {
+        let hash = self.node.hash(client.as_str());
+        let mut found = Vec::new();
+        found.extend(self.clients.borrow().find(hash).filter_map(|key| self.peer(key)));
+        found.into_iter().find(|peer| control::is_client(peer, client))
+    }
+
+    /// The connection with this emulated session.
+    pub(crate) fn with_session(&self, session: &str) -> Option<Rc<Peer>> {
+        let home = self.node.sessions.home(session).filter(|home| home.thread == self.index)?;
+        self.peer(home.key).filter(|peer| peer.serial == home.serial)
     }
 
     fn peer(&self, key: ConnectionKey) -> Option<Rc<Peer>> {
@@ -198,10 +246,21 @@ impl Reactor {
                 }
             }
             self.dirty.replace(dirty);
+            self.note_delays();
             // Writing makes room, and what waited for room is to be written.
             if !self.carry_out_events() && !self.shard.borrow().has_dirty() {
                 return;
             }
+        }
+    }
+
+    /// What went into outboxes is written now, or waits for readers who are slow.
+    fn note_delays(&self) {
+        let mut shard = self.shard.borrow_mut();
+        let mut came = shard.take_came().peekable();
+        if came.peek().is_some() {
+            let now = Instant::now();
+            self.node.metrics.delivered(came.map(|came| now.saturating_duration_since(came)));
         }
     }
 
@@ -287,9 +346,20 @@ impl Reactor {
         tokio::time::sleep(Duration::from_millis(left_ms)).await;
     }
 
-    /// Gives frames that came by other requests to the sessions that they are for, for ever.
-    pub(crate) async fn take_inbound(self: Rc<Self>, mut inbound: mpsc::Receiver<Inbound>) {
-        while let Some(Inbound { key, serial, codec, frame }) = inbound.recv().await {
+    /// Gives frames that came by other requests to the sessions that they are for, carries out orders and answers questions, for ever.
+    pub(crate) async fn take_inbound(self: Rc<Self>, mut inbound: mpsc::Receiver<Message>) {
+        while let Some(message) = inbound.recv().await {
+            let Inbound { key, serial, codec, frame } = match message {
+                Message::Frame(inbound) => inbound,
+                Message::Control(order) => {
+                    control::carry_out(&self, order).await;
+                    continue;
+                }
+                Message::Ask(question) => {
+                    question(&self);
+                    continue;
+                }
+            };
             // The connection may have ended, and its key may be another's, since the frame was sent on its way.
             let Some(peer) = self.peer(key).filter(|peer| peer.serial == serial) else { continue };
             if peer.session.borrow().wants_input() {

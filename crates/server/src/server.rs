@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use talewire_proto::CloseCode;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door};
+use crate::inbox::{Inboxes, Message};
 use crate::node::Node;
 use crate::perform;
 use crate::reactor::Reactor;
@@ -66,8 +68,10 @@ impl Server {
             admin.local_addr().map_err(|error| ServerError::Listen { address: settings.admin_listen, error })?;
         let mut admin = Some(admin);
         let mut threads = Vec::new();
-        for (index, listener) in listeners.into_iter().enumerate() {
-            let (node, stop) = (node.clone(), stop.clone());
+        let (inboxes, inbound) = Inboxes::new(listeners.len(), settings.inbox_max);
+        node.open_inboxes(&inboxes);
+        for (index, (listener, inbound)) in listeners.into_iter().zip(inbound).enumerate() {
+            let (node, stop, inbox) = (node.clone(), stop.clone(), (inboxes.of(index).clone(), inbound));
             let mut doors = vec![(listener, Door { router: routes::public(node.clone()), transports: true })];
             // Operators ask rarely: the first shard answers them beside its other work.
             if let Some(admin) = admin.take() {
@@ -75,7 +79,7 @@ impl Server {
             }
             let thread = std::thread::Builder::new()
                 .name(format!("shard-{index}"))
-                .spawn(move || run_shard(node, index, doors, stop))
+                .spawn(move || run_shard(node, index, inbox, doors, stop))
                 .map_err(ServerError::Thread)?;
             threads.push(thread);
         }
@@ -133,13 +137,20 @@ fn listen(address: SocketAddr, backlog: u32) -> Result<std::net::TcpListener, Se
     open().map_err(|error| ServerError::Listen { address, error })
 }
 
-fn run_shard(node: Arc<Node>, index: usize, doors: Vec<(std::net::TcpListener, Door)>, stop: CancellationToken) {
+type Inbox = (mpsc::Sender<Message>, mpsc::Receiver<Message>);
+
+fn run_shard(
+    node: Arc<Node>,
+    index: usize,
+    (inbox, inbound): Inbox,
+    doors: Vec<(std::net::TcpListener, Door)>,
+    stop: CancellationToken,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = runtime.expect("a runtime needs an epoll descriptor and a timer, which start has room for");
     runtime.block_on(async move {
         let rules = node.follow_rules();
-        let (reactor, inbound) = Reactor::new(node.clone(), index);
-        let reactor = Rc::new(reactor);
+        let reactor = Rc::new(Reactor::new(node.clone(), index, inbox));
         let accepting = doors.into_iter().map(|(listener, door)| {
             let listener = TcpListener::from_std(listener).expect("the listener is open and does not block");
             tokio::task::spawn_local(accept::run(reactor.clone(), listener, door))

@@ -59,7 +59,7 @@ pub struct ServerSettings {
     pub rates_kept_max: usize,
     /// Publishers whose rates are remembered; beyond it those go first who may publish at once again.
     pub publish_rates_kept_max: usize,
-    /// Frames from `/emulation` that wait for one thread; beyond it 503.
+    /// Frames from `/emulation`, and orders and questions of server programs, that wait for one thread; beyond it 503.
     pub inbox_max: usize,
     /// Whether WebSocket messages are compressed for clients that offer it (permessage-deflate); sizes are in `hub`.
     pub compress_websockets: bool,
@@ -75,6 +75,11 @@ pub struct ServerSettings {
     pub export_ms_max: u64,
     /// The key of server programs for `/api`; without one `/api` answers 404.
     pub api_key: Option<Secret>,
+    /// Commands of a batch, channels of a broadcast and rows of a list in one request to `/api`; more are refused (106), or come
+    /// with the next page.
+    pub api_items_max: usize,
+    /// Whether `/docs` shows and tries what `/openapi.json` describes; in development it does in any case.
+    pub api_docs: bool,
 }
 
 impl Default for ServerSettings {
@@ -113,6 +118,8 @@ impl Default for ServerSettings {
             exports_at_once_max: 4,
             export_ms_max: 60_000,
             api_key: None,
+            api_items_max: 1_000,
+            api_docs: false,
         }
     }
 }

@@ -204,13 +204,13 @@ impl http_body::Body for Paced {
 
 /// Whether a request changes something.
 #[derive(PartialEq, Eq)]
-enum Unsafe {
+pub(super) enum Unsafe {
     Yes,
     No,
 }
 
 /// Who asks, by bearer token or by cookie with everything that a cookie needs beside it.
-fn who(node: &Node, headers: &HeaderMap, unsafe_: Unsafe) -> Result<Grant, HttpError> {
+pub(super) fn who(node: &Node, headers: &HeaderMap, unsafe_: Unsafe) -> Result<Grant, HttpError> {
     let now_ms = unix_ms();
     if let Some(token) = bearer(headers) {
         check_origin(node, headers, Credentials::Explicit)?;
@@ -274,7 +274,7 @@ pub(super) fn payload(body: &[u8]) -> Result<Payload, HttpError> {
     Payload::parse(body).map_err(|bad| HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, bad.to_string()))
 }
 
-fn no_store(mut response: Response) -> Response {
+pub(super) fn no_store(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -29,6 +29,12 @@ impl HttpError {
     }
 }
 
+impl HttpError {
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+}
+
 impl From<ErrorCode> for HttpError {
     fn from(code: ErrorCode) -> Self {
         Refused::from(code).into()

@@ -2,6 +2,8 @@
 
 mod api;
 mod app;
+mod channels;
+mod docs;
 mod error;
 mod health;
 mod reload;
@@ -16,6 +18,7 @@ use axum::routing::{get, post};
 use crate::node::Node;
 use crate::transport::emulation;
 
+pub(crate) use api::has_key;
 pub(crate) use app::login_of;
 pub(crate) use error::HttpError;
 
@@ -29,9 +32,17 @@ pub(crate) fn public(node: Arc<Node>) -> Router {
         .route("/app/logout", post(app::logout))
         .route("/app/me", get(app::me))
         .route("/app/rpc/{method}", post(app::rpc))
+        .route("/app/publish", post(channels::publish))
+        .route("/app/history", post(channels::history))
+        .route("/app/presence", post(channels::presence))
+        .route("/app/presence_stats", post(channels::presence_stats))
         .route("/app/stories/{story}/export.md", get(app::export))
         // By server key, never by cookie.
-        .route("/api/publish", post(api::publish))
+        .route("/api/{method}", post(api::call))
+        // What all of this looks like, for everybody; the page in development alone.
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::page))
+        .route("/docs.js", get(docs::script))
         // By the secret name of a session.
         .route("/emulation", post(emulation::post).options(emulation::options))
         // The page, for everybody.

@@ -11,7 +11,7 @@ use rust_embed::{EmbeddedFile, RustEmbed};
 struct Files;
 
 /// Only our own scripts, and no image from elsewhere: an image's address can carry words out of a story.
-const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+pub(super) const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 const NOT_BUILT: &str = "The web app is not in this binary. Run `npm ci && npm run build`, then build the server again; \

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::opening::{content_type, cross_origin, preflight};
 use crate::accept::plain;
+use crate::inbox::Message;
 use crate::node::Node;
 
 /// The name of an emulated session: whoever knows it speaks as its client, so it cannot be guessed and is never logged.
@@ -46,7 +47,9 @@ pub(crate) struct Inbound {
 /// Where an emulated session lives.
 #[derive(Clone)]
 pub(crate) struct Home {
-    pub(crate) inbox: mpsc::Sender<Inbound>,
+    pub(crate) inbox: mpsc::Sender<Message>,
+    /// Which thread's it is.
+    pub(crate) thread: usize,
     pub(crate) key: ConnectionKey,
     pub(crate) serial: u64,
 }
@@ -64,7 +67,7 @@ impl Sessions {
         self.0.lock().remove(id);
     }
 
-    fn home(&self, id: &str) -> Option<Home> {
+    pub(crate) fn home(&self, id: &str) -> Option<Home> {
         self.0.lock().get(&SessionId(id.into())).cloned()
     }
 }
@@ -100,10 +103,10 @@ fn take(node: &Node, headers: &HeaderMap, body: &Bytes) -> Response {
     };
     // The session alone opens the door: a wrong node or session is answered alike.
     let home = if request.node == node.id { node.sessions.home(&request.session) } else { None };
-    let Some(Home { inbox, key, serial }) = home else {
+    let Some(Home { inbox, key, serial, .. }) = home else {
         return plain(StatusCode::NOT_FOUND, "no such session is here");
     };
-    match inbox.try_send(Inbound { key, serial, codec, frame: request.data }) {
+    match inbox.try_send(Message::Frame(Inbound { key, serial, codec, frame: request.data })) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "too many frames are waiting; try again soon"),
     }

@@ -20,6 +20,7 @@ use super::head::Head;
 use super::{events, poll, websocket};
 use crate::accept::plain;
 use crate::node::{Node, new_client};
+use crate::request_id::{self, RequestId};
 use crate::routes::login_of;
 
 /// The answer to send instead of opening a connection. Boxed, because it is large and rare.
@@ -49,6 +50,15 @@ impl Opening {
     /// Whether the socket is to serve another request afterwards.
     pub(crate) fn keeps_socket(&self) -> bool {
         matches!(&self.input, Input::Poll(question) if question.keep)
+    }
+
+    /// Says the request's name in the answer, and which connection comes of it in the log.
+    pub(crate) fn named(&mut self, id: &RequestId) {
+        self.head = self.head.take().map(|head| head.with(request_id::NAME, id.to_string()));
+        if let Input::Poll(question) = &mut self.input {
+            question.name = id.to_string();
+        }
+        tracing::debug!(%id, client = %self.session.client(), transport = self.wire.transport(), "a connection opens");
     }
 }
 

@@ -25,6 +25,7 @@ use super::websocket::has_token;
 use crate::node::{Node, unix_ms};
 use crate::plain::Gathered;
 use crate::reactor::{Peer, Reactor};
+use crate::request_id;
 use crate::routes::HttpError;
 use crate::{connection, perform};
 
@@ -49,6 +50,8 @@ pub(crate) struct Question {
     cross: Option<String>,
     /// Whether the socket is to serve another request after the answer.
     pub(super) keep: bool,
+    /// The request's name, for the answer.
+    pub(super) name: String,
 }
 
 /// Checks the request.
@@ -89,11 +92,19 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
         head: None,
         gzip: false,
         prelude: Bytes::new(),
-        input: Input::Poll(Box::new(Question { known, wait, cross, keep })),
+        input: Input::Poll(Box::new(Question { known, wait, cross, keep, name: String::new() })),
         session: session(node, login, Mode::Poll, None),
         first: First::Command(Command { id: 1, body: Ok(command::Body::Connect(connect)) }),
         emulated: None,
     })
+}
+
+impl Question {
+    /// The head of the answer.
+    fn head(&self, status: StatusCode, bytes: usize) -> Head {
+        let head = Head::body(status, "application/json", bytes, self.keep).for_origin(self.cross.clone());
+        head.with(request_id::NAME, self.name.clone())
+    }
 }
 
 /// Waits for something to tell, and answers. Says whether the peer has taken the whole answer. What it sends meanwhile is put
@@ -259,8 +270,7 @@ async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) ->
         put("retry_ms", &json(&retry_ms));
     }
     body.push(b'}');
-    let head = Head::body(StatusCode::OK, "application/json", body.len(), question.keep);
-    (head.for_origin(question.cross.clone()), body.into())
+    (question.head(StatusCode::OK, body.len()), body.into())
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -282,7 +292,7 @@ fn refusal(
         (None, _) => ErrorCode::BadRequest.into(),
     };
     let (status, retry_after_s, body) = error.parts();
-    let head = Head::body(status, "application/json", body.len(), question.keep).for_origin(question.cross.clone());
+    let head = question.head(status, body.len());
     let head = match retry_after_s {
         Some(seconds) => head.with("Retry-After", seconds.to_string()),
         None => head,

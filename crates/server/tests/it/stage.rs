@@ -76,8 +76,19 @@ pub(crate) fn open(kind: Kind) -> Namespace {
 }
 
 fn namespaces() -> Namespaces {
+    let club = Namespace {
+        publish: Rule::Subscribers,
+        presence: true,
+        join_leave: true,
+        subscribe: Rule::Authenticated,
+        ..Namespace::default()
+    };
+    let sealed = Namespace { subscribe: Rule::Token, ..club.clone() };
+    let shred = Namespace { erasable: true, ..open(Kind::Durable) };
     let kinds = [("chat", Kind::History), ("log", Kind::Durable), ("cursor", Kind::Signal)];
-    Namespaces::new(kinds.map(|(name, kind)| (name.to_owned(), open(kind))))
+    let kinds = kinds.map(|(name, kind)| (name, open(kind)));
+    let all = kinds.into_iter().chain([("club", club), ("sealed", sealed), ("shred", shred)]);
+    Namespaces::new(all.map(|(name, rules)| (name.to_owned(), rules)))
 }
 
 impl Stage {
@@ -155,12 +166,29 @@ impl Stage {
         }
     }
 
-    /// One number from the metrics page.
+    /// One number from the metrics page, of all its labels together.
     pub(crate) fn metric(node: &Node, name: &str) -> u64 {
         let text = node.metrics.text();
-        let line = text.lines().find(|line| line.split([' ', '{']).next() == Some(name));
-        let line = line.unwrap_or_else(|| panic!("no metric {name} in\n{text}"));
-        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+        let mut lines = text.lines().filter(|line| line.split([' ', '{']).next() == Some(name)).peekable();
+        assert!(lines.peek().is_some(), "no metric {name} in\n{text}");
+        let number = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
+        lines.map(|line| number(line).expect("a number")).sum()
+    }
+
+    /// A guest's login for one tab: who it is, and the token.
+    pub(crate) async fn guest(&self, name: &str) -> (String, String) {
+        let body = Some(json!({"name": name, "tab": true}));
+        let login = crate::http::request(self.address, "POST /app/login", &[], body).await.body;
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        (text(&login["user"]["id"]), text(&login["token"]))
+    }
+
+    /// A connection that has connected with a token, and its id.
+    pub(crate) async fn client_of(&self, token: &str) -> (Client, String) {
+        let mut client = self.open(&[]).await.expect("an upgrade");
+        let reply = client.call(json!({"id": 1, "connect": {"token": token}})).await;
+        let id = reply["connect"]["client"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned();
+        (client, id)
     }
 }
 
