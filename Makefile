@@ -5,7 +5,9 @@ NODE_MIN := 20.19
 PORT     ?= 8000
 
 # What the tests need beside Rust and Node, as command:package of Debian.
-TEST_NEEDS := chromium:chromium
+TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python3
+# The same for modules of Python, as module:package.
+PYTHON_NEEDS := ensurepip:python3-venv
 
 TARGET      := $(or $(CARGO_TARGET_DIR),target)
 WEB         := apps/web/dist/index.html
@@ -48,6 +50,9 @@ versions:
 needs:
 	@missing=; for need in $(TEST_NEEDS); do \
 	  command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
+	done; \
+	for need in $(PYTHON_NEEDS); do \
+	  python3 -c "import $${need%%:*}" 2>/dev/null || missing="$$missing $${need##*:}"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \
 	echo "The tests need:$$missing"; \

@@ -3,11 +3,12 @@
  * and repeat nothing; history channels say honestly that they have begun anew.
  */
 import type { Centrifuge } from 'centrifuge';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { connected, disconnectAll, Ear } from './src/official.ts';
+import { describe, expect, it } from 'vitest';
+import { connected, Ear } from './src/official.ts';
 import { seeded } from './src/seed.ts';
-import { Server } from './src/server.ts';
+import type { Server } from './src/server.ts';
 import { until } from './src/until.ts';
+import { withServerEach } from './src/with-server.ts';
 
 const CONFIG = `
 [limits]
@@ -27,14 +28,7 @@ const KILLS = 5;
 const AHEAD = 16;
 
 let server: Server;
-beforeEach(async () => {
-  server = await Server.start({ insecure: true, config: CONFIG });
-});
-afterEach(async ({ task }) => {
-  disconnectAll();
-  if (task.result?.state === 'fail') console.error(server.tail());
-  await server.stop();
-});
+withServerEach(() => ({ insecure: true, config: CONFIG }), (started) => (server = started));
 
 /** Publishes 1, 2, 3 and so on until stopped; a number whose fate is unknown is never sent again. */
 class Publisher {

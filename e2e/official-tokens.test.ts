@@ -4,11 +4,12 @@
  */
 import { execFileSync } from 'node:child_process';
 import { State } from 'centrifuge';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { closed, connected, disconnectAll, Ear, newClient, refusal, tappedSocket, type Line } from './src/official.ts';
-import { binary, Server, withoutSettings } from './src/server.ts';
+import { describe, expect, it } from 'vitest';
+import { closed, connected, Ear, newClient, refusal, tappedSocket, type Line } from './src/official.ts';
+import { binary, type Server, withoutSettings } from './src/server.ts';
 import { inSeconds, SECRET, signed } from './src/tokens.ts';
 import { until, within } from './src/until.ts';
+import { withServer } from './src/with-server.ts';
 
 const CONFIG = `
 [auth]
@@ -32,14 +33,7 @@ publish = "subscribers"
 `;
 
 let server: Server;
-beforeAll(async () => {
-  server = await Server.start({ config: CONFIG });
-});
-afterEach(({ task }) => {
-  disconnectAll();
-  if (task.result?.state === 'fail') console.error(server.tail());
-});
-afterAll(() => server.stop());
+withServer(() => ({ config: CONFIG }), (started) => (server = started));
 
 const tokenOf = (user: string, ttl_s = 60, more: Record<string, unknown> = {}): string => signed({ sub: user, exp: inSeconds(ttl_s), ...more });
 

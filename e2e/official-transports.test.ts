@@ -5,10 +5,11 @@
 import { Centrifuge, type Options, type TransportEndpoint } from 'centrifuge';
 import { Centrifuge as ProtobufCentrifuge } from 'centrifuge/build/protobuf';
 import { EventSource } from 'eventsource';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { disconnectAll, Ear, quick, refusal, track } from './src/official.ts';
-import { Server } from './src/server.ts';
+import { describe, expect, it } from 'vitest';
+import { Ear, quick, refusal, track } from './src/official.ts';
+import type { Server } from './src/server.ts';
 import { within } from './src/until.ts';
+import { withServer } from './src/with-server.ts';
 
 const CONFIG = `
 [namespaces.durable]
@@ -18,14 +19,7 @@ join_leave = true
 `;
 
 let server: Server;
-beforeAll(async () => {
-  server = await Server.start({ insecure: true, config: CONFIG });
-});
-afterEach(({ task }) => {
-  disconnectAll();
-  if (task.result?.state === 'fail') console.error(server.tail());
-});
-afterAll(() => server.stop());
+withServer(() => ({ insecure: true, config: CONFIG }), (started) => (server = started));
 
 type Name = 'websocket' | 'http_stream' | 'sse';
 

@@ -1,7 +1,7 @@
 /**
  * Real browsers: one Chromium, a context for each person (cookies and storage of their own), windows inside.
  * In: a server. Out: windows; on failure their pictures and texts in test-results; an error for every exception
- * that a page did not catch. Called by the story*.test.ts files.
+ * that a page did not catch. Called by the story*.test.ts files; tabs takes the Chromium alone.
  */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -13,6 +13,14 @@ import { watchStreams } from './stream-watch.ts';
 
 const RESULTS = resolve(import.meta.dirname, '../test-results');
 const DESKTOP = { width: 1280, height: 800 };
+
+/** Debian's, without what a browser does on its own. */
+export function launchChromium(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: process.env['E2E_CHROMIUM'] ?? '/usr/bin/chromium',
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  });
+}
 
 export interface Person { name: string; context: BrowserContext }
 
@@ -29,11 +37,7 @@ export class Browsers {
   }
 
   static async launch(server: Server): Promise<Browsers> {
-    const browser = await chromium.launch({
-      executablePath: process.env['E2E_CHROMIUM'] ?? '/usr/bin/chromium',
-      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-    });
-    return new Browsers(browser, server);
+    return new Browsers(await launchChromium(), server);
   }
 
   /** Somebody with a browser of their own, who has not said a name yet. */

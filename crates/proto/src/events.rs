@@ -24,6 +24,9 @@ pub enum Form {
 /// How long a browser waits before it comes back, in milliseconds, unless it is told otherwise.
 pub const RETRY_MS: u32 = 3_000;
 
+/// The id of a stream that ended for good: who comes back with it is to stay away.
+pub const STOPPED: &str = "stopped";
+
 /// The comment that shows that the stream lives.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
 
@@ -105,6 +108,10 @@ pub fn encode(reply: &Reply, form: Form) -> Vec<u8> {
     match reply {
         Reply::Ping => KEEP_ALIVE.to_vec(),
         Reply::Connect { result, .. } => event("connected", &connected(result)),
+        // With the id in the event itself: some browsers do not take one that stands in a block alone.
+        Reply::Disconnect(code) if !code.reconnect() => {
+            [id_line(STOPPED), event("disconnect", &disconnect(*code))].concat()
+        }
         Reply::Disconnect(code) => event("disconnect", &disconnect(*code)),
         Reply::Message(data) => [b"data: ", data.as_bytes(), b"\n\n"].concat(),
         Reply::Push { channel, push } => match push {
@@ -252,6 +259,10 @@ mod tests {
         assert_eq!(
             text(&Reply::Disconnect(CloseCode::Shutdown)),
             "event: disconnect\ndata: {\"code\":3001,\"reason\":\"shutdown\",\"reconnect\":true}\n\n"
+        );
+        assert_eq!(
+            text(&Reply::Disconnect(CloseCode::InvalidToken)),
+            "id: stopped\nevent: disconnect\ndata: {\"code\":3500,\"reason\":\"invalid token\",\"reconnect\":false}\n\n"
         );
         assert_eq!(text(&Reply::Publish { id: 3 }), "event: reply\ndata: {\"id\":3,\"publish\":{}}\n\n");
         let gap = Push::Gap(Position { offset: 4, epoch: Epoch::new("e") });

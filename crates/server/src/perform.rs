@@ -128,8 +128,8 @@ fn close(reactor: &Rc<Reactor>, peer: &Rc<Peer>, code: CloseCode) {
     };
     let mut shard = reactor.shard.borrow_mut();
     shard.send(peer.key, last);
-    if peer.wire.is_plain() {
-        shard.send(peer.key, events::last_words(code));
+    if peer.wire.is_plain() && code.reconnect() {
+        shard.send(peer.key, events::retry_later().into());
     }
     shard.finish(peer.key);
 }

@@ -4,11 +4,10 @@
 //! says when and ends, and 204 is for those who are to stay away: they are known by the id that the last stream gave them.
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use talewire_auth::Seal;
 use talewire_proto::command::{self, Command, Connect, Recover};
-use talewire_proto::events::{self, Form, RETRY_MS};
+use talewire_proto::events::{self, Form, RETRY_MS, STOPPED};
 use talewire_proto::session::Mode;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, CloseCode, Position, cursor};
@@ -18,9 +17,6 @@ use super::emulation::SessionId;
 use super::head::Head;
 use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, visitor, wants_gzip};
 use crate::node::Node;
-
-/// The id of a stream that ended for good.
-const STOPPED: &str = "stopped";
 
 /// An id that names what the broker keeps begins with this.
 const KEPT: char = '.';
@@ -120,13 +116,9 @@ pub(crate) fn write_id(node: &Node, positions: &[(Channel, Position)]) -> String
     }
 }
 
-/// The last words of a stream after it has told why it ends: when to come again, or by which id it will be known that it must not.
-pub(crate) fn last_words(code: CloseCode) -> Bytes {
-    if code.reconnect() { retry_later().into() } else { format!("id: {STOPPED}\n\n").into() }
-}
-
-/// Asks to come again, some time between one and three times as long as usual: not all at once.
-fn retry_later() -> String {
+/// Asks to come again, some time between one and three times as long as usual: not all at once. The last words of a stream
+/// that told of an end which is not for good.
+pub(crate) fn retry_later() -> String {
     let spread = u32::from_le_bytes(talewire_auth::new_key()[..4].try_into().expect("four bytes")) % (RETRY_MS * 2);
     format!("retry: {}\n\n", RETRY_MS + spread)
 }
