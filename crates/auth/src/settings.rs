@@ -34,6 +34,8 @@ pub struct AuthSettings {
     pub verified_tokens_max: usize,
     /// How long a guest login lasts, in seconds; then the guest is asked for a name again.
     pub login_lifetime_s: u64,
+    /// Let everybody connect who shows no token and no login, with the rights that rules give to `anyone`. Off: they are refused with 101.
+    pub anonymous_allowed: bool,
     /// Origins beside our own from which browsers may come, such as `https://tales.example`.
     pub allowed_origins: Vec<String>,
 }
@@ -49,6 +51,7 @@ impl Default for AuthSettings {
             expiry_required: false,
             verified_tokens_max: 10_000,
             login_lifetime_s: 30 * 24 * 3600,
+            anonymous_allowed: false,
             allowed_origins: Vec::new(),
         }
     }

@@ -243,6 +243,13 @@ impl Broker {
         memory.history.read(channel, rules, &since, direction, limit)
     }
 
+    /// What this node keeps in memory of history channels, in bytes.
+    #[must_use]
+    pub fn history_bytes(&self) -> usize {
+        let Backend::Memory(memory) = &self.backend;
+        memory.history.bytes()
+    }
+
     /// Notes that a connection is subscribed; with `tell`, the subscribers of the channel hear of it.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct BrokerSettings {
     /// History channels kept at once; publishing to one more is refused (106).
     pub history_channels_max: usize,
+    /// Payloads of all history channels, with 256 bytes for each entry, in bytes; beyond it a channel that is published to keeps only its newest entry.
+    pub history_bytes_max: usize,
     /// How long the position of a silent history channel is remembered after its last entry, in milliseconds; then its epoch changes.
     pub history_idle_ms: u64,
     /// Idempotency keys kept per history channel; the oldest go first.
@@ -34,6 +36,7 @@ impl Default for BrokerSettings {
     fn default() -> Self {
         Self {
             history_channels_max: 100_000,
+            history_bytes_max: 1_073_741_824,
             history_idle_ms: 86_400_000,
             keys_per_channel_max: 10_000,
             key_age_ms: 300_000,

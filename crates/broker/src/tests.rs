@@ -122,6 +122,7 @@ suite! { in_process:
         ages_without_end_are_no_fault
         a_silent_channel_is_forgotten_with_its_epoch
         only_so_many_channels_are_kept
+        only_so_many_bytes_are_kept
         what_the_store_committed_is_announced
         what_is_removed_is_missed_by_whoever_was_behind_it
     }

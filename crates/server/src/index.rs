@@ -65,11 +65,9 @@ impl Index {
         }
     }
 
-    /// Forgets a connection; one that is not noted changes nothing.
-    pub(crate) fn remove(&mut self, key: ConnectionKey) {
-        let Some(Link { hash, before, behind }) = self.links.get(key).copied().filter(|link| link.before != OUT) else {
-            return;
-        };
+    /// Forgets a connection, and says by which hash it was noted; one that is not changes nothing.
+    pub(crate) fn remove(&mut self, key: ConnectionKey) -> Option<u32> {
+        let Link { hash, before, behind } = self.links.get(key).copied().filter(|link| link.before != OUT)?;
         self.links[key] = NO_LINK;
         if let Some(link) = self.links.get_mut(behind as usize) {
             link.before = before;
@@ -79,6 +77,7 @@ impl Index {
             None if behind == NONE => drop(self.heads.remove(&hash)),
             None => drop(self.heads.insert(hash, behind)),
         }
+        Some(hash)
     }
 
     /// The connections with this hash, the newest first.

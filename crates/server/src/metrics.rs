@@ -331,6 +331,12 @@ impl Collector for Scrape {
             ("fanout_waiting", "Messages of fan-out that wait for a thread", None, self.fanout_waiting()),
             ("inbox_waiting", "Frames, orders and questions that wait for a thread", None, self.inbox_waiting()),
             ("channels", "Channels with subscribers on this node", None, self.hub.channels() as u64),
+            (
+                "broker_history",
+                "What history channels keep in memory",
+                Some(Unit::Bytes),
+                self.hub.broker().history_bytes() as u64,
+            ),
             ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),
             ("store_reads_waiting", "Reads that wait for the store", None, store.reads_waiting),
         ];

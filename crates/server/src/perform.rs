@@ -77,7 +77,12 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
 }
 
 fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
-    count(reactor, peer, &reply);
+    if matches!(reply, Reply::Connect { .. }) && !reactor.connected(peer) {
+        // Nothing was told yet; the close is all that this connection hears.
+        peer.session.borrow_mut().handle_close(CloseCode::ConnectionLimit);
+        return;
+    }
+    count(reactor, &reply);
     if peer.wire.is_plain() {
         return plain::send(reactor, peer, reply);
     }
@@ -100,11 +105,10 @@ fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
     }
 }
 
-fn count(reactor: &Reactor, peer: &Peer, reply: &Reply) {
+fn count(reactor: &Reactor, reply: &Reply) {
     match reply {
         Reply::Connect { .. } => {
             reactor.node.metrics.connects.inc();
-            reactor.connected(peer);
         }
         Reply::Error { code, .. } => reactor.node.metrics.error(*code),
         Reply::Push { push: Push::Unsubscribe(code), .. } => reactor.node.metrics.unsubscribed(*code),

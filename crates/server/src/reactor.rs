@@ -162,12 +162,17 @@ impl Reactor {
         peer
     }
 
-    /// The connection is being told that it is connected: who it is stands.
-    pub(crate) fn connected(&self, peer: &Peer) {
-        peer.known.set(true);
+    /// The connection is about to be told that it is connected: who it is stands. False if that user has as many as one may have.
+    pub(crate) fn connected(&self, peer: &Peer) -> bool {
         if let Some(grant) = peer.session.borrow().grant().filter(|grant| !grant.user.is_anonymous()) {
-            self.users.borrow_mut().insert(peer.key, self.node.hash(grant.user.as_str()));
+            let hash = self.node.hash(grant.user.as_str());
+            if !self.node.guard.enter(hash) {
+                return false;
+            }
+            self.users.borrow_mut().insert(peer.key, hash);
         }
+        peer.known.set(true);
+        true
     }
 
     /// The connection's task is over.
@@ -177,7 +182,9 @@ impl Reactor {
         peer.gone.set(true);
         self.shard.borrow_mut().remove(peer.key);
         self.peers.borrow_mut().remove(peer.key);
-        self.users.borrow_mut().remove(peer.key);
+        if let Some(user) = self.users.borrow_mut().remove(peer.key) {
+            self.node.guard.leave(user);
+        }
         self.clients.borrow_mut().remove(peer.key);
         self.node.metrics.ended(peer.wire);
     }

@@ -21,6 +21,8 @@ pub struct ServerSettings {
     pub sockets_max: usize,
     /// Open sockets from one IP address (of IPv6, from one network of 64 bits, here and below); one more is closed at once.
     pub sockets_per_ip_max: usize,
+    /// Connections of one user, on all transports; one more is closed with 3504. The anonymous are counted by address alone.
+    pub connections_per_user_max: u32,
     /// Sockets on which nobody has said who they are; one more is closed at once.
     pub strangers_max: usize,
     /// The same from one IP address; one more is closed at once.
@@ -91,6 +93,7 @@ impl Default for ServerSettings {
             backlog: 4_096,
             sockets_max: 100_000,
             sockets_per_ip_max: 20_000,
+            connections_per_user_max: 1_000,
             strangers_max: 10_000,
             strangers_per_ip_max: 512,
             trusted_proxies: Vec::new(),

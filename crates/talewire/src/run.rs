@@ -67,7 +67,11 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let hosts = if config.http.listen.ip().is_loopback() { Hosts::Loopback } else { Hosts::Any };
     let origins = OriginRule::new(&config.auth.allowed_origins, hosts)?;
     let cursors = Seal::new(store.secret("cursors").await?);
-    let anonymous = if config.process.insecure { Anonymous::Insecure } else { Anonymous::Refused };
+    let anonymous = match (config.process.insecure, config.auth.anonymous_allowed) {
+        (true, _) => Anonymous::Insecure,
+        (false, true) => Anonymous::Allowed,
+        (false, false) => Anonymous::Refused,
+    };
 
     // The doors open last, when everything behind them stands.
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);

@@ -16,6 +16,8 @@ pub(crate) struct Histories {
     outlet: Outlet,
     channels: Striped<HashMap<Channel, History>>,
     count: AtomicUsize,
+    /// What all entries of all channels weigh, in bytes.
+    bytes: Arc<AtomicUsize>,
 }
 
 struct History {
@@ -32,11 +34,35 @@ struct History {
 struct Kept {
     entry: Arc<Entry>,
     expires_ms: u64,
+    _weight: Weight,
+}
+
+/// What an entry adds to the weight of all, for as long as it is kept.
+struct Weight {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+/// What an entry weighs beside its payload, in bytes.
+const ENTRY_BYTES: usize = 256;
+
+impl Weight {
+    fn of(entry: &Entry, all: &Arc<AtomicUsize>) -> Self {
+        let bytes = ENTRY_BYTES + entry.publication.data.as_ref().map_or(0, |data| data.len());
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, all: all.clone() }
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Histories {
     pub(crate) fn new(settings: Arc<BrokerSettings>, clock: Clock, outlet: Outlet) -> Self {
-        Self { settings, clock, outlet, channels: Striped::new(), count: AtomicUsize::new(0) }
+        Self { settings, clock, outlet, channels: Striped::new(), count: AtomicUsize::new(0), bytes: Arc::default() }
     }
 
     pub(crate) fn publish(
@@ -65,12 +91,17 @@ impl Histories {
         history.top += 1;
         let entry = Arc::new(Entry { offset: history.top, publication });
         let expires_ms = now_ms.saturating_add(rules.history_age_ms);
-        history.entries.push_back(Kept { entry: entry.clone(), expires_ms });
+        let weight = Weight::of(&entry, &self.bytes);
+        history.entries.push_back(Kept { entry: entry.clone(), expires_ms, _weight: weight });
         if let Some(key) = key {
             history.keys.insert(key.clone(), entry.offset);
             history.keys_by_age.push_back((now_ms, key));
         }
         history.trim(rules.history_size as usize, now_ms, &self.settings);
+        if self.bytes() > self.settings.history_bytes_max {
+            // Who publishes pays; the others keep what they have. Readers who miss what goes are told so.
+            history.entries.drain(..history.entries.len() - 1);
+        }
         let position = Position { offset: entry.offset, epoch: history.epoch.clone() };
         // Inside the lock, so that deliveries of one channel leave in the order of their offsets.
         self.outlet.send(channel, Message::Entry { epoch: position.epoch.clone(), entry });
@@ -90,6 +121,11 @@ impl Histories {
         let history = self.open(&mut channels, channel, now_ms)?;
         history.trim(rules.history_size as usize, now_ms, &self.settings);
         Ok(history.page(since, direction, limit))
+    }
+
+    /// What all entries of all channels weigh, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Forgets the entries of a channel; what it says about positions stays true.

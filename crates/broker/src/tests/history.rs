@@ -152,3 +152,25 @@ pub(super) async fn what_is_removed_is_missed_by_whoever_was_behind_it(make: Mak
     let page = read(Since::After(3)).await.unwrap();
     assert_eq!((page.entries.len(), page.top.epoch), (1, before.top.epoch));
 }
+
+pub(super) async fn only_so_many_bytes_are_kept(make: Make) {
+    let stand = make(BrokerSettings { history_bytes_max: 2_000, ..BrokerSettings::default() });
+    let kept = async |name: &str| {
+        let read =
+            stand.broker.history(&channel(name), &rules(), Since::Oldest, Direction::Forward, ALL).await.unwrap();
+        read.entries.iter().map(|entry| entry.offset).collect::<Vec<u64>>()
+    };
+    for _ in 0..5 {
+        stand.publish(&channel("chat:a"), "0123456789").await;
+    }
+    assert_eq!(kept("chat:a").await, [1, 2, 3, 4, 5]);
+    for _ in 0..5 {
+        stand.publish(&channel("chat:b"), &"x".repeat(400)).await;
+    }
+    assert_eq!(kept("chat:b").await, [5], "who publishes pays");
+    assert_eq!(kept("chat:a").await, [1, 2, 3, 4, 5], "and nobody else");
+    assert_eq!(stand.broker.history_bytes(), 5 * (256 + 12) + 256 + 402);
+    (stand.pass_ms)(70_000);
+    stand.broker.sweep();
+    assert_eq!((kept("chat:a").await, stand.broker.history_bytes()), (vec![], 0));
+}

@@ -160,6 +160,8 @@ pub enum RoleNeeded {
 pub enum Anonymous {
     /// Nobody.
     Refused,
+    /// Everybody, with the rights that rules give to anyone.
+    Allowed,
     /// Everybody, with every right (the insecure development flag).
     Insecure,
 }
@@ -489,7 +491,7 @@ impl Session {
         let login = if let Phase::New(newcomer) = &mut self.phase { newcomer.login.take() } else { None };
         let grant = match (login, self.anonymous) {
             (Some(login), _) => login,
-            (None, Anonymous::Insecure) => Grant::default(),
+            (None, Anonymous::Allowed | Anonymous::Insecure) => Grant::default(),
             (None, Anonymous::Refused) => {
                 self.error(id, ErrorCode::Unauthorized);
                 return self.close(CloseCode::PermissionDenied);

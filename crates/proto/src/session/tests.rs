@@ -256,6 +256,9 @@ fn a_login_cookie_or_the_development_flag_needs_no_token() {
         r#"{"id":1,"connect":{"client":"C1","version":"talewire 0.1.0","ping":25,"pong":true,"time":1800000000000}}"#;
     check_new(Some("ana"), Anonymous::Refused, &format!("> {{\"id\":1,\"connect\":{{}}}}\n< {connected}"));
     check_new(None, Anonymous::Insecure, &format!("> {{\"id\":1,\"connect\":{{}}}}\n< {connected}"));
+    let refused = r#"> {"id":2,"subscribe":{"channel":"chat:1"}}
+        < {"id":2,"error":{"code":103,"message":"permission denied"}}"#;
+    check_new(None, Anonymous::Allowed, &format!("> {{\"id\":1,\"connect\":{{}}}}\n< {connected}\n{refused}"));
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::settings::ServerSettings;
 #[derive(Debug)]
 pub(crate) struct Guard {
     shared: Arc<Shared>,
+    /// Connections by the hash of their user. Two users may share one by chance, and then a limit.
+    users: Mutex<HashMap<u32, u32>>,
+    per_user_max: u32,
     logins: Rates,
     requests: Rates,
 }
@@ -114,6 +117,8 @@ impl Guard {
                 strangers_per_ip_max: settings.strangers_per_ip_max,
                 trusted: settings.trusted_proxies.clone(),
             }),
+            users: Mutex::default(),
+            per_user_max: settings.connections_per_user_max,
             logins: Rates::new(settings.login_burst, login_interval, settings.rates_kept_max),
             requests: Rates::new(settings.request_burst, request_interval, settings.rates_kept_max),
         }
@@ -147,6 +152,26 @@ impl Guard {
         count.sockets += 1;
         count.strangers += 1;
         Ok(Permit { shared: shared.clone(), ip, known: false })
+    }
+
+    /// Whether a user, named by a hash, may have one more connection; it is given back by [`Guard::leave`].
+    pub(crate) fn enter(&self, user: u32) -> bool {
+        let mut users = self.users.lock();
+        let count = users.entry(user).or_default();
+        let is_room = *count < self.per_user_max;
+        *count += u32::from(is_room);
+        is_room
+    }
+
+    /// One connection of a user is over.
+    pub(crate) fn leave(&self, user: u32) {
+        let mut users = self.users.lock();
+        if let Some(count) = users.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(&user);
+            }
+        }
     }
 
     /// Open sockets, and those on which nobody has said who they are.
@@ -247,6 +272,17 @@ mod tests {
         drop(first);
         assert_eq!(guard.sockets(), (0, 0));
         assert!(guard.shared.by_ip.lock().is_empty());
+    }
+
+    #[test]
+    fn a_user_has_so_many_connections() {
+        let guard = Guard::new(&ServerSettings { connections_per_user_max: 2, ..ServerSettings::default() });
+        assert!(guard.enter(7) && guard.enter(7) && guard.enter(8));
+        assert!(!guard.enter(7));
+        guard.leave(7);
+        assert!(guard.enter(7));
+        [7, 7, 8].into_iter().for_each(|user| guard.leave(user));
+        assert!(guard.users.lock().is_empty());
     }
 
     #[test]

@@ -288,6 +288,7 @@ fn refusal(
         (None, Some(CloseCode::InvalidToken)) => ErrorCode::Unauthorized.into(),
         (None, Some(CloseCode::PermissionDenied)) => ErrorCode::PermissionDenied.into(),
         (None, Some(CloseCode::ChannelLimit)) => ErrorCode::LimitExceeded.into(),
+        (None, Some(CloseCode::ConnectionLimit)) => ErrorCode::TooManyRequests.into(),
         (None, Some(code)) if code.reconnect() => ErrorCode::Unavailable.into(),
         (None, _) => ErrorCode::BadRequest.into(),
     };
