@@ -120,7 +120,7 @@ pub struct Line<'a> {
 /// An error or a close: code and text.
 #[derive(Debug, Deserialize)]
 pub struct Refusal<'a> {
-    /// From the table in PROTOCOL.md, section 5.
+    /// From the table in PROTOCOL.md, section 6.
     pub code: u32,
     /// For people.
     #[serde(borrow, default, alias = "reason")]

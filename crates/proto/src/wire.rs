@@ -126,17 +126,10 @@ impl Wire {
     #[must_use]
     pub const fn transport(self) -> &'static str {
         match self {
-            Self::WebSocketJson
-            | Self::WebSocketProtobuf
-            | Self::WebSocketJsonDown
-            | Self::WebSocketProtobufDown
-            | Self::WebSocketJsonDeflate(_)
-            | Self::WebSocketProtobufDeflate(_)
-            | Self::WebSocketJsonDownDeflate(_)
-            | Self::WebSocketProtobufDownDeflate(_) => "websocket",
             Self::StreamJson | Self::StreamProtobuf | Self::StreamJsonDown => "http-stream",
             Self::EventStreamJson | Self::EventStreamJsonDown | Self::Events(_) | Self::EventsOfMany(_) => "sse",
             Self::Poll => "poll",
+            _ => "websocket",
         }
     }
 
