@@ -31,7 +31,7 @@ const TOLD = 200;
 const POLL_S_MAX = 15;
 
 let server: Server;
-withServer(() => ({ config: CONFIG }), (started) => (server = started));
+withServer(() => ({ config: CONFIG, variables: { TALEWIRE_HTTP_COMPRESS_STREAMS: 'true' } }), (started) => (server = started));
 
 const bearer = ['-H', `Authorization: Bearer ${signed({ sub: 'ana' })}`];
 const run = promisify(execFile);

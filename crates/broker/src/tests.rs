@@ -123,6 +123,7 @@ suite! { in_process:
         a_silent_channel_is_forgotten_with_its_epoch
         only_so_many_channels_are_kept
         only_so_many_bytes_are_kept
+        asking_about_a_channel_keeps_nothing
         what_the_store_committed_is_announced
         what_is_removed_is_missed_by_whoever_was_behind_it
     }

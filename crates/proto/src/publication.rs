@@ -95,7 +95,8 @@ pub const EVENT_TAG: &str = "event";
 const EVENT_CHARS_MAX: usize = 64;
 
 /// Event types that mean something of their own in a stream of Server-Sent Events.
-const EVENTS_RESERVED: [&str; 8] = ["connected", "gap", "batch", "disconnect", "error", "open", "reply", "message"];
+const EVENTS_RESERVED: [&str; 9] =
+    ["connected", "channel", "gap", "batch", "disconnect", "error", "open", "reply", "message"];
 
 /// Whether a publication may have this event type: letters, digits and `_.:-`, so that no stream needs to escape it.
 #[must_use]

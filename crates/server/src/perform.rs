@@ -17,8 +17,8 @@ use talewire_proto::reply::{Push, Reply};
 use talewire_proto::session::{Done, Join, Output, Refused, RoleNeeded, Task};
 use talewire_proto::wire::websocket_close;
 use talewire_proto::{
-    Channel, ClientInfo, CloseCode, ErrorCode, Grant, Kind, Namespace, Payload, Position, Publication, Since, UserId,
-    Version,
+    Channel, ClientId, ClientInfo, CloseCode, ErrorCode, Grant, Kind, Namespace, Payload, Position, Publication, Since,
+    UserId, Version,
 };
 use talewire_story::Caller;
 
@@ -207,7 +207,12 @@ fn subscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, join: Join) {
     let interest = Interest { join_leave, filter, deaf_to };
     reactor.shard.borrow_mut().subscribe(peer.key, &channel, &rules, interest.clone());
     let limits = reactor.node.limits();
-    let limit = PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max };
+    let limit = if peer.wire.is_plain() {
+        page_for_outbox(&reactor.node)
+    } else {
+        // A native client gets everything in one answer, or nothing.
+        PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max }
+    };
     let node = reactor.node.clone();
     let client = peer.session.borrow().client().clone();
     let (reactor, peer) = (reactor.clone(), peer.clone());
@@ -346,9 +351,18 @@ pub(crate) async fn publish_as(
         node.metrics.publication_refused("rate");
         return Err(ErrorCode::TooManyRequests.into());
     }
-    let key = key.map(|key| Key { user: info.user.clone(), key });
+    let key = key.map(|key| Key { user: whose_key(info), key });
     let publication = Publication { info: Some(info.clone()), ..publication };
     publish(node, Publishing { channel, rules, publication, key, version: None }).await
+}
+
+/// Whose an idempotency key is: the user's, and of the anonymous each connection's own. The empty user is the server API.
+fn whose_key(info: &ClientInfo) -> UserId {
+    if !info.user.is_anonymous() {
+        return info.user.clone();
+    }
+    let client = info.client.as_ref().map_or("", ClientId::as_str);
+    format!("anonymous.{client}").parse().unwrap_or_default()
 }
 
 /// Publishes as the channel's kind promises, and acknowledges only then. What sessions, `/app` and `/api` share.
@@ -443,10 +457,16 @@ pub(crate) async fn snapshot(node: &Node, channel: &Channel) -> Option<Payload> 
     node.hub.recover(channel, &rules, None, limit).await.ok()?.result.data
 }
 
+/// A page that an outbox has room for: there will be another when it is written.
+fn page_for_outbox(node: &Node) -> PageLimit {
+    let limits = node.limits();
+    let bytes = limits.history_bytes_max.min(node.hub.settings().outbox_bytes_max);
+    PageLimit { entries: limits.history_entries_max, bytes }
+}
+
 /// Reads what a slow connection missed and gives it to the shard.
 pub(crate) fn catch_up(reactor: &Rc<Reactor>, peer: &Rc<Peer>, missed: Missed) {
-    let limits = reactor.node.limits();
-    let limit = PageLimit { entries: limits.history_entries_max, bytes: limits.history_bytes_max };
+    let limit = page_for_outbox(&reactor.node);
     let (reactor, peer) = (reactor.clone(), peer.clone());
     tokio::task::spawn_local(async move {
         let answer = reactor.node.hub.catch_up(&missed, limit).await;

@@ -1,13 +1,14 @@
 //! History channels inside the process: entries, positions and idempotency keys, trimmed by size and age.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use talewire_proto::{Channel, Entry, Epoch, Namespace, Position, Since, Version};
 
 use super::clock::Clock;
-use super::{Outlet, Striped, random_text};
+use super::{Outlet, Striped};
 use crate::{BrokerError, BrokerSettings, Direction, Key, Message, Page, PageLimit, Publish, Published};
 
 pub(crate) struct Histories {
@@ -16,6 +17,10 @@ pub(crate) struct Histories {
     outlet: Outlet,
     channels: Striped<HashMap<Channel, History>>,
     count: AtomicUsize,
+    /// Histories that were forgotten so far.
+    forgotten: AtomicUsize,
+    /// Makes epochs of names; other ones in every process.
+    names: RandomState,
     /// What all entries of all channels weigh, in bytes.
     bytes: Arc<AtomicUsize>,
 }
@@ -62,7 +67,16 @@ impl Drop for Weight {
 
 impl Histories {
     pub(crate) fn new(settings: Arc<BrokerSettings>, clock: Clock, outlet: Outlet) -> Self {
-        Self { settings, clock, outlet, channels: Striped::new(), count: AtomicUsize::new(0), bytes: Arc::default() }
+        Self {
+            settings,
+            clock,
+            outlet,
+            channels: Striped::new(),
+            count: AtomicUsize::new(0),
+            forgotten: AtomicUsize::new(0),
+            names: RandomState::new(),
+            bytes: Arc::default(),
+        }
     }
 
     pub(crate) fn publish(
@@ -118,7 +132,11 @@ impl Histories {
     ) -> Result<Page, BrokerError> {
         let now_ms = self.clock.now_ms();
         let mut channels = self.channels.of(channel).lock();
-        let history = self.open(&mut channels, channel, now_ms)?;
+        let Some(history) = channels.get_mut(channel) else {
+            // Nothing is kept for a name that somebody only asks about.
+            let top = Position { offset: 0, epoch: self.first_epoch(channel) };
+            return Ok(Page { entries: Vec::new(), top, complete: true });
+        };
         history.trim(rules.history_size as usize, now_ms, &self.settings);
         Ok(history.page(since, direction, limit))
     }
@@ -135,7 +153,14 @@ impl Histories {
         }
     }
 
-    /// The channel's history, made with a new epoch if there is none: a position that was told must stay true.
+    /// The epoch with which a channel begins that was never published to, or was forgotten: the same until its first publication, so
+    /// that a position that was told before it stays true. After a history was forgotten no epoch is as it was.
+    fn first_epoch(&self, channel: &Channel) -> Epoch {
+        let forgotten = self.forgotten.load(Ordering::Relaxed);
+        Epoch::new(&format!("{:016x}", self.names.hash_one((channel, forgotten))))
+    }
+
+    /// The channel's history, made if there is none.
     fn open<'a>(
         &self,
         channels: &'a mut HashMap<Channel, History>,
@@ -148,7 +173,7 @@ impl Histories {
                 return Err(BrokerError::Full("history_channels_max"));
             }
             let history = History {
-                epoch: Epoch::new(&random_text()),
+                epoch: self.first_epoch(channel),
                 top: 0,
                 entries: VecDeque::new(),
                 keys: HashMap::new(),
@@ -170,6 +195,8 @@ impl Histories {
                 history.trim(usize::MAX, now_ms, &self.settings);
                 !history.entries.is_empty() || now_ms.saturating_sub(history.touched_ms) < self.settings.history_idle_ms
             });
+            // Under the stripe's lock: no channel of it begins again with the epoch that it had.
+            self.forgotten.fetch_add(before - channels.len(), Ordering::Relaxed);
             self.count.fetch_sub(before - channels.len(), Ordering::Relaxed);
         }
     }

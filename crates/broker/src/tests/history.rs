@@ -112,8 +112,6 @@ pub(super) async fn only_so_many_channels_are_kept(make: Make) {
     publish("chat:a").await.unwrap();
     publish("chat:b").await.unwrap();
     assert!(matches!(publish("chat:c").await, Err(BrokerError::Full(_))));
-    let read = stand.broker.history(&channel("chat:d"), &short, Since::Oldest, Direction::Forward, ALL).await;
-    assert!(matches!(read, Err(BrokerError::Full(_))), "a position that could not be kept is not told");
     publish("chat:a").await.unwrap();
     stand.broker.signal(&channel("chat:c"), says("signals are not counted")).await.unwrap();
     (stand.pass_ms)(2_000);
@@ -151,6 +149,27 @@ pub(super) async fn what_is_removed_is_missed_by_whoever_was_behind_it(make: Mak
     assert_eq!(stand.publish(&chat, "d").await, 4);
     let page = read(Since::After(3)).await.unwrap();
     assert_eq!((page.entries.len(), page.top.epoch), (1, before.top.epoch));
+}
+
+pub(super) async fn asking_about_a_channel_keeps_nothing(make: Make) {
+    let settings = BrokerSettings { history_channels_max: 2, history_idle_ms: 1_000, ..BrokerSettings::default() };
+    let stand = make(settings);
+    let short = Namespace { history_age_ms: 1_000, ..rules() };
+    let ask = async |name: &str| {
+        stand.broker.history(&channel(name), &short, Since::Oldest, Direction::Forward, ALL).await.unwrap().top
+    };
+    let told = ask("chat:a").await;
+    for n in 0..100 {
+        assert_eq!(ask(&format!("chat:{n}")).await.offset, 0);
+    }
+    let first = stand.broker.publish(&channel("chat:a"), &short, says("x").into()).await.unwrap().position;
+    assert_eq!((first.offset, &first.epoch), (1, &told.epoch), "what was told before stays true");
+    assert_ne!(ask("chat:b").await.epoch, told.epoch);
+    (stand.pass_ms)(3_000);
+    stand.broker.sweep();
+    let forgotten = ask("chat:a").await;
+    assert_eq!(forgotten.offset, 0);
+    assert_ne!(forgotten.epoch, told.epoch, "its first offset would mean another entry");
 }
 
 pub(super) async fn only_so_many_bytes_are_kept(make: Make) {

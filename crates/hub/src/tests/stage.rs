@@ -9,13 +9,25 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use talewire_broker::{Broker, BrokerSettings, Delivery, Direction, PageLimit};
+use talewire_proto::filter::Filter;
+use talewire_proto::publication::EVENT_TAG;
 use talewire_proto::{Channel, Kind, Namespace, Position, Publication, Since};
 use talewire_store::{Append, LogMark, Store, StoreSettings};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::{ALL, rules, says};
-use crate::{Hub, HubParts, HubSettings, Shard, ShardMessage};
+use crate::{Hub, HubParts, HubSettings, Interest, Shard, ShardMessage};
+
+/// Whether a publication of [`Stage::publish`] is of the type that [`evens`] lets through.
+pub(super) fn is_even(words: &str) -> bool {
+    words.bytes().last().is_some_and(|digit| digit % 2 == 0)
+}
+
+/// An interest in every other publication.
+pub(super) fn evens() -> Interest {
+    Interest { filter: Some(Arc::new(Filter::events(["even"]).unwrap())), ..Interest::default() }
+}
 
 /// A store in a folder that lives as long as it does.
 pub(super) struct Disk {
@@ -42,6 +54,8 @@ pub(super) struct Stage {
     pub(super) post: Arc<Mutex<VecDeque<Delivery>>>,
     /// What was said at every position, by channel, epoch and offset.
     pub(super) truth: HashMap<(Channel, String, u64), String>,
+    /// Whether every other publication is of another type.
+    pub(super) typed: bool,
     said: u64,
     mark: Option<LogMark>,
 }
@@ -63,6 +77,7 @@ impl Stage {
             store: store.clone(),
             post,
             truth: HashMap::new(),
+            typed: false,
             said: 0,
             mark: None,
         };
@@ -74,7 +89,7 @@ impl Stage {
     pub(super) fn publish(&mut self, channel: &Channel, rules: &Namespace) -> Position {
         self.said += 1;
         let words = format!("words {}", self.said);
-        let publication = says(&words);
+        let publication = self.next(&words);
         let position = match rules.kind {
             Kind::Durable => self.append(channel, publication, true),
             _ => wait(self.broker.publish(channel, rules, publication.into())).unwrap().position,
@@ -87,9 +102,18 @@ impl Stage {
     pub(super) fn publish_silently(&mut self, channel: &Channel) -> Position {
         self.said += 1;
         let words = format!("words {}", self.said);
-        let position = self.append(channel, says(&words), false);
+        let publication = self.next(&words);
+        let position = self.append(channel, publication, false);
         self.truth.insert((channel.clone(), position.epoch.as_str().to_owned(), position.offset), words);
         position
+    }
+
+    fn next(&self, words: &str) -> Publication {
+        if !self.typed {
+            return says(words);
+        }
+        let event = if is_even(words) { "even" } else { "odd" };
+        Publication { tags: [(EVENT_TAG.to_owned(), event.to_owned())].into(), ..says(words) }
     }
 
     fn append(&mut self, channel: &Channel, publication: Publication, announce: bool) -> Position {

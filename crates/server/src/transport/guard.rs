@@ -115,7 +115,7 @@ impl Guard {
                 per_ip_max: settings.sockets_per_ip_max,
                 strangers_max: settings.strangers_max,
                 strangers_per_ip_max: settings.strangers_per_ip_max,
-                trusted: settings.trusted_proxies.clone(),
+                trusted: settings.trusted_proxies.iter().map(IpAddr::to_canonical).collect(),
             }),
             users: Mutex::default(),
             per_user_max: settings.connections_per_user_max,
@@ -127,7 +127,7 @@ impl Guard {
     /// A place for a new socket.
     pub(crate) fn admit(&self, ip: IpAddr) -> Result<Permit, Turned> {
         let shared = &self.shared;
-        let counted = !shared.trusted.contains(&ip);
+        let counted = !shared.trusted.contains(&ip.to_canonical());
         let ip = household(ip);
         if !count_up(&shared.sockets, shared.sockets_max) {
             return Err(Turned::Sockets);
@@ -181,7 +181,7 @@ impl Guard {
 
     /// Whose request it is: the peer's, or, where the peer is a proxy that is trusted, whom that proxy names last.
     pub(crate) fn visitor(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        if !self.shared.trusted.contains(&peer) {
+        if !self.shared.trusted.contains(&peer.to_canonical()) {
             return peer;
         }
         // The last entry alone is the proxy's own; those before it are whatever the client sent.

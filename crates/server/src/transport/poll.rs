@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode, Version, header};
+use http_body::Body as _;
 use serde::Serialize;
 use talewire_proto::command::{self, Command, Connect, Recover};
 use talewire_proto::events::{Beginning, Place};
@@ -56,6 +57,10 @@ pub(crate) struct Question {
 
 /// Checks the request.
 pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
+    if !request.body().is_end_stream() {
+        // Nobody would read it before the next request of the same socket is looked for, and so it would be taken for that.
+        return Err(refuse(StatusCode::BAD_REQUEST, "a poll has no body"));
+    }
     let headers = request.headers();
     let asked = Asked::read(request.uri().query().unwrap_or(""), headers)
         .map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;

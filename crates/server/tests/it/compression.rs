@@ -14,6 +14,12 @@ use tokio::net::TcpStream;
 
 use crate::stage::{DEADLINE, Settings, Stage};
 
+/// A server that compresses whatever it can.
+fn compressing() -> Settings {
+    let base = Settings::default();
+    Settings { http: ServerSettings { compress_streams: true, ..base.http }, ..Settings::default() }
+}
+
 /// A socket that shows what stands on the wire.
 struct Raw {
     socket: TcpStream,
@@ -96,7 +102,7 @@ fn padded(mut command: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_messages_are_compressed_once_for_all_who_agreed() {
-    let stage = Stage::new().await;
+    let stage = Stage::with(compressing()).await;
     let mut readers = Vec::new();
     for _ in 0..10 {
         let (mut reader, head) = websocket(&stage, "permessage-deflate; client_max_window_bits").await;
@@ -131,7 +137,7 @@ async fn large_messages_are_compressed_once_for_all_who_agreed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bomb_ends_with_its_code() {
-    let stage = Stage::new().await;
+    let stage = Stage::with(compressing()).await;
     let (mut client, _) = websocket(&stage, "permessage-deflate").await;
     client.send_compressed(&json!({"id": 1, "connect": {"name": "x".repeat(10_000_000)}})).await;
     let (first, payload) = client.frame().await;
@@ -149,7 +155,7 @@ async fn stream(stage: &Stage, encoding: &str) -> (Raw, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_in_gzip_shows_every_event_at_once_and_ends_well() {
     let hub = HubSettings { gzip_bytes_min: 64, ..HubSettings::default() };
-    let mut stage = Stage::with(Settings { hub, ..Settings::default() }).await;
+    let mut stage = Stage::with(Settings { hub, ..compressing() }).await;
     let (mut raw, head) = stream(&stage, "gzip, br").await;
     assert!(
         head.contains("\r\nContent-Encoding: gzip\r\n") && head.contains("\r\nVary: Accept-Encoding\r\n"),
@@ -192,7 +198,7 @@ async fn a_stream_in_gzip_shows_every_event_at_once_and_ends_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_events_and_one_way_connections_are_compressed_too() {
-    let stage = Stage::new().await;
+    let stage = Stage::with(compressing()).await;
     let request = "GET /events?channel=chat:1 HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n".to_owned();
     let (mut raw, head) = Raw::open(stage.address, request).await;
     assert!(head.contains("\r\nContent-Encoding: gzip\r\n"), "{head}");
@@ -234,8 +240,8 @@ async fn plain_events_and_one_way_connections_are_compressed_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_did_not_ask_or_may_not_gets_plain_bytes() {
-    let off = ServerSettings { compress_streams: false, compress_websockets: false, ..Settings::default().http };
-    for (http, encoding) in [(Settings::default().http, "identity"), (off, "gzip")] {
+    let off = ServerSettings { compress_streams: false, compress_websockets: false, ..compressing().http };
+    for (http, encoding) in [(compressing().http, "identity"), (off, "gzip")] {
         let offered = if http.compress_websockets { "x-other" } else { "permessage-deflate" };
         let stage = Stage::with(Settings { http, ..Settings::default() }).await;
         let (mut raw, head) = stream(&stage, encoding).await;

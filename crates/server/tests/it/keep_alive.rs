@@ -136,3 +136,21 @@ async fn a_socket_ends_when_its_peer_says_so_or_nothing_comes_any_more() {
     idle.ends().await;
     stage.until("their places are free", |node| Stage::metric(node, "talewire_sockets") == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_body_of_a_poll_is_never_taken_for_a_request() {
+    let stage = Stage::new().await;
+    let smuggled = get("/poll?channel=chat:2&wait=0");
+    for framing in [format!("Content-Length: {}", smuggled.len()), "Transfer-Encoding: chunked".to_owned()] {
+        let mut kept = Kept::new(&stage).await;
+        kept.send(&format!("GET /poll?channel=chat:1&wait=1 HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")).await;
+        let (status, _, answer) = kept.answer().await;
+        assert_eq!(status, 400, "{answer}");
+        // Whatever the socket's next words are taken for, they are no request of anybody.
+        let _ = kept.socket.write_all(smuggled.as_bytes()).await;
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(DEADLINE, kept.socket.read_to_end(&mut rest)).await.expect("an end in time");
+        let rest = kept.text + &String::from_utf8_lossy(&rest);
+        assert!(!rest.contains("cursor"), "{framing}: {rest}");
+    }
+}
