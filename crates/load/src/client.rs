@@ -86,6 +86,13 @@ pub fn subscribe(id: u32, channel: &str) -> String {
     json!({ "id": id, "subscribe": { "channel": channel } }).to_string()
 }
 
+/// The command that subscribes and asks for everything behind a position.
+#[must_use]
+pub fn resume(id: u32, channel: &str, offset: u64, epoch: &str) -> String {
+    let subscribe = json!({ "channel": channel, "recover": true, "offset": offset, "epoch": epoch });
+    json!({ "id": id, "subscribe": subscribe }).to_string()
+}
+
 /// The command that publishes; `data` is JSON and goes out byte by byte.
 pub fn publish(id: u32, channel: &str, data: &[u8], into: &mut Vec<u8>) {
     let channel = Value::from(channel);
@@ -139,6 +146,9 @@ pub struct Pushed<'a> {
     /// The end of the subscription.
     #[serde(borrow)]
     pub unsubscribe: Option<Refusal<'a>>,
+    /// The end of the connection, where no close frame can say it.
+    #[serde(borrow)]
+    pub disconnect: Option<Refusal<'a>>,
 }
 
 /// A publication that comes in.
@@ -365,6 +375,8 @@ mod tests {
         publish(7, "load:a", b"{\"n\":1.0}", &mut command);
         assert_eq!(command, br#"{"id":7,"publish":{"channel":"load:a","data":{"n":1.0}}}"#);
         assert_eq!(connect(1, None), r#"{"connect":{"name":"load"},"id":1}"#);
+        let resumed = r#"{"id":2,"subscribe":{"channel":"load:a","epoch":"e","offset":7,"recover":true}}"#;
+        assert_eq!(resume(2, "load:a", 7, "e"), resumed);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Ledger {
     /// The number of the first in `sent`.
     first: u64,
     offsets: Offsets,
+    /// The epoch, or its digest, as readers are told it; empty until the first was.
+    epoch: String,
     message_bytes: usize,
 }
 
@@ -72,6 +74,12 @@ pub enum Wrong {
     /// Another channel's.
     #[error("a publication of another channel, {0}")]
     Channel(String),
+    /// The server said itself that something is lost, where nothing may be.
+    #[error("the server told of a gap")]
+    Told,
+    /// The channel began anew.
+    #[error("the channel has another epoch, {0}")]
+    Epoch(String),
     /// Offsets must rise by one with every publication.
     #[error("number {number} has offset {got} instead of {wanted}")]
     Offset {
@@ -107,6 +115,7 @@ impl Ledger {
             sent: VecDeque::new(),
             first: 0,
             offsets: Offsets::Unknown,
+            epoch: String::new(),
             message_bytes: 0,
         }
     }
@@ -135,9 +144,38 @@ impl Ledger {
         self.sent.len()
     }
 
+    /// How many were published.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.first + self.sent.len() as u64
+    }
+
+    /// The offset of a publication, once one was seen.
+    #[must_use]
+    pub fn offset_of(&self, number: u64) -> Option<u64> {
+        match self.offsets {
+            Offsets::From(from) => Some(from.wrapping_add(number)),
+            Offsets::Unknown | Offsets::Absent => None,
+        }
+    }
+
+    /// The epoch, or its digest, as the first reader was told it.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Whether this is the channel's epoch. What the first reader is told is believed.
+    pub fn is_of_epoch(&mut self, epoch: &str) -> bool {
+        if self.epoch.is_empty() {
+            epoch.clone_into(&mut self.epoch);
+        }
+        self.epoch == epoch
+    }
+
     /// Notes the next publication and gives its payload: its number and letters that follow from the number.
     pub fn publish(&mut self, at: Instant) -> &[u8] {
-        let number = self.first + self.sent.len() as u64;
+        let number = self.published();
         let data = payload(number, self.payload_bytes).into();
         self.sent.push_back(Sent { at, data, message: None, left: self.readers });
         &self.sent[self.sent.len() - 1].data
@@ -293,6 +331,16 @@ mod tests {
         assert_eq!(case.bring(0, 0, 1), Err(Wrong::Again { wanted: 1, got: 0 }));
         assert_eq!(case.bring(1, 0, 1), Ok(()));
         assert_eq!(case.bring(1, 0, 1), Err(Wrong::Again { wanted: 1, got: 0 }), "also of what everybody has");
+    }
+
+    #[test]
+    fn a_channel_has_one_epoch_and_offsets_that_follow_from_numbers() {
+        let mut case = Case::new();
+        assert_eq!((case.ledger.published(), case.ledger.offset_of(0)), (5, None));
+        assert_eq!(case.bring(0, 0, 70), Ok(()));
+        assert_eq!(case.ledger.offset_of(4), Some(74));
+        assert!(case.ledger.is_of_epoch("a") && case.ledger.is_of_epoch("a") && !case.ledger.is_of_epoch("b"));
+        assert_eq!(case.ledger.epoch(), "a");
     }
 
     #[test]

@@ -23,6 +23,11 @@ fn perform(scenario: &Scenario) -> Result<(), LoadError> {
         Scenario::Idle(options) => report::print(options.common.json, &run::idle::run(options)?),
         Scenario::Connect(options) => report::print(options.common.json, &run::connect::run(options)?),
         Scenario::Rooms(options) => report::print(options.common.json, &run::rooms::run(options)?),
+        Scenario::Restart(options) => {
+            let report = run::restart::run(options)?;
+            report::print(options.common.json, &report);
+            report.verdict()?;
+        }
         Scenario::Baseline => baseline::serve().map_err(LoadError::io("the baseline server"))?,
     }
     Ok(())

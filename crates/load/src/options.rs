@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -32,6 +33,8 @@ pub enum Scenario {
     Connect(Connect),
     /// Many rooms with some members each, who chat
     Rooms(Rooms),
+    /// A durable channel with many readers, under constant publishing, while the server is killed and started again
+    Restart(Restart),
     /// The bare server of `fanout --with-baseline`; prints its address, and ends with its first connection
     Baseline,
 }
@@ -45,8 +48,8 @@ pub struct Common {
     /// The server's process, for its processor time and memory
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// What is spoken
-    #[arg(long, value_enum, default_value = "websocket-json")]
+    /// How readers are connected; who publishes speaks WebSocket, or POST /api/publish
+    #[arg(long, value_enum, default_value = "websocket")]
     pub transport: TransportName,
     /// The token of every connection; none for a server that runs with --insecure
     #[arg(long, env = "TALEWIRE_LOAD_TOKEN", hide_env_values = true)]
@@ -75,7 +78,28 @@ pub struct Common {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TransportName {
     /// The native protocol in JSON over WebSocket.
-    WebsocketJson,
+    #[value(alias = "websocket-json")]
+    Websocket,
+    /// The native protocol over HTTP streaming.
+    HttpStream,
+    /// The native protocol over Server-Sent Events, at /connection/sse.
+    Sse,
+    /// Plain events, GET /events.
+    Events,
+    /// Long polls, GET /poll, on sockets that are kept.
+    Poll,
+}
+
+impl TransportName {
+    fn transport(self) -> Transport {
+        match self {
+            Self::Websocket => Transport::WebSocketJson,
+            Self::HttpStream => Transport::HttpStream,
+            Self::Sse => Transport::EventStream,
+            Self::Events => Transport::Events,
+            Self::Poll => Transport::Poll,
+        }
+    }
 }
 
 /// Who publishes what, and how fast.
@@ -193,14 +217,48 @@ pub struct Rooms {
     pub seed: Option<u64>,
 }
 
+/// Options of `restart`. `--server` and `--server-pid` are not used: it starts a server of its own.
+#[derive(Debug, Clone, Args)]
+pub struct Restart {
+    /// Shared ones.
+    #[command(flatten)]
+    pub common: Common,
+    /// The server's binary
+    #[arg(long, value_name = "FILE")]
+    pub binary: PathBuf,
+    /// The server's data folder, which must not be there yet; a folder for this run if absent, removed afterwards
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Readers, each on its own connection
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub readers: u32,
+    /// How often the server is killed
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub kills: u32,
+    /// Time from when all readers are there until the next kill, and after the last, in milliseconds
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub between_ms: u64,
+    /// Publications per second; each waits for the acknowledgement of the last
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    pub rate: f64,
+    /// The size of a payload in bytes
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..=60_000))]
+    pub payload: u32,
+    /// The longest pause before a reader's first attempt to come back, in milliseconds; each further one may take twice as long
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub backoff_ms: u64,
+    /// What that grows to, in milliseconds
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub backoff_max_ms: u64,
+}
+
 impl Common {
     /// Where to connect.
     #[must_use]
     pub fn target(&self, api_key: Option<&str>) -> Target {
-        let TransportName::WebsocketJson = self.transport;
         Target {
             server: self.server,
-            transport: Transport::WebSocketJson,
+            transport: self.transport.transport(),
             token: self.token.clone(),
             api_key: api_key.map(str::to_owned),
             sources: self.sources,

@@ -1,19 +1,35 @@
 //! Every connection of a run and the one loop that serves them: readiness in, checked deliveries out. One thread, one poll,
-//! one buffer for all reading.
+//! one buffer for all reading. Used by the scenarios.
 //!
 //! A reader that waits keeps no buffer. Readiness is edge-triggered, and a read that does not fill the buffer has emptied
 //! the socket, so that a delivery costs one wait (shared by many) and one read.
+//!
+//! What a connection says and hears is each transport's own: [`websocket`] and [`streams`], both of which carry the native protocol
+//! ([`native`]), plain events in [`streams`] too, [`polls`], and posts ([`posts`]).
+
+mod http;
+mod native;
+mod polls;
+mod posts;
+pub mod returning;
+mod streams;
+mod target;
+mod websocket;
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::client::{self, Handshake, Line};
+pub use self::target::{Patience, Role, Target, Transport};
+
+use self::http::Pieces;
+use self::returning::Returning;
+use crate::client::Handshake;
 use crate::error::LoadError;
-use crate::frame::{self, Frame, FrameReader};
+use crate::frame::{self, FrameReader};
 use crate::latency::Latencies;
 use crate::ledger::{Found, Ledger, Wrong};
 
@@ -29,71 +45,62 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// The frame that the bare baseline server greets with: an empty pong.
 pub const GREETING: [u8; 2] = [0x80 | frame::PONG, 0];
 
-/// What is spoken on the sockets. Others will stand beside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// The native protocol in JSON over WebSocket.
-    WebSocketJson,
-    /// Frames and nothing else, from the baseline server.
-    Bare,
-}
-
-/// Where to connect, and as whom.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The server.
-    pub server: SocketAddr,
-    /// What it speaks.
-    pub transport: Transport,
-    /// Shown in `connect`.
-    pub token: Option<String>,
-    /// Shown with `POST /api/publish`.
-    pub api_key: Option<String>,
-    /// How many loopback addresses connections come from, from 127.0.0.2 up.
-    pub sources: u8,
-}
-
-/// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Subscribes to the channel of a ledger, by index; may publish too.
-    Reader {
-        /// Which.
-        ledger: usize,
-    },
-    /// Publishes over the native protocol.
-    Speaker,
-    /// Publishes by `POST /api/publish`.
-    Api,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// TCP is being connected.
     Opening,
-    Shaking,
+    /// The first words are said.
     Connecting,
     Subscribing,
     Ready,
     Closing,
+    /// Broken, and to come back.
+    Away,
     Gone,
+}
+
+/// How what comes in is read.
+#[derive(Debug)]
+enum Input {
+    Nothing,
+    Handshake {
+        handshake: Box<Handshake>,
+        head: Vec<u8>,
+    },
+    Frames(FrameReader),
+    /// The head of a stream.
+    Head(Vec<u8>),
+    /// A stream behind its head.
+    Pieces(Pieces),
+    /// One whole answer after the other.
+    Answers(Vec<u8>),
 }
 
 #[derive(Debug)]
 struct Peer {
     socket: Option<TcpStream>,
     role: Role,
+    /// Which loopback address it comes from.
+    source: u8,
     phase: Phase,
     /// The number of the publication that is due.
     next: u64,
-    frames: FrameReader,
-    handshake: Option<Box<Handshake>>,
-    /// Text that is not whole yet: of the handshake, or of an HTTP answer.
-    head: Vec<u8>,
+    /// The offset at which it was subscribed first.
+    began_at: Option<u64>,
+    /// The server told of a gap since the last publication.
+    gap_told: bool,
+    input: Input,
     /// What the socket did not take yet.
     out: Vec<u8>,
+    /// What the server gave to be shown again: a poll's cursor, or the members that name an emulated session.
+    given: Option<Box<str>>,
+    /// A request that is said again after a break, until it is answered.
+    request: Option<Box<[u8]>>,
     /// Publications that are not acknowledged.
     unacknowledged: u32,
     id: u32,
+    /// Breaks in a row.
+    attempts: u32,
 }
 
 /// All connections of a run.
@@ -105,29 +112,22 @@ pub struct Sockets {
     target: Target,
     limits: Patience,
     peers: Vec<Peer>,
+    /// Who posts for the connections of each source.
+    posters: Vec<Option<usize>>,
     ready: usize,
     gone: usize,
     progress_at: Instant,
     failure: Option<LoadError>,
     wrong: u64,
     first_wrong: String,
+    /// Whether, and how, connections come back; without it a broken one ends the run.
+    pub returning: Option<Returning>,
     /// The channels.
     pub ledgers: Vec<Ledger>,
     /// From publishing to receiving.
     pub latencies: Latencies,
     /// Publications that were received and right.
     pub deliveries: u64,
-}
-
-/// How long a run may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// The end of the run whatever happens.
-    pub deadline: Instant,
-    /// The run's whole time, for people.
-    pub deadline_s: u64,
-    /// The longest time in which nothing that is waited for comes.
-    pub stall: Duration,
 }
 
 impl Sockets {
@@ -140,6 +140,7 @@ impl Sockets {
             poll: Poll::new().map_err(LoadError::io("creating a poll"))?,
             events: Events::with_capacity(EVENTS_MAX),
             buffer: vec![0; BUFFER_BYTES],
+            posters: vec![None; usize::from(target.sources.max(1))],
             target,
             limits,
             peers: Vec::new(),
@@ -149,6 +150,7 @@ impl Sockets {
             failure: None,
             wrong: 0,
             first_wrong: String::new(),
+            returning: None,
             ledgers,
             latencies: Latencies::default(),
             deliveries: 0,
@@ -167,33 +169,50 @@ impl Sockets {
                 let wanted = before + opened + 1 - at_once;
                 self.wait("a connection to become ready", |sockets| sockets.ready >= wanted)?;
             }
-            self.begin(*role)?;
+            let source = self.peers.len() % self.posters.len();
+            self.begin(*role, source);
         }
         let wanted = before + roles.len();
         self.wait("the last connections to become ready", |sockets| sockets.ready >= wanted)?;
         Ok(first)
     }
 
-    fn begin(&mut self, role: Role) -> Result<(), LoadError> {
+    fn begin(&mut self, role: Role, source: usize) -> usize {
         let index = self.peers.len();
-        let socket = dial(&self.target, index).and_then(|mut socket| {
+        self.peers.push(Peer {
+            socket: None,
+            role,
+            source: u8::try_from(source).unwrap_or(0),
+            phase: Phase::Opening,
+            next: 0,
+            began_at: None,
+            gap_told: false,
+            input: Input::Nothing,
+            out: Vec::new(),
+            given: None,
+            request: None,
+            unacknowledged: 0,
+            id: 0,
+            attempts: 0,
+        });
+        self.dial(index);
+        index
+    }
+
+    fn dial(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        peer.phase = Phase::Opening;
+        peer.input = Input::Nothing;
+        peer.out.clear();
+        let socket = target::dial(&self.target, peer.source).and_then(|mut socket| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut socket, Token(index), interest)?;
             Ok(socket)
         });
-        self.peers.push(Peer {
-            socket: Some(socket.map_err(LoadError::io("opening a connection"))?),
-            role,
-            phase: Phase::Opening,
-            next: 0,
-            frames: FrameReader::default(),
-            handshake: None,
-            head: Vec::new(),
-            out: Vec::new(),
-            unacknowledged: 0,
-            id: 0,
-        });
-        Ok(())
+        match socket {
+            Ok(socket) => peer.socket = Some(socket),
+            Err(error) => self.broken(index, LoadError::Io { doing: "opening a connection", error }),
+        }
     }
 
     /// Says goodbye on every connection and waits until the server has closed them all.
@@ -202,21 +221,52 @@ impl Sockets {
     /// [`LoadError`].
     pub fn close(&mut self) -> Result<(), LoadError> {
         for index in 0..self.peers.len() {
-            if self.target.transport == Transport::Bare || self.peers[index].role == Role::Api {
+            let peer = &mut self.peers[index];
+            let is_ours = matches!(peer.role, Role::Api | Role::Poster) || self.target.transport == Transport::Bare;
+            match peer.phase {
+                Phase::Gone => continue,
+                Phase::Away => {
+                    peer.phase = Phase::Gone;
+                    self.gone += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            if is_ours {
                 self.drop_socket(index);
-            } else if self.peers[index].phase != Phase::Gone {
-                self.peers[index].phase = Phase::Closing;
+                continue;
+            }
+            peer.phase = Phase::Closing;
+            if self.spoken_by(index) == Transport::WebSocketJson {
                 self.send_frame(index, frame::CLOSE, &1_000_u16.to_be_bytes());
+            } else if let Some(socket) = &self.peers[index].socket {
+                // A server that has gone already has closed it, too.
+                let _ = socket.shutdown(Shutdown::Write);
             }
         }
         let all = self.peers.len();
         self.wait("the server to close connections", |sockets| sockets.gone >= all)?;
         self.peers.clear();
+        self.posters.fill(None);
         (self.ready, self.gone) = (0, 0);
         Ok(())
     }
 
-    /// Publications of all connections that are not acknowledged yet.
+    /// What is spoken on a connection.
+    fn spoken_by(&self, index: usize) -> Transport {
+        match (self.peers[index].role, self.target.transport) {
+            (Role::Reader { .. }, transport) | (_, transport @ Transport::Bare) => transport,
+            _ => Transport::WebSocketJson,
+        }
+    }
+
+    /// Connections that are ready, those who publish with them.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.ready
+    }
+
+    /// Publications of a connection that are not acknowledged yet.
     #[must_use]
     pub fn unacknowledged(&self, index: usize) -> u32 {
         self.peers[index].unacknowledged
@@ -256,6 +306,7 @@ impl Sockets {
             return Err(LoadError::Deadline(self.limits.deadline_s));
         }
         let sleep = until.map_or(SLEEP_MAX, |until| until.saturating_duration_since(now).min(SLEEP_MAX));
+        let sleep = self.come_back(now).map_or(sleep, |next| sleep.min(next));
         match self.poll.poll(&mut self.events, Some(sleep)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 return Err(LoadError::Io { doing: "waiting for sockets", error });
@@ -275,48 +326,17 @@ impl Sockets {
         }
         self.events = events;
         self.buffer = buffer;
-        if self.wrong > 0 {
+        if self.wrong > 0 && self.returning.is_none() {
             return Err(LoadError::Wrong { count: self.wrong, first: self.first_wrong.clone() });
         }
         self.failure.take().map_or(Ok(()), Err)
-    }
-
-    /// Publishes the next `count` publications of a channel over one connection, in as few writes as the server takes.
-    pub fn publish(&mut self, index: usize, ledger: usize, count: u32) {
-        /// Well below what servers take as one frame.
-        const FRAME_BYTES: usize = 32_768;
-        let is_api = self.peers[index].role == Role::Api;
-        let mut text = Vec::new();
-        for left in (0..count).rev() {
-            let peer = &mut self.peers[index];
-            peer.id += 1;
-            peer.unacknowledged += 1;
-            let id = peer.id;
-            let now = Instant::now();
-            let channel = self.ledgers[ledger].channel().to_owned();
-            let data = self.ledgers[ledger].publish(now);
-            if is_api {
-                post(&self.target, &channel, data, &mut text);
-            } else {
-                client::publish(id, &channel, data, &mut text);
-                if left > 0 && text.len() < FRAME_BYTES {
-                    text.push(b'\n');
-                    continue;
-                }
-                self.send_frame(index, frame::TEXT, &text);
-                text.clear();
-            }
-        }
-        if is_api {
-            self.send(index, &text);
-        }
     }
 
     fn writable(&mut self, index: usize) {
         let Some(peer) = self.peers.get_mut(index) else { return };
         match peer.phase {
             Phase::Opening => self.opened(index),
-            Phase::Gone => {}
+            Phase::Gone | Phase::Away => {}
             _ if peer.out.is_empty() => {}
             _ => {
                 let out = std::mem::take(&mut peer.out);
@@ -325,28 +345,31 @@ impl Sockets {
         }
     }
 
+    /// TCP is connected: the first words.
     fn opened(&mut self, index: usize) {
-        let peer = &mut self.peers[index];
-        let Some(socket) = &peer.socket else { return };
+        let Some(socket) = &self.peers[index].socket else { return };
         match socket.take_error() {
             Ok(None) => {}
-            Ok(Some(error)) | Err(error) => return self.fail(LoadError::Io { doing: "connecting", error }),
+            Ok(Some(error)) | Err(error) => {
+                return self.broken(index, LoadError::Io { doing: "connecting", error });
+            }
         }
         if socket.peer_addr().is_err() {
             return;
         }
-        if peer.role == Role::Api {
-            return self.became_ready(index);
+        self.peers[index].phase = Phase::Connecting;
+        match (self.peers[index].role, self.spoken_by(index)) {
+            (Role::Api | Role::Poster, _) => self.begin_posting(index),
+            (_, Transport::Bare) => self.peers[index].input = Input::Frames(FrameReader::default()),
+            (_, Transport::WebSocketJson) => self.begin_websocket(index),
+            (_, Transport::HttpStream) => self.begin_http_stream(index),
+            (_, Transport::EventStream) => self.begin_event_stream(index),
+            (_, Transport::Events) => self.begin_events(index),
+            (_, Transport::Poll) => {
+                self.peers[index].input = Input::Answers(Vec::new());
+                self.ask(index);
+            }
         }
-        if self.target.transport == Transport::Bare {
-            peer.phase = Phase::Connecting;
-            return;
-        }
-        let handshake = Handshake::default();
-        let request = handshake.request(self.target.server);
-        peer.handshake = Some(Box::new(handshake));
-        peer.phase = Phase::Shaking;
-        self.send(index, &request);
     }
 
     fn readable(&mut self, index: usize, ends: bool, buffer: &mut [u8]) {
@@ -354,7 +377,10 @@ impl Sockets {
             let Some(peer) = self.peers.get_mut(index) else { return };
             let Some(socket) = &mut peer.socket else { return };
             match socket.read(buffer) {
-                Ok(0) => return self.ended(index),
+                Ok(0) => {
+                    let failure = LoadError::Refused("a connection was closed without a word".to_owned());
+                    return self.broken(index, failure);
+                }
                 Ok(n) => {
                     self.take_in(index, &buffer[..n]);
                     if n < buffer.len() && !ends {
@@ -363,86 +389,66 @@ impl Sockets {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    if peer.phase != Phase::Closing {
-                        self.fail(LoadError::Io { doing: "reading", error });
-                    }
-                    return self.drop_socket(index);
-                }
+                Err(error) => return self.broken(index, LoadError::Io { doing: "reading", error }),
             }
-        }
-    }
-
-    fn ended(&mut self, index: usize) {
-        if self.peers[index].phase != Phase::Closing {
-            self.fail(LoadError::Refused("a connection was closed without a word".to_owned()));
-        }
-        self.drop_socket(index);
-    }
-
-    fn drop_socket(&mut self, index: usize) {
-        let peer = &mut self.peers[index];
-        if let Some(mut socket) = peer.socket.take() {
-            // The descriptor is closed next, which ends its registration in any case.
-            let _ = self.poll.registry().deregister(&mut socket);
-            peer.phase = Phase::Gone;
-            self.gone += 1;
-            self.progress_at = Instant::now();
         }
     }
 
     fn take_in(&mut self, index: usize, bytes: &[u8]) {
         let now = Instant::now();
-        let peer = &mut self.peers[index];
-        if peer.role == Role::Api {
-            return self.take_http(index, bytes);
-        }
-        let Some(handshake) = &peer.handshake else { return self.take_frames(index, bytes, now) };
-        peer.head.extend_from_slice(bytes);
-        match handshake.answer(&peer.head) {
-            Ok(None) => {}
-            Ok(Some(used)) => {
-                let head = std::mem::take(&mut peer.head);
-                peer.handshake = None;
-                peer.phase = Phase::Connecting;
-                let connect = client::connect(1, self.target.token.as_deref());
-                self.send_frame(index, frame::TEXT, connect.as_bytes());
-                self.take_frames(index, &head[used..], now);
-            }
-            Err(said) => self.fail(LoadError::Refused(said)),
+        match std::mem::replace(&mut self.peers[index].input, Input::Nothing) {
+            Input::Nothing => {}
+            Input::Handshake { handshake, head } => self.take_handshake(index, handshake, head, bytes, now),
+            Input::Frames(frames) => self.take_frames(index, frames, bytes, now),
+            Input::Head(head) => self.take_stream_head(index, head, bytes, now),
+            Input::Pieces(pieces) => self.take_pieces(index, pieces, bytes, now),
+            Input::Answers(rest) => self.take_answers(index, rest, bytes, now),
         }
     }
 
-    fn take_frames(&mut self, index: usize, bytes: &[u8], now: Instant) {
-        let mut frames = std::mem::take(&mut self.peers[index].frames);
-        if let Err(error) = frames.feed(bytes, |frame| self.take_frame(index, frame, now)) {
-            self.fail(LoadError::Refused(error.to_string()));
+    /// Puts the reader of a connection back, unless the connection broke over what it read.
+    fn read_on(&mut self, index: usize, input: Input) {
+        if self.peers[index].socket.is_some() {
+            self.peers[index].input = input;
         }
-        self.peers[index].frames = frames;
     }
 
-    /// The hot path: nearly every frame is the publication that is due, as another reader has it already.
-    fn take_frame(&mut self, index: usize, frame: Frame<'_>, now: Instant) {
-        let peer = &mut self.peers[index];
-        match frame.opcode {
-            frame::TEXT => {
-                if let Role::Reader { ledger } = peer.role
-                    && let Some(at) = self.ledgers[ledger].take_known(&mut peer.next, frame.payload)
-                {
-                    return self.delivered(at, now);
-                }
-                self.take_lines(index, frame.payload, now);
-            }
-            frame::PING => self.send_frame(index, frame::PONG, frame.payload),
-            frame::PONG if peer.phase == Phase::Connecting && self.target.transport == Transport::Bare => {
-                self.became_ready(index);
-            }
-            frame::CLOSE if peer.phase != Phase::Closing => {
-                let (code, reason) = client::closed(frame.payload);
-                self.fail(LoadError::Refused(format!("a connection was closed with {code} {reason}")));
-            }
-            _ => {}
+    /// A connection has ended or makes no sense any more. The first such failure is the one that is told.
+    fn broken(&mut self, index: usize, failure: LoadError) {
+        let peer = &self.peers[index];
+        let is_expected = peer.phase == Phase::Closing || peer.role == Role::Poster;
+        self.drop_socket(index);
+        if !is_expected && !self.will_come_back(index, &failure) {
+            self.failure.get_or_insert(failure);
         }
+    }
+
+    fn drop_socket(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        if matches!(peer.phase, Phase::Gone | Phase::Away) {
+            return;
+        }
+        if let Some(mut socket) = peer.socket.take() {
+            // The descriptor is closed next, which ends its registration in any case.
+            let _ = self.poll.registry().deregister(&mut socket);
+        }
+        if peer.phase == Phase::Ready && peer.role != Role::Poster {
+            self.ready = self.ready.saturating_sub(1);
+        }
+        peer.phase = Phase::Gone;
+        peer.input = Input::Nothing;
+        self.gone += 1;
+        self.progress_at = Instant::now();
+    }
+
+    fn became_ready(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        peer.phase = Phase::Ready;
+        peer.attempts = 0;
+        if peer.role != Role::Poster {
+            self.ready += 1;
+        }
+        self.progress_at = Instant::now();
     }
 
     fn delivered(&mut self, published: Instant, now: Instant) {
@@ -451,77 +457,25 @@ impl Sockets {
         self.progress_at = now;
     }
 
-    fn take_lines(&mut self, index: usize, text: &[u8], now: Instant) {
-        let mut lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).peekable();
-        let mut is_first = true;
-        while let Some(line) = lines.next() {
-            // Only a message with nothing else in it can be compared as a whole.
-            let alone = is_first && lines.peek().is_none();
-            is_first = false;
-            match serde_json::from_slice::<Line<'_>>(line) {
-                Ok(read) if read.is_ping() => self.send_frame(index, frame::TEXT, b"{}"),
-                Ok(read) => self.take_line(index, &read, alone.then_some(text), now),
-                Err(error) => self.fail(LoadError::Refused(format!("a line that is not as expected: {error}"))),
-            }
-        }
-    }
-
-    fn take_line(&mut self, index: usize, line: &Line<'_>, message: Option<&[u8]>, now: Instant) {
+    /// The quick way: whether this is the publication that is due, as another reader has it already.
+    fn took_known(&mut self, index: usize, message: &[u8], now: Instant) -> bool {
         let peer = &mut self.peers[index];
-        if let Some(refusal) = &line.error {
-            return self.fail(LoadError::Refused(format!("a command: {} {}", refusal.code, refusal.message)));
-        }
-        if let Some(push) = &line.push {
-            if let Some(end) = &push.unsubscribe {
-                return self.fail(LoadError::Refused(format!("a subscription ended: {} {}", end.code, end.message)));
-            }
-            let (Some(publication), Role::Reader { ledger }) = (&push.publication, peer.role) else { return };
-            let data = publication.data.get().as_bytes();
-            let found = Found { channel: &push.channel, data, offset: publication.offset };
-            return match self.ledgers[ledger].take(&mut peer.next, found, message) {
-                Ok(published) => self.delivered(published, now),
-                Err(wrong) => self.note(index, &wrong),
-            };
-        }
-        if line.publish.is_some() {
-            peer.unacknowledged = peer.unacknowledged.saturating_sub(1);
-            self.progress_at = now;
-        } else if line.connect.is_some() {
-            match peer.role {
-                Role::Reader { ledger } => {
-                    peer.phase = Phase::Subscribing;
-                    peer.id = 2;
-                    let subscribe = client::subscribe(2, self.ledgers[ledger].channel());
-                    self.send_frame(index, frame::TEXT, subscribe.as_bytes());
-                }
-                Role::Speaker | Role::Api => {
-                    peer.id = 1;
-                    self.became_ready(index);
-                }
-            }
-        } else if line.subscribe.is_some() {
-            self.became_ready(index);
-        }
+        let Role::Reader { ledger } = peer.role else { return false };
+        let known = self.ledgers[ledger].take_known(&mut peer.next, message);
+        known.is_some_and(|at| {
+            self.delivered(at, now);
+            true
+        })
     }
 
-    fn take_http(&mut self, index: usize, bytes: &[u8]) {
+    /// The careful way; `message` is what others will have word by word.
+    fn take_publication(&mut self, index: usize, found: Found<'_>, message: Option<&[u8]>, now: Instant) {
         let peer = &mut self.peers[index];
-        peer.head.extend_from_slice(bytes);
-        while let Some((status, used)) = http_answer(&peer.head) {
-            if status != 200 {
-                let said = String::from_utf8_lossy(&peer.head).into_owned();
-                return self.fail(LoadError::Refused(format!("POST /api/publish: {said}")));
-            }
-            peer.head.drain(..used);
-            peer.unacknowledged = peer.unacknowledged.saturating_sub(1);
-            self.progress_at = Instant::now();
+        let Role::Reader { ledger } = peer.role else { return };
+        match self.ledgers[ledger].take(&mut peer.next, found, message) {
+            Ok(published) => self.delivered(published, now),
+            Err(wrong) => self.note(index, &wrong),
         }
-    }
-
-    fn became_ready(&mut self, index: usize) {
-        self.peers[index].phase = Phase::Ready;
-        self.ready += 1;
-        self.progress_at = Instant::now();
     }
 
     fn note(&mut self, index: usize, wrong: &Wrong) {
@@ -529,17 +483,21 @@ impl Sockets {
             self.first_wrong = format!("connection {index}: {wrong}");
         }
         self.wrong += 1;
+        let told = std::mem::take(&mut self.peers[index].gap_told);
+        if let Some(returning) = &mut self.returning {
+            returning.tally.note(index, wrong, told);
+        }
     }
 
-    /// The first failure is the one that is told.
-    fn fail(&mut self, failure: LoadError) {
-        self.failure.get_or_insert(failure);
-    }
-
-    fn send_frame(&mut self, index: usize, opcode: u8, payload: &[u8]) {
-        let mut bytes = Vec::new();
-        frame::write(opcode, payload, fastrand::u32(..).to_be_bytes(), &mut bytes);
-        self.send(index, &bytes);
+    /// The server says that something is lost to this reader.
+    fn gap_told(&mut self, index: usize) {
+        match &mut self.returning {
+            Some(returning) => {
+                returning.tally.told += 1;
+                self.peers[index].gap_told = true;
+            }
+            None => self.note(index, &Wrong::Told),
+        }
     }
 
     fn send(&mut self, index: usize, bytes: &[u8]) {
@@ -551,90 +509,9 @@ impl Sockets {
                 Ok(n) => rest = &rest[n..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    if peer.phase != Phase::Closing {
-                        self.fail(LoadError::Io { doing: "writing", error });
-                    }
-                    return self.drop_socket(index);
-                }
+                Err(error) => return self.broken(index, LoadError::Io { doing: "writing", error }),
             }
         }
         peer.out.extend_from_slice(rest);
-    }
-}
-
-/// Begins to connect, from one of the loopback addresses if the server is on loopback.
-fn dial(target: &Target, index: usize) -> io::Result<TcpStream> {
-    let domain = socket2::Domain::for_address(target.server);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    if let IpAddr::V4(address) = target.server.ip()
-        && address.is_loopback()
-        && target.sources > 0
-    {
-        let last = 2 + u8::try_from(index % usize::from(target.sources)).unwrap_or(0);
-        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into())?;
-    }
-    match socket.connect(&target.server.into()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(TcpStream::from_std(socket.into()))
-}
-
-fn post(target: &Target, channel: &str, data: &[u8], into: &mut Vec<u8>) {
-    let channel = serde_json::Value::from(channel).to_string();
-    let key = target.api_key.as_deref().unwrap_or_default();
-    let length = channel.len() + data.len() + r#"{"channel":,"data":}"#.len();
-    write!(
-        into,
-        "POST /api/publish HTTP/1.1\r\nHost: {}\r\nX-API-Key: {key}\r\nX-Centrifugo-Error-Mode: transport\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{{\"channel\":{channel},\"data\":",
-        target.server
-    )
-    .expect("a Vec takes every byte");
-    into.extend_from_slice(data);
-    into.push(b'}');
-}
-
-/// Status and length of the first HTTP answer, if it is whole.
-fn http_answer(bytes: &[u8]) -> Option<(u16, usize)> {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&bytes[..end]).ok()?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    let length = head.split("\r\n").find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    let whole = end + length.unwrap_or(0);
-    (bytes.len() >= whole).then_some((status, whole))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn http_answers_are_told_apart() {
-        let answers = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 429 Too Many\r\n\r\n";
-        assert_eq!(http_answer(answers), Some((200, 40)));
-        assert_eq!(http_answer(&answers[..39]), None);
-        assert_eq!(http_answer(&answers[40..]), Some((429, 25)));
-    }
-
-    #[test]
-    fn a_post_states_its_length() {
-        let server = SocketAddr::from(([127, 0, 0, 1], 8000));
-        let api_key = Some("k".to_owned());
-        let target = Target { server, transport: Transport::WebSocketJson, token: None, api_key, sources: 1 };
-        let mut request = Vec::new();
-        post(&target, "load:a", b"{\"n\":1}", &mut request);
-        let request = String::from_utf8(request).expect("text");
-        let (head, body) = request.split_once("\r\n\r\n").expect("a head and a body");
-        assert_eq!(body, r#"{"channel":"load:a","data":{"n":1}}"#);
-        assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
     }
 }

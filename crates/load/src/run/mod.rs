@@ -3,4 +3,5 @@
 pub mod connect;
 pub mod fanout;
 pub mod idle;
+pub mod restart;
 pub mod rooms;

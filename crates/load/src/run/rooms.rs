@@ -11,7 +11,7 @@ use crate::descriptors;
 use crate::error::LoadError;
 use crate::latency::Percentiles;
 use crate::ledger::Ledger;
-use crate::options::{Rooms, readers};
+use crate::options::{Rooms, TransportName, readers};
 use crate::pace::Schedule;
 use crate::process;
 use crate::report::{Cost, Growth, Window, number};
@@ -44,6 +44,9 @@ pub struct Report {
 /// [`LoadError`].
 pub fn run(options: &Rooms) -> Result<Report, LoadError> {
     let Rooms { common, publishing, rooms, members, seed } = options;
+    if common.transport != TransportName::Websocket {
+        return Err(LoadError::Options("members of rooms publish, which needs --transport websocket".to_owned()));
+    }
     let connections = rooms.saturating_mul(*members);
     descriptors::make_room(connections as usize)?;
     let ledger = |room| Ledger::new(common.channel(room), *members, publishing.payload as usize);

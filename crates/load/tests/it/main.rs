@@ -11,6 +11,8 @@ use talewire_load::client::Client;
 
 use crate::fake::{Fake, Fault};
 
+const TRANSPORTS: [&str; 5] = ["websocket", "http-stream", "sse", "events", "poll"];
+
 /// Ten readers, eight publications, over two publishing connections.
 fn fanout(fault: Fault, more: &[&str]) -> Output {
     let fake = Fake::start(fault);
@@ -20,16 +22,18 @@ fn fanout(fault: Fault, more: &[&str]) -> Output {
     command.output().expect("the tool runs")
 }
 
-fn is_red(fault: Fault, sign: &str) {
-    let output = fanout(fault, &["--burst", "4"]);
+fn is_red(fault: Fault, transport: &str, sign: &str) {
+    let output = fanout(fault, &["--burst", "4", "--transport", transport]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{fault:?}: {said}");
-    assert!(said.contains(sign), "{fault:?}: {said}");
+    assert_eq!(output.status.code(), Some(3), "{fault:?} over {transport}: {said}");
+    assert!(said.contains(sign), "{fault:?} over {transport}: {said}");
 }
 
 #[test]
 fn a_server_that_is_right_is_measured() {
-    for more in [&["--burst", "1"][..], &["--burst", "4"], &["--rate", "1000"], &["--burst", "3", "--rate", "500"]] {
+    let paces = [&["--burst", "1"][..], &["--burst", "4"], &["--rate", "1000"], &["--burst", "3", "--rate", "500"]];
+    let transports = TRANSPORTS.map(|name| ["--transport", name]);
+    for more in paces.into_iter().chain(transports.iter().map(|pair| &pair[..])) {
         let output = fanout(Fault::None, more);
         assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
@@ -39,16 +43,18 @@ fn a_server_that_is_right_is_measured() {
 }
 
 #[test]
-fn a_server_that_cheats_is_found_out() {
-    is_red(Fault::Leaves, "a gap: number 3 came where 2 was due");
-    is_red(Fault::Doubles, "came twice or late");
-    is_red(Fault::Swaps, "a gap: number 3 came where 2 was due");
-    is_red(Fault::Changes, "the payload of number 2 is not what was published");
+fn a_server_that_cheats_is_found_out_over_every_transport() {
+    for transport in TRANSPORTS {
+        is_red(Fault::Leaves, transport, "a gap: number 3 came where 2 was due");
+        is_red(Fault::Doubles, transport, "came twice or late");
+        is_red(Fault::Swaps, transport, "a gap: number 3 came where 2 was due");
+        is_red(Fault::Changes, transport, "the payload of number 2 is not what was published");
+    }
 }
 
 #[test]
 fn a_server_that_leaves_out_the_last_is_waited_for_and_told() {
-    is_red(Fault::LeavesLast, "nothing came for 2 s");
+    is_red(Fault::LeavesLast, "websocket", "nothing came for 2 s");
 }
 
 #[test]

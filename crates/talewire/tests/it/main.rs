@@ -1,5 +1,7 @@
 //! The binary as people run it: arguments, files and variables in, output and exit code out.
 
+mod restart;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
