@@ -17,8 +17,8 @@ use talewire_proto::reply::{Push, Reply};
 use talewire_proto::session::{Done, Join, Output, Refused, RoleNeeded, Task};
 use talewire_proto::wire::websocket_close;
 use talewire_proto::{
-    Channel, ClientId, ClientInfo, CloseCode, ErrorCode, Grant, Kind, Namespace, Payload, Position, Publication, Since,
-    UserId, Version,
+    Channel, ClientInfo, CloseCode, ErrorCode, Grant, Kind, Namespace, Payload, Position, Publication, Since, UserId,
+    Version,
 };
 use talewire_story::Caller;
 
@@ -356,13 +356,10 @@ pub(crate) async fn publish_as(
     publish(node, Publishing { channel, rules, publication, key, version: None }).await
 }
 
-/// Whose an idempotency key is: the user's, and of the anonymous each connection's own. The empty user is the server API.
+/// Whose an idempotency key is: the user's. The anonymous share theirs, since one who comes back is not known; the empty user is the
+/// server API, whose keys are nobody else's.
 fn whose_key(info: &ClientInfo) -> UserId {
-    if !info.user.is_anonymous() {
-        return info.user.clone();
-    }
-    let client = info.client.as_ref().map_or("", ClientId::as_str);
-    format!("anonymous.{client}").parse().unwrap_or_default()
+    if info.user.is_anonymous() { "anonymous".parse().expect("a user id") } else { info.user.clone() }
 }
 
 /// Publishes as the channel's kind promises, and acknowledges only then. What sessions, `/app` and `/api` share.
