@@ -809,13 +809,16 @@ impl Session {
     }
 
     fn refuse(&mut self, id: u32, refused: Refused) {
+        let code = refused.code;
+        if self.mode != Mode::Down {
+            let message = refused.message;
+            self.outputs.push_back(Output::Send(Reply::Error { id, code, message }));
+        }
+        // Where there are no replies, or nothing stands yet that could go on, what would be one ends the connection.
         let connecting = matches!(self.phase, Phase::New(_));
         if self.mode == Mode::Down || self.mode == Mode::Events && connecting {
-            // There are no replies: what would be one ends the connection.
-            return self.close(opening::close_code(refused.code));
+            self.close(opening::close_code(code));
         }
-        let Refused { code, message } = refused;
-        self.outputs.push_back(Output::Send(Reply::Error { id, code, message }));
     }
 }
 

@@ -149,7 +149,15 @@ impl Session {
                 self.refuse(id, refused);
                 self.close(code);
             }
-            Mode::Down | Mode::Events => self.close(close_code(refused.code)),
+            Mode::Down => self.close(close_code(refused.code)),
+            Mode::Events => {
+                // A stream of many channels ends for one of them: the reader is told which, and why.
+                let code = refused.code;
+                let why = refused.message.as_deref().unwrap_or(code.text());
+                let message = Some(format!("{channel}: {why}"));
+                self.refuse(id, Refused { code, message });
+                self.close(close_code(code));
+            }
         }
         false
     }

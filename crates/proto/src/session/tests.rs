@@ -865,3 +865,28 @@ fn the_server_says_how_long_a_connection_may_last() {
     check("! lasting 10\n! lasting never\n+ 25000ms\n< {}\n> {}\n+ 10001ms");
     check("! lasting -1\nx 3005");
 }
+
+#[test]
+fn a_reader_of_events_is_told_why_it_may_not_read() {
+    check_down(
+        Mode::Events,
+        r#"
+        > {"id":1,"connect":{"subs":{"secret:1":{}}}}
+        < {"id":1,"error":{"code":103,"message":"secret:1: permission denied"}}
+        x 3507"#,
+    );
+    Stage::of(Mode::Events, None, Anonymous::Refused).run(
+        r#"
+        > {"id":1,"connect":{}}
+        < {"id":1,"error":{"code":101,"message":"unauthorized"}}
+        x 3507"#,
+    );
+    Stage::of(Mode::Events, None, Anonymous::Refused).run(
+        r#"
+        > {"id":1,"connect":{"token":"T"}}
+        ? verify T
+        ! expired
+        < {"id":1,"error":{"code":109,"message":"token expired"}}
+        x 3500"#,
+    );
+}

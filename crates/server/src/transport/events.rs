@@ -15,7 +15,7 @@ use talewire_proto::{Channel, CloseCode, Position, cursor};
 use super::asked::Asked;
 use super::emulation::SessionId;
 use super::head::Head;
-use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, visitor, wants_gzip};
+use super::opening::{First, Input, Opening, Refusal, cross_origin, session, unclear, visitor, wants_gzip};
 use crate::node::Node;
 
 /// An id that names what the broker keeps begins with this.
@@ -27,10 +27,9 @@ const EARLIEST: &str = "earliest";
 /// Checks the request and opens the stream.
 pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
     let headers = request.headers();
-    let asked = Asked::read(request.uri().query().unwrap_or(""), headers)
-        .map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
+    let asked = Asked::read(request.uri().query().unwrap_or(""), headers).map_err(unclear)?;
     if asked.channels.is_empty() {
-        return Err(refuse(StatusCode::BAD_REQUEST, "the query names no channel"));
+        return Err(unclear("the query names no channel"));
     }
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     let last = last.filter(|id| !id.is_empty()).or_else(|| asked.last_event_id.clone());

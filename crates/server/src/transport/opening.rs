@@ -4,16 +4,17 @@
 //! shows, and the session. The socket itself is taken over from HTTP afterwards ([`crate::accept`]).
 
 use axum::body::Body;
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use talewire_auth::{Credentials, Login};
-use talewire_proto::CloseCode;
 use talewire_proto::codec::Codec;
 use talewire_proto::command::Command;
 use talewire_proto::session::{Mode, Now, Session, SessionStart};
 use talewire_proto::websocket::Reader;
 use talewire_proto::wire::Wire;
+use talewire_proto::{CloseCode, ErrorCode};
 
 use super::emulation::SessionId;
 use super::head::Head;
@@ -21,7 +22,7 @@ use super::{events, poll, websocket};
 use crate::accept::plain;
 use crate::node::{Node, new_client};
 use crate::request_id::{self, RequestId};
-use crate::routes::login_of;
+use crate::routes::{HttpError, login_of};
 
 /// The answer to send instead of opening a connection. Boxed, because it is large and rare.
 pub(crate) type Refusal = Box<Response<Body>>;
@@ -248,6 +249,11 @@ fn stream(node: &Node, login: Option<Login>, mode: Mode, wire: Wire, head: Head,
         first: First::Frame(first_frame),
         emulated,
     }
+}
+
+/// A question to a reader's address that cannot be understood, told as every other error over HTTP.
+pub(super) fn unclear(why: &'static str) -> Refusal {
+    Box::new(HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, why).into_response())
 }
 
 pub(super) fn refuse(status: StatusCode, text: &'static str) -> Refusal {

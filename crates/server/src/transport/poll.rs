@@ -21,7 +21,7 @@ use talewire_proto::{Channel, CloseCode, ErrorCode, Kind, Payload, Position, cur
 use super::asked::Asked;
 use super::guard::Permit;
 use super::head::Head;
-use super::opening::{First, Input, Opening, Refusal, cross_origin, refuse, session, visitor};
+use super::opening::{First, Input, Opening, Refusal, cross_origin, session, unclear, visitor};
 use super::websocket::has_token;
 use crate::node::{Node, unix_ms};
 use crate::plain::Gathered;
@@ -59,17 +59,15 @@ pub(crate) struct Question {
 pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
     if !request.body().is_end_stream() {
         // Nobody would read it before the next request of the same socket is looked for, and so it would be taken for that.
-        return Err(refuse(StatusCode::BAD_REQUEST, "a poll has no body"));
+        return Err(unclear("a poll has no body"));
     }
     let headers = request.headers();
-    let asked = Asked::read(request.uri().query().unwrap_or(""), headers)
-        .map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
+    let asked = Asked::read(request.uri().query().unwrap_or(""), headers).map_err(unclear)?;
     let known = match &asked.cursor {
         None => BTreeMap::new(),
         Some(text) => {
             let positions = node.cursors.open(text).and_then(|bytes| cursor::read_named(&bytes));
-            let positions =
-                positions.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "the cursor is not one of ours"))?;
+            let positions = positions.ok_or_else(|| unclear("the cursor is not one of ours"))?;
             positions.into_iter().collect()
         }
     };
@@ -78,7 +76,7 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
         wanted = known.keys().map(|channel| (channel.clone(), None)).collect();
     }
     if wanted.is_empty() {
-        return Err(refuse(StatusCode::BAD_REQUEST, "the query names no channel and no cursor"));
+        return Err(unclear("the query names no channel and no cursor"));
     }
     let known: BTreeMap<Channel, Position> =
         known.into_iter().filter(|(channel, _)| wanted.get(channel).is_some_and(Option::is_none)).collect();

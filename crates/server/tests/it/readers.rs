@@ -272,6 +272,9 @@ async fn who_may_not_read_is_told_and_then_kept_away() {
     let stage = Stage::with(careful()).await;
     for (path, code) in [("/events?channel=chat:1", 3507), ("/events?channel=chat:1&token=nonsense", 3500)] {
         let mut stream = Stream::open(&stage, path, "").await;
+        if code == 3507 {
+            assert_eq!(stream.named("reply").await.data["error"]["message"], "unauthorized");
+        }
         let told = stream.named("disconnect").await;
         assert_eq!((&told.data["code"], &told.data["reconnect"]), (&json!(code), &json!(false)));
         assert_eq!(stream.event().await, None);

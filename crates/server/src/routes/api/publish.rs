@@ -174,8 +174,7 @@ fn words(
     Ok((Publication { data: Some(data), tags, ..Publication::default() }, key))
 }
 
-pub(in super::super) const BAD_TAGS: &str =
-    "tags are up to 16 texts of up to 256 bytes; an event type has up to 64 of A-Z a-z 0-9 _ . : -";
+pub(in super::super) const BAD_TAGS: &str = "tags are up to 16 texts of up to 256 bytes; an event type has up to 64 of A-Z a-z 0-9 _ . : - and is not reserved (PROTOCOL.md, 5)";
 
 /// Publishes to one channel, as the server itself.
 async fn into_channel(node: &Node, channel: &Channel, words: &Words) -> Result<Kept, Refused> {
