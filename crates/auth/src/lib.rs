@@ -3,7 +3,8 @@
 //! Nothing here reads a clock, a file or a socket; times are arguments, in Unix milliseconds. The only randomness is in
 //! [`new_key`] and [`new_user`], where a secret or an id is made. This is the one crate that holds keys. Reading order:
 //! the settings ([`settings`]), tokens of other systems ([`tokens`], their [`claims`], the [`verified`] cache), our own
-//! guest [`login`]s, the [`name`]s that people show, and the [`origin`]s that browsers come from.
+//! guest [`login`]s, the [`name`]s that people show, the [`origin`]s that browsers come from, and the [`seal`] on what a reader keeps
+//! for us.
 
 pub mod claims;
 pub mod error;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use talewire_proto::{Channel, Entry, Epoch, Namespace, Position, Since, Version};
 
@@ -17,8 +17,8 @@ pub(crate) struct Histories {
     outlet: Outlet,
     channels: Striped<HashMap<Channel, History>>,
     count: AtomicUsize,
-    /// Histories that were forgotten so far.
-    forgotten: AtomicUsize,
+    /// Histories that were forgotten so far, by the hash of their names: what was forgotten changes the epochs of few others.
+    forgotten: Box<[AtomicU32]>,
     /// Makes epochs of names; other ones in every process.
     names: RandomState,
     /// What all entries of all channels weigh, in bytes.
@@ -48,6 +48,10 @@ struct Weight {
     all: Arc<AtomicUsize>,
 }
 
+/// Counters of forgotten histories: one of them changes the first epoch of every channel that shares its counter, and a reader who
+/// waits there for a first publication is told of a gap that is none.
+const FORGOTTEN: usize = 65_536;
+
 /// What an entry weighs beside its payload, in bytes.
 const ENTRY_BYTES: usize = 256;
 
@@ -73,7 +77,7 @@ impl Histories {
             outlet,
             channels: Striped::new(),
             count: AtomicUsize::new(0),
-            forgotten: AtomicUsize::new(0),
+            forgotten: (0..FORGOTTEN).map(|_| AtomicU32::new(0)).collect(),
             names: RandomState::new(),
             bytes: Arc::default(),
         }
@@ -154,10 +158,14 @@ impl Histories {
     }
 
     /// The epoch with which a channel begins that was never published to, or was forgotten: the same until its first publication, so
-    /// that a position that was told before it stays true. After a history was forgotten no epoch is as it was.
+    /// that a position that was told before it stays true, and another one after the channel was forgotten.
     fn first_epoch(&self, channel: &Channel) -> Epoch {
-        let forgotten = self.forgotten.load(Ordering::Relaxed);
+        let forgotten = self.forgotten(channel).load(Ordering::Relaxed);
         Epoch::new(&format!("{:016x}", self.names.hash_one((channel, forgotten))))
+    }
+
+    fn forgotten(&self, channel: &Channel) -> &AtomicU32 {
+        &self.forgotten[self.names.hash_one(channel) as usize % FORGOTTEN]
     }
 
     /// The channel's history, made if there is none.
@@ -191,12 +199,16 @@ impl Histories {
         for stripe in self.channels.all() {
             let mut channels = stripe.lock();
             let before = channels.len();
-            channels.retain(|_, history| {
+            channels.retain(|channel, history| {
                 history.trim(usize::MAX, now_ms, &self.settings);
-                !history.entries.is_empty() || now_ms.saturating_sub(history.touched_ms) < self.settings.history_idle_ms
+                let idle_ms = now_ms.saturating_sub(history.touched_ms);
+                let stays = !history.entries.is_empty() || idle_ms < self.settings.history_idle_ms;
+                if !stays {
+                    // Under the stripe's lock: it does not begin again with the epoch that it had.
+                    self.forgotten(channel).fetch_add(1, Ordering::Relaxed);
+                }
+                stays
             });
-            // Under the stripe's lock: no channel of it begins again with the epoch that it had.
-            self.forgotten.fetch_add(before - channels.len(), Ordering::Relaxed);
             self.count.fetch_sub(before - channels.len(), Ordering::Relaxed);
         }
     }
