@@ -42,6 +42,15 @@ pub struct Limits {
     pub key_chars_max: usize,
 }
 
+impl Limits {
+    /// How many entries of history are given to who asks for so many; negative for as many as there are.
+    #[must_use]
+    pub fn history_entries(&self, asked: i32) -> i32 {
+        let most = i32::try_from(self.history_entries_max).unwrap_or(i32::MAX);
+        if asked < 0 { most } else { asked.min(most) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -120,6 +120,15 @@ pub fn tags_are_good(tags: &BTreeMap<String, String>) -> bool {
         && tags.get(EVENT_TAG).is_none_or(|event| is_event_type(event))
 }
 
+/// Tags with the event type among them, if they are good together. An empty `event` is none.
+#[must_use]
+pub fn tags_with(event: String, mut tags: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    if !event.is_empty() {
+        tags.insert(EVENT_TAG.to_owned(), event);
+    }
+    tags_are_good(&tags).then_some(tags)
+}
+
 /// Who published, as other subscribers see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct ClientInfo {

@@ -411,12 +411,6 @@ pub(crate) async fn presence_stats(node: &Node, channel: &Channel) -> Result<Don
     Ok(Done::PresenceStats { clients: stats.clients, users: stats.users })
 }
 
-/// How many entries of history are given to who asks for so many; negative for as many as there are.
-pub(crate) fn history_limit(node: &Node, asked: i32) -> i32 {
-    let most = i32::try_from(node.limits().history_entries_max).unwrap_or(i32::MAX);
-    if asked < 0 { most } else { asked.min(most) }
-}
-
 /// Reads history, from either end or from a position on. `limit` is cut to what the server gives by whoever asks.
 pub(crate) async fn history(node: &Node, rules: &Namespace, request: History) -> Result<Done, Refused> {
     let History { channel, limit, since, reverse } = request;

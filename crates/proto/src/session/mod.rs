@@ -637,8 +637,7 @@ impl Session {
     }
 
     fn history(&mut self, id: u32, mut request: History) {
-        let most = i32::try_from(self.limits.history_entries_max).unwrap_or(i32::MAX);
-        request.limit = if request.limit < 0 { most } else { request.limit.min(most) };
+        request.limit = self.limits.history_entries(request.limit);
         self.ask(id, Action::History, request.channel.clone(), |_, rules| Task::History { rules, request });
     }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use talewire_proto::command::History;
 use talewire_proto::namespace::Action;
-use talewire_proto::publication::{self, EVENT_TAG};
+use talewire_proto::publication;
 use talewire_proto::session::Anonymous;
 use talewire_proto::{Channel, ClientInfo, Epoch, ErrorCode, Grant, Payload, Position, Publication, json};
 
@@ -49,8 +49,8 @@ fn counted(node: &Node, error: HttpError) -> HttpError {
     error
 }
 
-fn answer(node: &Node, answer: Result<Vec<u8>, HttpError>) -> Result<Response, HttpError> {
-    let body = answer.map_err(|error| counted(node, error))?;
+async fn answer(node: &Node, work: impl Future<Output = Result<Vec<u8>, HttpError>>) -> Result<Response, HttpError> {
+    let body = work.await.map_err(|error| counted(node, error))?;
     Ok(no_store(([(header::CONTENT_TYPE, "application/json")], body).into_response()))
 }
 
@@ -62,17 +62,12 @@ pub(super) async fn publish(
 ) -> Result<Response, HttpError> {
     let publish = async {
         let grant = grant(&node, &headers)?;
-        let Publish { channel, data, event, mut tags, key } = read_json(&headers, &body)?;
+        let Publish { channel, data, event, tags, key } = read_json(&headers, &body)?;
         let bad = |message: &str| HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message);
         if key.chars().count() > node.limits().key_chars_max {
             return Err(bad("the key is too long"));
         }
-        if !event.is_empty() {
-            tags.insert(EVENT_TAG.to_owned(), event);
-        }
-        if !publication::tags_are_good(&tags) {
-            return Err(bad(BAD_TAGS));
-        }
+        let tags = publication::tags_with(event, tags).ok_or_else(|| bad(BAD_TAGS))?;
         let rules = perform::allowed(&node, &grant, &channel, Action::Publish).await?;
         let data = Payload::from_raw(data);
         if data.len() > rules.publication_bytes_max {
@@ -89,8 +84,7 @@ pub(super) async fn publish(
             if kept { serde_json::json!({ "offset": offset, "epoch": epoch }) } else { serde_json::json!({}) };
         Ok(position.to_string().into_bytes())
     };
-    let published = publish.await;
-    answer(&node, published)
+    answer(&node, publish).await
 }
 
 #[derive(Deserialize)]
@@ -121,13 +115,12 @@ pub(super) async fn history(
         let grant = grant(&node, &headers)?;
         let Page { channel, limit, since, reverse } = read_json(&headers, &body)?;
         let rules = perform::allowed(&node, &grant, &channel, Action::History).await?;
-        let limit = perform::history_limit(&node, limit);
+        let limit = node.limits().history_entries(limit);
         let since = since.map(|Since { offset, epoch }| Position { offset, epoch });
         let done = perform::history(&node, &rules, History { channel, limit, since, reverse }).await?;
         Ok(json::result(&done))
     };
-    let read = read.await;
-    answer(&node, read)
+    answer(&node, read).await
 }
 
 #[derive(Deserialize)]
@@ -146,8 +139,7 @@ pub(super) async fn presence(
         let channel = present(&node, &headers, &body).await?;
         Ok(json::result(&perform::presence(&node, &channel).await?))
     };
-    let looked = look.await;
-    answer(&node, looked)
+    answer(&node, look).await
 }
 
 /// How many are subscribed to a channel.
@@ -160,8 +152,7 @@ pub(super) async fn presence_stats(
         let channel = present(&node, &headers, &body).await?;
         Ok(json::result(&perform::presence_stats(&node, &channel).await?))
     };
-    let looked = look.await;
-    answer(&node, looked)
+    answer(&node, look).await
 }
 
 /// The channel whose presence may be looked at.

@@ -49,7 +49,7 @@ pub(super) async fn history(node: &Arc<Node>, request: Page) -> Answer {
     if !rules.is_recoverable() {
         return Err(ErrorCode::NotAvailable.into());
     }
-    let limit = perform::history_limit(node, request.limit);
+    let limit = node.limits().history_entries(request.limit);
     let since = request.since.map(Into::into);
     let request = History { channel: request.channel, limit, since, reverse: request.reverse };
     Ok(json::result(&perform::history(node, &rules, request).await?))

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use talewire_broker::{Control, Key, Order, Whom};
-use talewire_proto::publication::{self, EVENT_TAG};
+use talewire_proto::publication;
 use talewire_proto::session::Refused;
 use talewire_proto::{
     Channel, ClientId, Epoch, ErrorCode, Kind, Namespace, Payload, Position, Publication, UserId, Version,
@@ -158,18 +158,13 @@ fn words(
     node: &Node,
     data: Payload,
     event: String,
-    mut tags: BTreeMap<String, String>,
+    tags: BTreeMap<String, String>,
     key: String,
 ) -> Result<(Publication, Option<Key>), Refused> {
     if key.chars().count() > node.limits().key_chars_max {
         return Err(refused(ErrorCode::LimitExceeded, "the idempotency key is too long"));
     }
-    if !event.is_empty() {
-        tags.insert(EVENT_TAG.to_owned(), event);
-    }
-    if !publication::tags_are_good(&tags) {
-        return Err(refused(ErrorCode::BadRequest, BAD_TAGS));
-    }
+    let tags = publication::tags_with(event, tags).ok_or_else(|| refused(ErrorCode::BadRequest, BAD_TAGS))?;
     let key = Some(key).filter(|key| !key.is_empty()).map(|key| Key { user: UserId::default(), key });
     Ok((Publication { data: Some(data), tags, ..Publication::default() }, key))
 }
