@@ -5,7 +5,8 @@ NODE_MIN := 20.19
 PORT     ?= 8000
 
 # What the tests need beside Rust and Node, as command:package of Debian.
-TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python3
+TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python3 redis-server:redis-server \
+              redis-sentinel:redis-sentinel redis-benchmark:redis-tools pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy
 # The same for modules of Python, as module:package.
 PYTHON_NEEDS := ensurepip:python3-venv
 
@@ -56,7 +57,7 @@ needs:
 	done; \
 	[ -n "$$missing" ] || exit 0; \
 	echo "The tests need:$$missing"; \
-	install="apt-get update && apt-get install -y$$missing"; \
+	install="apt-get update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y$$missing"; \
 	if ! command -v apt-get >/dev/null; then echo "make test needs Debian 12 or later"; exit 1; \
 	elif [ "$$(id -u)" = 0 ]; then sh -c "$$install"; \
 	elif sudo -n true 2>/dev/null; then sudo -n sh -c "$$install"; \

@@ -16,8 +16,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("talewire-documents", &["proto", "store", "broker"]),
     ("talewire-agents", &["proto", "store", "broker", "story", "documents"]),
     ("talewire-server", &["proto", "auth", "store", "broker", "hub", "story", "documents", "agents"]),
-    ("talewire", &["proto", "auth", "store", "broker", "hub", "story", "documents", "agents", "server"]),
+    ("talewire-sources", &["proto"]),
+    ("talewire", &["proto", "auth", "store", "broker", "hub", "story", "documents", "agents", "server", "sources"]),
     ("talewire-load", &["proto"]),
+    // Real servers for tests, and the suite that kills them.
+    ("talewire-stand", &[]),
+    ("talewire-faults", &["proto", "load", "stand"]),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,159 @@
+//! One PostgreSQL server with an empty database.
+
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tempfile::TempDir;
+
+use crate::process::Process;
+
+/// A PostgreSQL server on the loopback address, which believes whoever says to be `talewire`.
+#[derive(Debug)]
+pub struct Postgres {
+    /// Where it listens.
+    pub port: u16,
+    /// The program: the one that starts all others of this server.
+    pub process: Process,
+    folder: TempDir,
+}
+
+/// Settings beside the defaults: durable as in production, small, and as many connections as tests want.
+const OPTIONS: [&str; 6] = [
+    "unix_socket_directories=",
+    "listen_addresses=127.0.0.1",
+    "max_connections=200",
+    "shared_buffers=32MB",
+    "fsync=on",
+    "logging_collector=off",
+];
+
+impl Postgres {
+    /// Makes a new one and starts it.
+    #[must_use]
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let account = Account::to_run_as();
+        account.give(folder.path());
+        let data = folder.path().join("data");
+        let mut initdb = account.command("initdb");
+        initdb.arg("--pgdata").arg(&data).args([
+            "--username=talewire",
+            "--auth=trust",
+            "--no-sync",
+            "--no-instructions",
+        ]);
+        let made = initdb.args(["--encoding=UTF8", "--locale=C"]).output().expect("initdb can be started");
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let port = crate::free_port();
+        let process = spawn(port, &account, folder.path());
+        Self { port, process, folder }
+    }
+
+    /// How clients name its database `postgres`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_of("postgres")
+    }
+
+    /// How clients name another of its databases.
+    #[must_use]
+    pub fn url_of(&self, database: &str) -> String {
+        format!("postgres://talewire@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Kills all of it with -9, the first process and those that serve clients.
+    pub fn kill(&mut self) {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        self.process.kill();
+        for child in children.split_ascii_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+            let _ = kill_process(child, Signal::KILL);
+        }
+        // None of them is left to write; the file would only make the next start wait.
+        let _ = std::fs::remove_file(self.folder.path().join("data/postmaster.pid"));
+    }
+
+    /// Starts it again after its end, on the same port and with the same files.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.process = spawn(self.port, &Account::to_run_as(), self.folder.path());
+    }
+}
+
+fn spawn(port: u16, account: &Account, folder: &Path) -> Process {
+    let mut command = account.command("postgres");
+    command.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]);
+    for option in OPTIONS {
+        command.args(["-c", option]);
+    }
+    let mut process = Process::start(&mut command, "postgresql", &folder.join("postgres.log"));
+    process.wait_until("postgres", || is_ready(port));
+    process
+}
+
+/// Whether it lets somebody in: asked by a start-up message for a user that there is, answered by `R` (authentication).
+fn is_ready(port: u16) -> bool {
+    use std::io::Write as _;
+    let parameters = b"user\0talewire\0database\0postgres\0\0";
+    let mut message = u32::try_from(parameters.len() + 8).expect("it is short").to_be_bytes().to_vec();
+    message.extend(196_608_u32.to_be_bytes());
+    message.extend(parameters);
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+        stream.write_all(&message)?;
+        let mut first = [0];
+        stream.read_exact(&mut first)?;
+        std::io::Result::Ok(first[0] == b'R')
+    };
+    ask().unwrap_or(false)
+}
+
+/// Who runs it: this user, or, since it refuses to run as root, one without rights.
+struct Account {
+    ids: Option<(u32, u32)>,
+}
+
+impl Account {
+    fn to_run_as() -> Self {
+        if !geteuid().is_root() {
+            return Self { ids: None };
+        }
+        let users = std::fs::read_to_string("/etc/passwd").expect("a system has a list of users");
+        let ids_of = |name: &str| {
+            let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+            let mut fields = line.split(':').skip(2).map(str::parse::<u32>);
+            Some((fields.next()?.ok()?, fields.next()?.ok()?))
+        };
+        Self { ids: ids_of("postgres").or_else(|| ids_of("nobody")) }
+    }
+
+    fn give(&self, folder: &Path) {
+        if let Some((user, group)) = self.ids {
+            std::os::unix::fs::chown(folder, Some(user), Some(group)).expect("root gives folders away");
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(newest(program));
+        if let Some((user, group)) = self.ids {
+            command.uid(user).gid(group);
+        }
+        command.current_dir("/");
+        command
+    }
+}
+
+/// Debian keeps the server's programs beside the path, one folder for each version.
+fn newest(program: &str) -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let version = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+    let newest = folders.map(|entry| entry.path()).filter(|path| version(path).is_some()).max_by_key(version);
+    let path = newest.map(|folder| folder.join("bin").join(program)).filter(|path| path.exists());
+    // Elsewhere they are on the path.
+    path.unwrap_or_else(|| program.into())
+}
