@@ -8,12 +8,14 @@
 mod control;
 mod error;
 mod memory;
+mod nodes;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use talewire_proto::generation::{GenerationFrame, GenerationStatus};
 use talewire_proto::{
     Channel, ClientId, ClientInfo, Entry, Epoch, GenerationId, Namespace, Position, Publication, Since, StoryId,
@@ -23,7 +25,8 @@ use tokio::sync::broadcast;
 
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
-pub use settings::BrokerSettings;
+pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport};
+pub use settings::{BrokerKind, BrokerSettings};
 
 /// Something for the subscribers of a channel.
 #[derive(Debug, Clone)]
@@ -52,6 +55,8 @@ pub enum Message {
     Leave(Arc<ClientInfo>),
     /// A frame of a generation stream; a reader who misses one needs a snapshot.
     Generation(Arc<GenerationFrame>),
+    /// Deliveries of this channel may have been lost on their way here: look at its history, and take a snapshot of its generation.
+    Doubt,
 }
 
 /// Takes deliveries. Called in the order of each channel, from any thread; it must not block.
@@ -66,6 +71,9 @@ pub struct Page {
     pub top: Position,
     /// Whether the entries are all that was asked for: false when a limit cut them or older ones are gone.
     pub complete: bool,
+    /// Earlier names of the same history, each with the last offset that it shares with this one: a position of such an epoch is
+    /// true at or below that offset, and of another history above it.
+    pub older: Vec<Position>,
 }
 
 /// Which way to read.
@@ -159,16 +167,153 @@ enum Backend {
 }
 
 impl Broker {
+    /// The broker that the settings name, for the node `node`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when it cannot be reached.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are asked whether they are there")]
+    pub async fn open(settings: &BrokerSettings, node: &NodeId) -> Result<Self, BrokerError> {
+        match settings.kind {
+            BrokerKind::InProcess => {
+                Ok(Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), node.clone()))) })
+            }
+        }
+    }
+
     /// A broker inside this process; what it keeps ends with the process.
     #[must_use]
     pub fn in_process(settings: &BrokerSettings) -> Self {
-        Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone()))) }
+        Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), NodeId::new()))) }
     }
 
     /// Says who takes the deliveries of this node. Called once, before anything is published.
     pub fn deliver_to(&self, sink: Sink) {
         let Backend::Memory(memory) = &self.backend;
         memory.deliver_to(sink);
+    }
+
+    /// Whether other nodes publish over the same broker.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match &self.backend {
+            Backend::Memory(_) => false,
+        }
+    }
+
+    /// How the broker is, as far as this node knows. Cheap: it only looks.
+    #[must_use]
+    pub fn health(&self) -> BrokerHealth {
+        let Backend::Memory(_) = &self.backend;
+        BrokerHealth::Up
+    }
+
+    /// Somebody on this node is subscribed to a channel from now on: what is published there is to be delivered here. It takes a
+    /// moment; [`Broker::listening`] tells when it is so. Does not block.
+    pub fn listen(&self, channel: &Channel) {
+        let Backend::Memory(_) = &self.backend;
+        // Inside the process everything is delivered anyway.
+        let _ = channel;
+    }
+
+    /// Nobody on this node is subscribed to a channel any more. Does not block.
+    pub fn unlisten(&self, channel: &Channel) {
+        let Backend::Memory(_) = &self.backend;
+        let _ = channel;
+    }
+
+    /// Waits until what is published in a channel that is listened to comes here: a history that is read from then on, and what is
+    /// delivered, leave no gap between them.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when that does not come to pass in time; at once while the broker is known to be down.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are waited for")]
+    pub async fn listening(&self, channel: &Channel) -> Result<(), BrokerError> {
+        let Backend::Memory(_) = &self.backend;
+        let _ = channel;
+        Ok(())
+    }
+
+    /// Where history channels stand now: at most [`TOPS_MAX`] of them. Channels that nothing is kept of are left out.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
+    pub async fn tops(&self, channels: &[Channel]) -> Result<Vec<(Channel, Position)>, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        Ok(channels.iter().filter_map(|channel| Some((channel.clone(), memory.history.top(channel)?))).collect())
+    }
+
+    /// Says who takes letters of other nodes to this one. Called once.
+    pub fn letters_to(&self, sink: LetterSink) {
+        let Backend::Memory(memory) = &self.backend;
+        memory.letters_to(sink);
+    }
+
+    /// Sends a letter to one node. At most once; says whether somebody of that name hears.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
+    pub async fn post(&self, node: &NodeId, letter: Bytes) -> Result<bool, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        Ok(memory.post(node, letter))
+    }
+
+    /// Tells the others that this node lives, and keeps what it has put into the broker (presence, for one) alive with it. To be called
+    /// every [`BrokerSettings::node_beat_ms`].
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are told")]
+    pub async fn beat(&self, report: NodeReport) -> Result<(), BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.beat(report);
+        Ok(())
+    }
+
+    /// Takes leave of the others: this node's presence ends now and not when its lease does.
+    pub async fn depart(&self) {
+        let Backend::Memory(memory) = &self.backend;
+        memory.depart();
+    }
+
+    /// The nodes that live, each with its latest report, oldest first.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
+    pub async fn nodes(&self) -> Result<Vec<NodeReport>, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        Ok(memory.nodes())
+    }
+
+    /// Takes a lease, or keeps it, for so long: at most one node has it at a time, as far as clocks run alike. It spares work that one
+    /// node is enough for; it guards nothing that must not happen twice.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the broker does not answer: then it is not held.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
+    pub async fn lease(&self, name: &'static str, ttl_ms: u64) -> Result<bool, BrokerError> {
+        let Backend::Memory(_) = &self.backend;
+        let _ = (name, ttl_ms);
+        // There is nobody else.
+        Ok(true)
+    }
+
+    /// Gives a lease back.
+    pub async fn release(&self, name: &'static str) {
+        let Backend::Memory(_) = &self.backend;
+        let _ = name;
+    }
+
+    /// Spends a mark that counts once, for as long as it is remembered. Says whether this was the first time.
+    ///
+    /// # Errors
+    /// [`BrokerError::Full`] when too many are remembered; [`BrokerError::Unavailable`] when the broker does not answer.
+    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
+    pub async fn spend(&self, mark: &str, ttl_ms: u64) -> Result<bool, BrokerError> {
+        let Backend::Memory(memory) = &self.backend;
+        memory.marks.spend(mark, ttl_ms)
     }
 
     /// Says who takes orders for the connections of this node. Called once, when its threads stand.
@@ -355,7 +500,8 @@ impl Broker {
         Ok(memory.generations.snapshot(story, generation))
     }
 
-    /// Keeps where a reader of many channels stands, for a while. Says under which name: letters and digits.
+    /// Keeps where a reader of many channels stands, for a while. Says under which name: letters and digits. It does not wait for the
+    /// broker: what could not be kept is found to be gone.
     #[must_use]
     pub fn keep_cursor(&self, positions: Vec<u8>) -> String {
         let Backend::Memory(memory) = &self.backend;
@@ -398,6 +544,9 @@ impl Broker {
         memory.shift_clock(by_ms);
     }
 }
+
+/// Channels that [`Broker::tops`] is asked about at once.
+pub const TOPS_MAX: usize = 512;
 
 /// How much one page of history may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

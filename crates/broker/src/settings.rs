@@ -2,10 +2,26 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Limits of the broker inside the process.
+/// What carries publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokerKind {
+    /// The process itself: one node, nothing to install.
+    InProcess,
+}
+
+/// The broker and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSettings {
+    /// What carries publications: `in_process` for one node alone.
+    pub kind: BrokerKind,
+    /// Time between two signs of life of a node, in milliseconds.
+    pub node_beat_ms: u64,
+    /// How long a node is taken to live after its last sign of life, in milliseconds; then it is off the list, and so is who was present there.
+    pub node_lease_ms: u64,
+    /// One-time marks remembered at once; spending one more is refused.
+    pub marks_max: usize,
     /// History channels kept at once; publishing to one more is refused (106).
     pub history_channels_max: usize,
     /// Payloads of all history channels, with 256 bytes for each entry, in bytes; beyond it a channel that is published to keeps only its newest entry.
@@ -35,6 +51,10 @@ pub struct BrokerSettings {
 impl Default for BrokerSettings {
     fn default() -> Self {
         Self {
+            kind: BrokerKind::InProcess,
+            node_beat_ms: 5_000,
+            node_lease_ms: 15_000,
+            marks_max: 100_000,
             history_channels_max: 100_000,
             history_bytes_max: 1_073_741_824,
             history_idle_ms: 86_400_000,

@@ -8,6 +8,7 @@ mod control;
 mod generations;
 mod history;
 mod keys;
+mod nodes;
 mod order;
 mod pages;
 mod presence;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use talewire_proto::{Channel, ClientId, ClientInfo, Entry, Namespace, Payload, Publication, UserId};
 use tokio::sync::mpsc;
 
-use crate::{Broker, BrokerSettings, Delivery, Message, PageLimit};
+use crate::{Broker, BrokerSettings, Delivery, Message, NodeId, PageLimit};
 
 /// Everything that is kept.
 const ALL: PageLimit = PageLimit { entries: 10_000, bytes: 100_000_000 };
@@ -27,6 +28,8 @@ const ALL: PageLimit = PageLimit { entries: 10_000, bytes: 100_000_000 };
 /// A broker on a stand: what it delivers, and time that passes when told to.
 struct Stand {
     broker: Broker,
+    /// Whose broker it is.
+    node: NodeId,
     delivered: mpsc::UnboundedReceiver<Delivery>,
     /// Lets time pass for everything that the broker keeps.
     pass_ms: Box<dyn Fn(u64) + Send + Sync>,
@@ -35,12 +38,12 @@ struct Stand {
 type Make = fn(BrokerSettings) -> Stand;
 
 impl Stand {
-    fn of(broker: Broker, pass_ms: Box<dyn Fn(u64) + Send + Sync>) -> Self {
+    fn of(broker: Broker, node: NodeId, pass_ms: Box<dyn Fn(u64) + Send + Sync>) -> Self {
         let (sender, delivered) = mpsc::unbounded_channel();
         broker.deliver_to(Arc::new(move |delivery| {
             let _ = sender.send(delivery);
         }));
-        Self { broker, delivered, pass_ms }
+        Self { broker, node, delivered, pass_ms }
     }
 
     async fn next(&mut self) -> Delivery {
@@ -70,9 +73,16 @@ impl Stand {
 }
 
 fn in_process(settings: BrokerSettings) -> Stand {
-    let broker = Broker::in_process(&settings);
+    let node = NodeId::new();
+    let broker = opened(&settings, &node);
     let clock = broker.clone();
-    Stand::of(broker, Box::new(move |by_ms| clock.shift_clock(by_ms)))
+    Stand::of(broker, node, Box::new(move |by_ms| clock.shift_clock(by_ms)))
+}
+
+/// Opens a broker from within a test's runtime.
+fn opened(settings: &BrokerSettings, node: &NodeId) -> Broker {
+    let open = || tokio::runtime::Handle::current().block_on(Broker::open(settings, node));
+    tokio::task::block_in_place(open).unwrap()
 }
 
 fn channel(name: &str) -> Channel {
@@ -165,6 +175,15 @@ suite! { in_process:
         an_ended_text_is_forgotten_by_age
         a_text_that_nobody_ends_is_forgotten_by_age
         only_so_many_are_kept
+    }
+    nodes {
+        a_node_is_listed_until_it_departs
+        letters_reach_the_node_that_is_named
+        a_lease_is_kept_and_given_back
+        a_mark_counts_once
+        one_mark_by_many_at_once_is_spent_once
+        tops_tell_where_channels_stand
+        what_is_listened_to_is_delivered
     }
     control {
         orders_reach_the_node_or_the_caller_hears_of_it

@@ -4,7 +4,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use talewire_broker::Message;
 use talewire_proto::compression::Compression;
 use talewire_proto::generation::GenerationFrame;
 use talewire_proto::reply::{Push, Reply};
@@ -94,17 +93,5 @@ impl Fanout {
             What::Leave(info) => Push::Leave(info.clone()),
         };
         wire.pack(&wire.codec().encode(&Reply::Push { channel: self.channel.clone(), push }), compression)
-    }
-}
-
-impl From<Message> for What {
-    fn from(message: Message) -> Self {
-        match message {
-            Message::Entry { epoch, entry } => Self::Entry(entry, epoch),
-            Message::Signal(publication) => Self::Signal(publication),
-            Message::Join(info) => Self::Join(info),
-            Message::Leave(info) => Self::Leave(info),
-            Message::Generation(frame) => Self::Generation(frame),
-        }
     }
 }

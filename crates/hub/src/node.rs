@@ -221,14 +221,18 @@ impl Hub {
     pub(crate) fn join(&self, channel: &Channel, rules: &Arc<Namespace>, shard: usize) -> Ticket {
         let mut table = self.stripe(channel).lock();
         let ticket = self.ticket();
-        let served = table.entry(channel.clone()).or_insert_with(|| Served {
-            rules: rules.clone(),
-            subscribers: vec![0; self.inner.shards.len()],
-            since: ticket,
-            followed: None,
-            ahead: BTreeMap::new(),
-            seen: 0,
-            suspect: false,
+        let served = table.entry(channel.clone()).or_insert_with(|| {
+            // Under the lock, so that the broker hears of the first and of the last subscriber in their order.
+            self.inner.broker.listen(channel);
+            Served {
+                rules: rules.clone(),
+                subscribers: vec![0; self.inner.shards.len()],
+                since: ticket,
+                followed: None,
+                ahead: BTreeMap::new(),
+                seen: 0,
+                suspect: false,
+            }
         });
         served.subscribers[shard] += 1;
         ticket
@@ -241,6 +245,7 @@ impl Hub {
             served.subscribers[shard] = served.subscribers[shard].saturating_sub(1);
             if served.subscribers.iter().all(|count| *count == 0) {
                 table.remove(channel);
+                self.inner.broker.unlisten(channel);
             }
         }
     }
@@ -302,8 +307,13 @@ impl Hub {
         let Delivery { channel, message } = delivery;
         let mut table = self.stripe(&channel).lock();
         let Some(served) = table.get_mut(&channel) else { return };
-        let Message::Entry { epoch, entry } = message else {
-            return self.tell(&channel, served, message.into());
+        let (epoch, entry) = match message {
+            Message::Entry { epoch, entry } => (epoch, entry),
+            Message::Doubt => return self.doubt(&channel, served),
+            Message::Signal(publication) => return self.tell(&channel, served, What::Signal(publication)),
+            Message::Join(info) => return self.tell(&channel, served, What::Join(info)),
+            Message::Leave(info) => return self.tell(&channel, served, What::Leave(info)),
+            Message::Generation(frame) => return self.tell(&channel, served, What::Generation(frame)),
         };
         match &mut served.followed {
             // The history was broken off, or this is late and of an older one: a read tells which.
@@ -325,6 +335,46 @@ impl Hub {
         self.pass_on(&channel, served);
         if served.has_gap() {
             self.ask_repair(&channel);
+        }
+    }
+
+    /// Something may have been lost on its way here: followed channels are read again, readers of a generation get a snapshot. Lost
+    /// signals are lost, as signals may be.
+    fn doubt(&self, channel: &Channel, served: &mut Served) {
+        if Self::is_followed(served.rules.kind) {
+            served.suspect = true;
+            if served.has_gap() {
+                self.ask_repair(channel);
+            }
+        } else {
+            self.push(served, &ShardMessage::Missed(channel.clone()));
+        }
+    }
+
+    /// History channels that this node follows, for a look at where they really stand.
+    pub(crate) fn followed_histories(&self) -> Vec<Channel> {
+        let mut found = Vec::new();
+        for stripe in &self.inner.stripes {
+            let table = stripe.lock();
+            let followed =
+                table.iter().filter(|(_, served)| served.rules.kind == Kind::History && served.followed.is_some());
+            found.extend(followed.map(|(channel, _)| channel.clone()));
+        }
+        found
+    }
+
+    /// A look at the broker has shown where a history channel stood a moment ago.
+    pub(crate) fn stands(&self, channel: &Channel, top: &Position) {
+        let mut table = self.stripe(channel).lock();
+        let Some(served) = table.get_mut(channel) else { return };
+        let Some(followed) = &served.followed else { return };
+        if followed.epoch == top.epoch {
+            served.seen = served.seen.max(top.offset);
+        } else {
+            served.suspect = true;
+        }
+        if served.has_gap() {
+            self.ask_repair(channel);
         }
     }
 

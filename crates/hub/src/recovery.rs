@@ -66,6 +66,8 @@ pub(crate) struct Read {
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) top: Position,
     pub(crate) complete: bool,
+    /// As [`talewire_broker::Page::older`].
+    pub(crate) older: Vec<Position>,
 }
 
 impl Hub {
@@ -81,6 +83,11 @@ impl Hub {
         recover: Option<&Recover>,
         limit: PageLimit,
     ) -> Result<Recovered, HubError> {
+        // What is read from here on and what is delivered leave no gap between them. Durable channels go on without a broker, late.
+        match self.broker().listening(channel).await {
+            Err(error) if rules.kind != Kind::Durable => return Err(error.into()),
+            _ => {}
+        }
         match rules.kind {
             Kind::Signal => Ok(Recovered { result: SubscribeResult::default(), next: 0, more: false }),
             Kind::Generation => {
@@ -185,22 +192,22 @@ impl Hub {
         if rules.kind == Kind::Durable {
             use talewire_store::Direction::Forward;
             let page = self.store().history(channel, since, limit.entries, limit.bytes, Forward).await?;
-            return Ok(Read { entries: page.entries, top: page.top, complete: page.complete });
+            return Ok(Read { entries: page.entries, top: page.top, complete: page.complete, older: Vec::new() });
         }
         let page = self.broker().history(channel, rules, since, talewire_broker::Direction::Forward, limit).await?;
-        Ok(Read { entries: page.entries, top: page.top, complete: page.complete })
+        Ok(Read { entries: page.entries, top: page.top, complete: page.complete, older: page.older })
     }
 }
 
 /// The newest entry, unless the client has it. What lies between is stale to it: that it is not told is no gap. If even the
 /// newest is gone, only who is at its position has lost nothing.
 fn answer_latest(asked: &Position, read: Read) -> Recovered {
-    let is_there = asked.offset == read.top.offset && same_epoch(asked, &read.top);
+    let is_there = asked.offset == read.top.offset && is_true(asked, &read);
     if is_there && !asked.epoch.is_empty() {
         return joined(read.top, Some(Vec::new()));
     }
     // Whoever claims to have seen more than there is has seen another history, whatever its name.
-    let is_beyond = asked.offset > read.top.offset && same_epoch(asked, &read.top);
+    let is_beyond = asked.offset > read.top.offset && is_true(asked, &read);
     let newest = read.entries.into_iter().find(|entry| entry.offset == read.top.offset && !is_beyond);
     match newest {
         Some(newest) => {
@@ -221,11 +228,11 @@ fn lost(top: Position) -> Recovered {
     lost
 }
 
-fn answer(recover: Option<&Recover>, read: Read) -> Recovered {
+pub(crate) fn answer(recover: Option<&Recover>, read: Read) -> Recovered {
     let (asked, found) = match recover {
         None => return joined(read.top, None),
-        Some(Recover::After(asked)) => (asked.offset, same_epoch(asked, &read.top) && reaches(&read, asked.offset)),
-        Some(Recover::PagesAfter(asked)) => (asked.offset, same_epoch(asked, &read.top) && begins(&read, asked.offset)),
+        Some(Recover::After(asked)) => (asked.offset, is_true(asked, &read) && reaches(&read, asked.offset)),
+        Some(Recover::PagesAfter(asked)) => (asked.offset, is_true(asked, &read) && begins(&read, asked.offset)),
         // Whatever is kept is what was asked for: where it begins is no gap.
         Some(Recover::PagesFromOldest) => {
             (read.entries.first().map_or(read.top.offset, |entry| entry.offset - 1), true)
@@ -256,9 +263,11 @@ fn joined(top: Position, recovered: Option<Vec<Arc<Entry>>>) -> Recovered {
     Recovered { result, next, more: false }
 }
 
-/// A client that never saw the channel's epoch has an empty one and asks from the beginning.
-fn same_epoch(asked: &Position, top: &Position) -> bool {
-    asked.epoch.is_empty() || asked.epoch.means(&top.epoch)
+/// Whether a position is one of the history that was read. A client that never saw the channel's epoch has an empty one and asks from
+/// the beginning; one that saw an earlier name of this history may have seen no more than what the two share.
+fn is_true(asked: &Position, read: &Read) -> bool {
+    let shared = |older: &Position| asked.epoch.means(&older.epoch) && asked.offset <= older.offset;
+    asked.epoch.is_empty() || asked.epoch.means(&read.top.epoch) || read.older.iter().any(shared)
 }
 
 /// Whether the read holds everything from after `offset` to the top, by the offsets themselves.

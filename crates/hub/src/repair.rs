@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use talewire_broker::PageLimit;
+use talewire_broker::{BrokerError, PageLimit, TOPS_MAX};
 use talewire_proto::{Channel, Since};
 use talewire_store::{LogMark, StoreError};
 use tokio::sync::Notify;
@@ -177,10 +177,22 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// Compares where history channels stand with what was passed on; those that stand elsewhere are repaired.
+    pub(crate) async fn look_at_positions(&self) -> Result<(), BrokerError> {
+        for channels in self.followed_histories().chunks(TOPS_MAX) {
+            for (channel, top) in self.broker().tops(channels).await? {
+                self.stands(&channel, &top);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl HubParts {
-    /// Repairs gaps and looks at growth, until the future is dropped.
+    /// Repairs gaps and looks at growth and positions, until the future is dropped.
     pub async fn run(self) {
-        tokio::join!(repair_all(&self.hub), watch_growth(&self.hub));
+        tokio::join!(repair_all(&self.hub), watch_growth(&self.hub), check_positions(&self.hub));
     }
 }
 
@@ -193,6 +205,22 @@ async fn watch_growth(hub: &Hub) {
         match hub.look_at_growth(mark).await {
             Ok(new) => mark = Some(new),
             Err(error) => tracing::warn!(%error, "the look at growth failed"),
+        }
+    }
+}
+
+/// Looks where the history channels of this node really stand: an announcement may be lost without a sign. Inside one process
+/// none is.
+async fn check_positions(hub: &Hub) {
+    if !hub.broker().is_shared() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(Duration::from_millis(hub.settings().position_check_ms.max(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = hub.look_at_positions().await {
+            tracing::warn!(%error, "the look at positions failed");
         }
     }
 }

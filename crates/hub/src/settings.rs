@@ -26,6 +26,8 @@ pub struct HubSettings {
     pub gap_wait_ms: u64,
     /// Time between two looks at which durable channels have grown, in milliseconds.
     pub growth_check_ms: u64,
+    /// Time between two looks at where the history channels of this node stand in a shared broker, in milliseconds.
+    pub position_check_ms: u64,
     /// Channels that wait to have a gap repaired; beyond it the next look at growth finds them among all.
     pub repairs_waiting_max: usize,
     /// Channels whose gaps are repaired at the same time; further ones wait, so that a slow one delays few others.
@@ -51,6 +53,7 @@ impl Default for HubSettings {
             ahead_held_max: 512,
             gap_wait_ms: 20,
             growth_check_ms: 1_000,
+            position_check_ms: 10_000,
             repairs_waiting_max: 4_096,
             repairs_at_once_max: 8,
             compress_bytes_min: 1_024,

@@ -8,6 +8,7 @@
 
 mod batches;
 mod crowd;
+mod doubts;
 mod epochs;
 mod following;
 mod generations;

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use talewire_agents::counts::AgentCounts;
 use talewire_auth::{Auth, OriginRule, Seal};
-use talewire_broker::Broker;
+use talewire_broker::{Broker, NodeId};
 use talewire_hub::Hub;
 use talewire_proto::session::{Anonymous, Now};
 use talewire_proto::{Channel, ClientId, ErrorCode, Limits, Namespace};
@@ -65,7 +65,7 @@ pub struct Node {
     pub(crate) rates: PublishRates,
     pub(crate) reloads: Option<mpsc::Sender<ReloadRequest>>,
     /// Names this node among others; new at every start.
-    pub(crate) id: String,
+    pub(crate) id: NodeId,
     /// Connections whose commands come by other requests.
     pub(crate) sessions: Sessions,
     /// Caps and rates before anything is parsed.
@@ -82,6 +82,8 @@ pub struct Node {
 
 /// What a node is made from.
 pub struct NodeParts {
+    /// Which run of which node it is.
+    pub id: NodeId,
     /// Sockets and HTTP.
     pub settings: ServerSettings,
     /// The rules of channels and the limits of sessions, to begin with.
@@ -114,7 +116,7 @@ impl Node {
         let inboxes = Arc::new(OnceLock::new());
         Self {
             metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone()),
-            id: new_client().as_str().to_owned(),
+            id: parts.id,
             sessions: Sessions::default(),
             guard,
             admin_guard: Guard::new(&ServerSettings { sockets_max: ADMIN_SOCKETS_MAX, ..ServerSettings::default() }),

@@ -29,7 +29,7 @@ impl RequestId {
     pub(crate) fn of(node: &Node, headers: &HeaderMap) -> Self {
         let given = headers.get(HEADER).filter(|id| is_sane(id.as_bytes()));
         Self(given.cloned().unwrap_or_else(|| {
-            let made = format!("{}-{}", &node.id[..8], MADE.fetch_add(1, Ordering::Relaxed));
+            let made = format!("{}-{}", &node.id.as_str()[..8], MADE.fetch_add(1, Ordering::Relaxed));
             HeaderValue::from_str(&made).expect("letters, digits and a dash")
         }))
     }

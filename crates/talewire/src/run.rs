@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use talewire_agents::Worker;
 use talewire_agents::settings::ProviderKind;
 use talewire_auth::{Auth, Hosts, Logins, OriginRule, Seal, Tokens};
-use talewire_broker::Broker;
+use talewire_broker::{Broker, NodeId};
 use talewire_hub::Hub;
 use talewire_proto::session::Anonymous;
 use talewire_server::{About, Node, NodeParts, RELOADS_WAITING_MAX, Server};
@@ -41,7 +41,8 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
 
     // What lasts, and what carries.
     let store = Store::open(&config.store)?;
-    let broker = Broker::in_process(&config.broker);
+    let me = NodeId::new();
+    let broker = Broker::open(&config.broker, &me).await?;
 
     // Who is subscribed here: one shard for each thread that carries connections.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -76,6 +77,7 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     // The doors open last, when everything behind them stands.
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
     let parts = NodeParts {
+        id: me,
         rules: config.rules()?,
         settings: config.http,
         reloads: Some(reloads),

@@ -139,10 +139,16 @@ impl Histories {
         let Some(history) = channels.get_mut(channel) else {
             // Nothing is kept for a name that somebody only asks about.
             let top = Position { offset: 0, epoch: self.first_epoch(channel) };
-            return Ok(Page { entries: Vec::new(), top, complete: true });
+            return Ok(Page { entries: Vec::new(), top, complete: true, older: Vec::new() });
         };
         history.trim(rules.history_size as usize, now_ms, &self.settings);
         Ok(history.page(since, direction, limit))
+    }
+
+    /// Where a channel stands, if anything is kept of it.
+    pub(crate) fn top(&self, channel: &Channel) -> Option<Position> {
+        let channels = self.channels.of(channel).lock();
+        channels.get(channel).map(|history| Position { offset: history.top, epoch: history.epoch.clone() })
     }
 
     /// What all entries of all channels weigh, in bytes.
@@ -231,7 +237,7 @@ impl History {
     fn page(&self, since: &Since, direction: Direction, limit: PageLimit) -> Page {
         let top = Position { offset: self.top, epoch: self.epoch.clone() };
         let oldest = self.top + 1 - self.entries.len() as u64;
-        let mut page = Page { entries: Vec::new(), top, complete: true };
+        let mut page = Page { entries: Vec::new(), top, complete: true, older: Vec::new() };
         let mut bytes = 0;
         let mut take = |kept: &Kept| {
             bytes += kept.entry.publication.data.as_ref().map_or(0, |data| data.len());

@@ -4,16 +4,20 @@ mod clock;
 mod cursors;
 mod generations;
 mod history;
+mod marks;
 mod presence;
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use talewire_proto::{Channel, ids};
 use tokio::sync::broadcast;
 
-use crate::{BrokerError, BrokerSettings, Control, ControlSink, Delivery, Message, Sink, WakeUp};
+use crate::{
+    BrokerError, BrokerSettings, Control, ControlSink, Delivery, LetterSink, Message, NodeId, NodeReport, Sink, WakeUp,
+};
 
 /// Locks per table, so that channels rarely wait for each other. A power of two.
 const STRIPES: usize = 64;
@@ -24,10 +28,14 @@ pub(crate) struct Memory {
     pub(crate) presence: presence::Presence,
     pub(crate) generations: generations::Generations,
     pub(crate) cursors: cursors::Cursors,
+    pub(crate) marks: marks::Marks,
     pub(crate) wakeups: broadcast::Sender<WakeUp>,
+    node: NodeId,
+    report: Mutex<Option<NodeReport>>,
     clock: clock::Clock,
     outlet: Outlet,
     controls: OnceLock<ControlSink>,
+    letters: OnceLock<LetterSink>,
 }
 
 /// Where deliveries go, shared by the tables.
@@ -43,7 +51,7 @@ impl Outlet {
 }
 
 impl Memory {
-    pub(crate) fn new(settings: BrokerSettings) -> Self {
+    pub(crate) fn new(settings: BrokerSettings, node: NodeId) -> Self {
         let settings = Arc::new(settings);
         let outlet = Outlet::default();
         let clock = clock::Clock::new();
@@ -52,11 +60,15 @@ impl Memory {
             history: history::Histories::new(settings.clone(), clock.clone(), outlet.clone()),
             presence: presence::Presence::new(settings.presence_per_channel_max),
             cursors: cursors::Cursors::new(settings.clone(), clock.clone()),
+            marks: marks::Marks::new(settings.marks_max, clock.clone()),
             generations: generations::Generations::new(settings, clock.clone(), outlet.clone()),
             wakeups,
+            node,
+            report: Mutex::default(),
             clock,
             outlet,
             controls: OnceLock::new(),
+            letters: OnceLock::new(),
         }
     }
 
@@ -74,6 +86,31 @@ impl Memory {
         if taken { Ok(()) } else { Err(BrokerError::Unavailable("a thread has no room for more orders".into())) }
     }
 
+    pub(crate) fn letters_to(&self, sink: LetterSink) {
+        assert!(self.letters.set(sink).is_ok(), "a node has one server, which attaches once");
+    }
+
+    /// The only node there is, if it has that name.
+    pub(crate) fn post(&self, node: &NodeId, letter: Bytes) -> bool {
+        let hears = self.letters.get().filter(|_| *node == self.node);
+        if let Some(sink) = hears {
+            sink(letter);
+        }
+        hears.is_some()
+    }
+
+    pub(crate) fn beat(&self, report: NodeReport) {
+        *self.report.lock() = Some(report);
+    }
+
+    pub(crate) fn depart(&self) {
+        *self.report.lock() = None;
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<NodeReport> {
+        self.report.lock().clone().into_iter().collect()
+    }
+
     pub(crate) fn deliver(&self, channel: &Channel, message: Message) {
         self.outlet.send(channel, message);
     }
@@ -86,6 +123,7 @@ impl Memory {
         self.history.sweep();
         self.generations.sweep();
         self.cursors.sweep();
+        self.marks.sweep();
     }
 }
 

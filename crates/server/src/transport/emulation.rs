@@ -102,7 +102,7 @@ fn take(node: &Node, headers: &HeaderMap, body: &Bytes) -> Response {
         return plain(StatusCode::BAD_REQUEST, "the body is no emulation request");
     };
     // The session alone opens the door: a wrong node or session is answered alike.
-    let home = if request.node == node.id { node.sessions.home(&request.session) } else { None };
+    let home = if request.node == node.id.as_str() { node.sessions.home(&request.session) } else { None };
     let Some(Home { inbox, key, serial, .. }) = home else {
         return plain(StatusCode::NOT_FOUND, "no such session is here");
     };

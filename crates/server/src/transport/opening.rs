@@ -283,7 +283,7 @@ pub(super) fn session(node: &Node, login: Option<Login>, mode: Mode, emulated: O
         limits: rules.limits.clone(),
         namespaces: rules.namespaces.clone(),
         seed,
-        emulation: emulated.map(|id| (id.as_str().to_owned(), node.id.clone())),
+        emulation: emulated.map(|id| (id.as_str().to_owned(), node.id.to_string())),
         mode,
     };
     Session::new(start, node.now())

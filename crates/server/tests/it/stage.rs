@@ -109,6 +109,7 @@ impl Stage {
         let hub = work.hub.clone();
         tokio::spawn(work.run());
         let parts = NodeParts {
+            id: talewire_broker::NodeId::new(),
             settings: settings.http,
             rules: Rules::new(settings.namespaces, settings.limits).expect("schemas that can be used"),
             reloads: settings.reloads,

@@ -167,8 +167,8 @@ pub(super) async fn info(node: &Arc<Node>, _: Nothing) -> Answer {
         users.extend(inboxes.ask(thread, |reactor| reactor.users()).await?);
     }
     let one = OneNode {
-        uid: node.id.clone(),
-        name: node.id.clone(),
+        uid: node.id.to_string(),
+        name: node.id.to_string(),
         version: env!("CARGO_PKG_VERSION"),
         num_clients: node.metrics.open(),
         num_users: users.len(),
