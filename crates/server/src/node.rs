@@ -21,6 +21,7 @@ use crate::rates::PublishRates;
 use crate::reload::ReloadRequest;
 use crate::rules::Rules;
 use crate::settings::ServerSettings;
+use crate::traces::Traces;
 use crate::transport::emulation::Sessions;
 use crate::transport::guard::Guard;
 
@@ -58,6 +59,8 @@ pub struct Node {
     pub stories: Stories,
     /// What the page shows about the server.
     pub about: About,
+    /// Which publications are followed, if any.
+    pub traces: Option<Traces>,
     /// Counters and gauges.
     pub metrics: Metrics,
     /// The rules of channels and the limits of sessions: exchanged whole, and told to every thread.
@@ -104,6 +107,8 @@ pub struct NodeParts {
     pub stories: Stories,
     /// What the page shows about the server.
     pub about: About,
+    /// Which publications are followed, if any.
+    pub traces: Option<Traces>,
     /// What the worker of this process has done, for metrics.
     pub agents: Arc<AgentCounts>,
 }
@@ -133,6 +138,7 @@ impl Node {
             hub: parts.hub,
             stories: parts.stories,
             about: parts.about,
+            traces: parts.traces,
             settings: parts.settings,
             stopping: AtomicBool::new(false),
             inboxes,

@@ -267,7 +267,14 @@ impl Reactor {
         let mut came = shard.take_came().peekable();
         if came.peek().is_some() {
             let now = Instant::now();
-            self.node.metrics.delivered(came.map(|came| now.saturating_duration_since(came)));
+            let node = &self.node;
+            node.metrics.delivered(came.map(|came| {
+                let delay = now.saturating_duration_since(came.at);
+                if let (Some(followed), Some(traces)) = (came.followed, &node.traces) {
+                    traces.delivered(followed.0, followed.1, delay);
+                }
+                delay
+            }));
         }
     }
 

@@ -9,6 +9,7 @@ mod logging;
 mod reload;
 mod run;
 mod token;
+mod traces;
 
 use std::path::Path;
 use std::process::ExitCode;

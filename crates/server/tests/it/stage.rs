@@ -110,6 +110,7 @@ impl Stage {
         tokio::spawn(work.run());
         let parts = NodeParts {
             id: talewire_broker::NodeId::new(),
+            traces: None,
             settings: settings.http,
             rules: Rules::new(settings.namespaces, settings.limits).expect("schemas that can be used"),
             reloads: settings.reloads,
