@@ -9,6 +9,7 @@ mod control;
 mod error;
 mod memory;
 mod nodes;
+mod redis;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use tokio::sync::broadcast;
 
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
+pub use crate::redis::{Password, RedisMode, RedisSettings};
 pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport};
 pub use settings::{BrokerKind, BrokerSettings};
 
@@ -164,6 +166,7 @@ pub struct Broker {
 #[derive(Clone)]
 enum Backend {
     Memory(Arc<memory::Memory>),
+    Redis(Arc<crate::redis::Redis>),
 }
 
 impl Broker {
@@ -171,11 +174,14 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when it cannot be reached.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are asked whether they are there")]
     pub async fn open(settings: &BrokerSettings, node: &NodeId) -> Result<Self, BrokerError> {
         match settings.kind {
             BrokerKind::InProcess => {
                 Ok(Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), node.clone()))) })
+            }
+            BrokerKind::Redis => {
+                let redis = crate::redis::Redis::open(settings, node).await?;
+                Ok(Self { backend: Backend::Redis(Arc::new(redis)) })
             }
         }
     }
