@@ -112,7 +112,11 @@ impl Dialer {
     }
 
     /// A connection to a server; what it pushes goes to `pushed`.
-    pub(crate) async fn dial(&self, address: &Address, pushed: Option<Pushed>) -> Result<MultiplexedConnection, String> {
+    pub(crate) async fn dial(
+        &self,
+        address: &Address,
+        pushed: Option<Pushed>,
+    ) -> Result<MultiplexedConnection, String> {
         self.dial_as(address, self.login.clone(), pushed).await
     }
 

@@ -117,7 +117,8 @@ impl Ear {
         let mut wait = first_wait;
         loop {
             let mut states = self.link.states();
-            let Ok(State::Here(here)) = states.wait_for(|state| matches!(state, State::Here(_))).await.map(|s| s.clone())
+            let Ok(State::Here(here)) =
+                states.wait_for(|state| matches!(state, State::Here(_))).await.map(|s| s.clone())
             else {
                 return;
             };
@@ -164,7 +165,9 @@ impl Ear {
             Ok(connection) => connection,
             Err(reason) => return reason,
         };
-        let probing = connection.send_packed_command(cmd("SUBSCRIBE").arg(&*told.probe));
+        let mut subscribe = cmd("SUBSCRIBE");
+        subscribe.arg(&*told.probe);
+        let probing = connection.send_packed_command(&subscribe);
         match tokio::time::timeout(self.dialer.timeout(), probing).await {
             Ok(Ok(Value::ServerError(error))) => return format!("it does not let us subscribe: {error:?}"),
             Ok(Ok(_)) => {}
@@ -244,13 +247,16 @@ impl Ear {
         let Asking { subscribe, unsubscribe } = asking;
         if self.sharded {
             // Names of one command would have to share a slot.
-            unsubscribe.iter().for_each(|name| drop(pipe.cmd("SUNSUBSCRIBE").arg(&**name)));
-            subscribe.iter().for_each(|name| drop(pipe.cmd("SSUBSCRIBE").arg(&**name)));
+            for (word, names) in [("SUNSUBSCRIBE", &unsubscribe), ("SSUBSCRIBE", &subscribe)] {
+                for name in names {
+                    pipe.cmd(word).arg(&**name);
+                }
+            }
         } else {
             for (word, names) in [("UNSUBSCRIBE", &unsubscribe), ("SUBSCRIBE", &subscribe)] {
                 if !names.is_empty() {
-                    let command = pipe.cmd(word);
-                    names.iter().for_each(|name| drop(command.arg(&**name)));
+                    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+                    pipe.cmd(word).arg(names);
                 }
             }
         }

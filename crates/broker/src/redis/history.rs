@@ -61,10 +61,8 @@ impl Histories {
         let lost = if key.is_some() { Lost::Repeat } else { Lost::Fail };
         // The user's length goes first, so that user and key cannot run together.
         let key = key.map(|key| format!("{}:{}{}", key.user.as_str().len(), key.user.as_str(), key.key));
-        let (key_age, most) = (
-            self.settings.key_age_ms.min(FOREVER_MS).to_string(),
-            self.settings.keys_per_channel_max.to_string(),
-        );
+        let (key_age, most) =
+            (self.settings.key_age_ms.min(FOREVER_MS).to_string(), self.settings.keys_per_channel_max.to_string());
         if let Some(key) = &key {
             keys.extend([names.keys(channel), names.order_of_keys(channel)]);
             arguments.extend([key.as_bytes(), key_age.as_bytes(), most.as_bytes()]);
@@ -105,8 +103,7 @@ impl Histories {
             self.servers.settings().first_position_ms.clamp(1, FOREVER_MS).to_string(),
         );
         let way: &[u8] = if forward { b"F" } else { b"B" };
-        let arguments =
-            [size.as_bytes(), way, bound.as_bytes(), entries.as_bytes(), most.as_bytes(), told.as_bytes()];
+        let arguments = [size.as_bytes(), way, bound.as_bytes(), entries.as_bytes(), most.as_bytes(), told.as_bytes()];
         let answer = self.servers.call(Script::Read, &keys, &arguments, Lost::Repeat).await?;
         page(answer.value)
     }
@@ -177,7 +174,6 @@ fn page(value: Value) -> Result<Page, BrokerError> {
     }
     Ok(page)
 }
-
 
 /// The names that a history had under older masters, with the last offset that each shares with the history as it is now.
 fn older_names(epoch: &str, older: &str) -> Result<Vec<Position>, BrokerError> {

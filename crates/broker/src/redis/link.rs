@@ -1,6 +1,7 @@
 //! One server's connection for commands: made, watched, and made again for as long as the broker lives.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
@@ -51,6 +52,8 @@ pub(crate) struct Link {
     first_wait: Duration,
     longest_wait: Duration,
     state: watch::Sender<State>,
+    /// Connections of all links that were made.
+    made: Arc<AtomicU64>,
 }
 
 impl Link {
@@ -59,6 +62,7 @@ impl Link {
         whereabouts: Whereabouts,
         scripts: Arc<Scripts>,
         settings: &RedisSettings,
+        made: Arc<AtomicU64>,
     ) -> Self {
         let state = State::Away { since: Instant::now(), reason: "it is being connected to".into() };
         Self {
@@ -68,6 +72,7 @@ impl Link {
             first_wait: Duration::from_millis(settings.reconnect_wait_ms.max(1)),
             longest_wait: Duration::from_millis(settings.reconnect_wait_ms_max.max(1)),
             state: watch::Sender::new(state),
+            made,
         }
     }
 
@@ -119,6 +124,7 @@ impl Link {
                 Ok(here) => {
                     tracing::info!(address = %here.address, "connected to Redis");
                     wait = self.first_wait;
+                    self.made.fetch_add(1, Ordering::Relaxed);
                     self.state.send_replace(State::Here(here));
                     let mut states = self.states();
                     // The link holds the sender itself, so that this cannot fail.
@@ -181,7 +187,8 @@ impl Link {
         for script in scripts.iter() {
             pipe.cmd("SCRIPT").arg("LOAD").arg(&script.text);
         }
-        let answers = connection.send_packed_commands(&pipe, 0, scripts.len()).await.map_err(|error| error.to_string())?;
+        let answers =
+            connection.send_packed_commands(&pipe, 0, scripts.len()).await.map_err(|error| error.to_string())?;
         match answers.into_iter().find_map(|answer| answer.extract_error().err()) {
             Some(error) => Err(format!("a script was refused: {error}")),
             None => Ok(()),

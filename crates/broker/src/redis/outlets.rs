@@ -12,8 +12,8 @@ use talewire_proto::generation::GenerationStatus;
 use talewire_proto::{Channel, Entry, Epoch};
 use tokio::sync::broadcast;
 
+use super::packing::Unreadable;
 use super::{orders, packing};
-use crate::redis::packing::Unreadable;
 use crate::{ControlSink, Delivery, LetterSink, Message, NodeId, Sink, WakeUp};
 
 /// Whom something that is announced by a name is for.

@@ -5,6 +5,7 @@
 //! may say more than an older one understands. A publication begins with its version and the length of its payload, which scripts read.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use talewire_proto::trace::Trace;
 use talewire_proto::{ClientInfo, Payload, Publication};
 
 /// Bytes that are not what they should be.
@@ -75,6 +76,7 @@ mod tag {
     pub(super) const TIME: u8 = 1;
     pub(super) const INFO: u8 = 2;
     pub(super) const LABEL: u8 = 3;
+    pub(super) const TRACE: u8 = 4;
     pub(super) const CLIENT: u8 = 11;
     pub(super) const CONN_INFO: u8 = 12;
     pub(super) const CHAN_INFO: u8 = 13;
@@ -95,6 +97,9 @@ pub(crate) fn publication(publication: &Publication) -> Bytes {
     }
     if let Some(who) = &publication.info {
         writer.put(tag::INFO, &info(who));
+    }
+    if let Some(trace) = publication.trace {
+        writer.put(tag::TRACE, &[&trace.id.to_le_bytes()[..], &trace.span.to_le_bytes()[..]].concat());
     }
     for (name, value) in &publication.tags {
         writer.nested(tag::LABEL, |label| {
@@ -122,6 +127,7 @@ pub(crate) fn read_publication(mut body: Bytes) -> Result<Publication, Unreadabl
         match kind {
             tag::TIME => publication.time_ms = i64::from_le_bytes(value[..].try_into().map_err(|_| Unreadable)?),
             tag::INFO => publication.info = Some(read_info(value)?),
+            tag::TRACE => publication.trace = Some(read_trace(&value)?),
             tag::LABEL => {
                 let mut label = Reader::new(value);
                 let (Some((0, name)), Some((1, value))) = (label.next()?, label.next()?) else {
@@ -133,6 +139,12 @@ pub(crate) fn read_publication(mut body: Bytes) -> Result<Publication, Unreadabl
         }
     }
     Ok(publication)
+}
+
+fn read_trace(bytes: &[u8]) -> Result<Trace, Unreadable> {
+    let (id, span) = bytes.split_at_checked(16).ok_or(Unreadable)?;
+    let id = u128::from_le_bytes(id.try_into().map_err(|_| Unreadable)?);
+    Ok(Trace { id, span: u64::from_le_bytes(span.try_into().map_err(|_| Unreadable)?) })
 }
 
 /// Who somebody is. It begins with the length of the user's id in two bytes and the id, where a script looks for it.
@@ -179,15 +191,18 @@ mod tests {
     fn a_publication() -> impl Strategy<Value = Publication> {
         let words = proptest::option::of("[a-z\u{e9}\u{1f98a} ]{0,40}");
         let labels = proptest::collection::btree_map("[a-z]{1,8}", "[a-z\u{e9}]{0,8}", 0..4);
-        (words.clone(), words, labels, any::<i64>(), "[a-z\u{e9}]{0,9}").prop_map(|(data, more, tags, time_ms, user)| {
-            let info = more.map(|words| ClientInfo {
-                user: user.parse().expect("a plain id"),
-                client: (words.len() > 3).then(|| "c-1".parse().expect("a plain id")),
-                conn_info: (words.len() > 5).then(|| Payload::of(&words)),
-                chan_info: (words.len() > 7).then(|| Payload::of(&words)),
-            });
-            Publication { data: data.map(|words| Payload::of(&words)), info, tags, time_ms }
-        })
+        (words.clone(), words, labels, any::<i64>(), "[a-z\u{e9}]{0,9}").prop_map(
+            |(data, more, tags, time_ms, user)| {
+                let info = more.map(|words| ClientInfo {
+                    user: user.parse().expect("a plain id"),
+                    client: (words.len() > 3).then(|| "c-1".parse().expect("a plain id")),
+                    conn_info: (words.len() > 5).then(|| Payload::of(&words)),
+                    chan_info: (words.len() > 7).then(|| Payload::of(&words)),
+                });
+                let trace = (time_ms % 2 == 0).then_some(Trace { id: time_ms.unsigned_abs().into(), span: 7 });
+                Publication { data: data.map(|words| Payload::of(&words)), info, tags, time_ms, trace }
+            },
+        )
     }
 
     proptest! {

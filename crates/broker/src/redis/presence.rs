@@ -112,8 +112,7 @@ impl Presence {
     async fn list(&self, channels: &[Channel]) -> Result<(), BrokerError> {
         let list = self.servers.names.channels_of(self.roll.stamp());
         let mut command = cmd("SADD");
-        command.arg(&list);
-        channels.iter().for_each(|channel| drop(command.arg(channel.as_str())));
+        command.arg(&list).arg(channels.iter().map(Channel::as_str).collect::<Vec<_>>());
         self.servers.ask(slot(&list), &command, Lost::Repeat).await?;
         let mut own = self.own.lock();
         for channel in channels {
@@ -219,8 +218,7 @@ impl Presence {
     async fn unlist(&self, node: &str, channels: &[Channel]) -> Result<(), BrokerError> {
         let list = self.servers.names.channels_of(node);
         let mut command = cmd("SREM");
-        command.arg(&list);
-        channels.iter().for_each(|channel| drop(command.arg(channel.as_str())));
+        command.arg(&list).arg(channels.iter().map(Channel::as_str).collect::<Vec<_>>());
         self.servers.ask(slot(&list), &command, Lost::Repeat).await.map(drop)
     }
 

@@ -76,7 +76,8 @@ fn prepared(sharded: bool, shift_ms: u64) -> Loaded {
     let ready = |(script, text): &(Script, &str)| {
         let is_history = matches!(script, Script::Publish | Script::Read | Script::Tops);
         let history = if is_history { include_str!("lua/history.lua") } else { "" };
-        let text = format!("{common}\n{history}\n{}", text.replace("redis.call(PUBLISH", &format!("redis.call({publish}")));
+        let text =
+            format!("{common}\n{history}\n{}", text.replace("redis.call(PUBLISH", &format!("redis.call({publish}")));
         let text = without_comments(&text);
         let hash = redis::Script::new(&text).get_hash().to_owned();
         Ready { text, hash }

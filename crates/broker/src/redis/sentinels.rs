@@ -47,6 +47,8 @@ impl Sentinels {
             _ => None,
         };
         let address = word(0).zip(word(1).and_then(|port| port.parse().ok()));
-        address.map(|(host, port)| Address { host, port }).ok_or_else(|| format!("{sentinel}: it answers in an unknown way"))
+        address
+            .map(|(host, port)| Address { host, port })
+            .ok_or_else(|| format!("{sentinel}: it answers in an unknown way"))
     }
 }

@@ -51,8 +51,8 @@ pub(crate) struct Servers {
     ears: Mutex<EarId>,
     in_flight: Semaphore,
     astray: Arc<Notify>,
-    /// Times that the map was read.
-    looks: AtomicU64,
+    /// Connections for commands that were made so far.
+    made: Arc<AtomicU64>,
 }
 
 /// Which server has which slot.
@@ -80,7 +80,11 @@ impl Drop for Server {
 enum Said {
     Answered(Value),
     /// It was not carried out, and may be said again: there, if it was told where.
-    Again { to: Option<Address>, ask: bool, reason: String },
+    Again {
+        to: Option<Address>,
+        ask: bool,
+        reason: String,
+    },
     /// Nobody knows whether it was carried out.
     Lost(String),
     Failed(BrokerError),
@@ -93,7 +97,11 @@ pub(crate) struct Answer {
 }
 
 impl Servers {
-    pub(crate) fn new(settings: &RedisSettings, node: &NodeId, hearing: Arc<Hearing>) -> Result<Arc<Self>, BrokerError> {
+    pub(crate) fn new(
+        settings: &RedisSettings,
+        node: &NodeId,
+        hearing: Arc<Hearing>,
+    ) -> Result<Arc<Self>, BrokerError> {
         let dialer = Arc::new(Dialer::new(settings)?);
         let sharded = settings.mode == RedisMode::Cluster;
         let servers = Self {
@@ -107,7 +115,7 @@ impl Servers {
             ears: Mutex::new(0),
             in_flight: Semaphore::new(settings.in_flight_max.clamp(1, Semaphore::MAX_PERMITS)),
             astray: Arc::new(Notify::new()),
-            looks: AtomicU64::new(0),
+            made: Arc::default(),
         };
         if !sharded {
             let whereabouts = match settings.mode {
@@ -123,17 +131,23 @@ impl Servers {
     }
 
     fn connect(&self, address: Option<Address>, whereabouts: Whereabouts) -> Server {
-        let link = Arc::new(Link::new(self.dialer.clone(), whereabouts, self.scripts.clone(), &self.settings));
+        let link = Arc::new(Link::new(
+            self.dialer.clone(),
+            whereabouts,
+            self.scripts.clone(),
+            &self.settings,
+            self.made.clone(),
+        ));
         let id = {
             let mut ears = self.ears.lock();
             *ears += 1;
             *ears
         };
         let (names, node, astray) = (self.names.clone(), self.node.clone(), self.astray.clone());
-        let ear = Ear::new(id, self.dialer.clone(), link.clone(), self.hearing.clone(), names, node, &self.settings, astray);
+        let ear =
+            Ear::new(id, self.dialer.clone(), link.clone(), self.hearing.clone(), names, node, &self.settings, astray);
         let ear = Arc::new(ear);
-        let tasks =
-            [tokio::spawn(link.clone().keep()).abort_handle(), tokio::spawn(ear.clone().keep()).abort_handle()];
+        let tasks = [tokio::spawn(link.clone().keep()).abort_handle(), tokio::spawn(ear.clone().keep()).abort_handle()];
         Server { address, link, ear, tasks }
     }
 
@@ -143,6 +157,11 @@ impl Servers {
 
     pub(crate) fn is_sharded(&self) -> bool {
         self.settings.mode == RedisMode::Cluster
+    }
+
+    /// How many connections for commands were made so far: another one may have met a server that has lost something.
+    pub(crate) fn connections(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
     }
 
     pub(crate) fn settings(&self) -> &RedisSettings {
@@ -166,7 +185,8 @@ impl Servers {
         let deadline = tokio::time::Instant::now() + within;
         let mut reason = String::new();
         while tokio::time::Instant::now() < deadline {
-            if self.is_sharded() && self.map().servers.is_empty()
+            if self.is_sharded()
+                && self.map().servers.is_empty()
                 && let Err(error) = self.read_map().await
             {
                 reason = error;
@@ -221,7 +241,9 @@ impl Servers {
         let scripts = self.scripts.all();
         let mut command = cmd("EVALSHA");
         command.arg(&scripts[script as usize].hash).arg(keys.len()).arg(keys);
-        arguments.iter().for_each(|argument| drop(command.arg(*argument)));
+        for argument in arguments {
+            command.arg(*argument);
+        }
         self.ask(slot(&keys[0]), &command, lost).await
     }
 
@@ -509,7 +531,6 @@ impl Servers {
         }
         let map = Arc::new(Map { servers, places });
         *self.map.write() = map.clone();
-        self.looks.fetch_add(1, Ordering::Relaxed);
         let ear_of = |name: &str| map.server(slot(name)).map_or(0, |server| server.ear.id);
         for (ear, name) in self.hearing.divide(ear_of) {
             if let Some(server) = map.servers.iter().find(|server| server.ear.id == ear) {
