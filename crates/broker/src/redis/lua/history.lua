@@ -24,12 +24,14 @@ local function find(meta, id)
   return { epoch = kept[1] .. '.' .. generation(id), top = tonumber(kept[3]), expires = tonumber(kept[4]), older = kept[5] or '' }
 end
 
--- A history that begins now. What is left of an older one that was forgotten in part goes.
+-- A history that begins now. What is left of an older one that was forgotten in part goes. The first write is one that a full server
+-- refuses: it asks a script once.
 local function begin(meta, stream, id)
   local time = redis.call('TIME')
   local epoch = string.sub(redis.sha1hex(id .. time[1] .. '.' .. time[2] .. meta), 1, 16)
-  redis.call('DEL', stream, meta)
   redis.call('HSET', meta, 'e', epoch, 'r', id, 't', '0')
+  redis.call('HDEL', meta, 'x', 'o', 'v', 'w')
+  redis.call('DEL', stream)
   return { epoch = epoch .. '.' .. generation(id), top = 0, older = '' }
 end
 
