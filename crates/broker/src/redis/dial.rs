@@ -9,6 +9,7 @@ use redis::{
     ProtocolVersion, PushInfo, RedisConnectionInfo, TlsCertificates,
 };
 
+use super::ear::BATCHES_MAX;
 use super::names::Names;
 use super::settings::{Password, RedisMode, RedisSettings};
 use crate::BrokerError;
@@ -49,6 +50,7 @@ pub(crate) struct Dialer {
     tls: Option<TlsCertificates>,
     is_tls: bool,
     timeout: Duration,
+    /// Commands that wait to be written to one connection. Never so few that an ear's would not all have a place.
     in_flight_max: usize,
     /// The addresses in the settings.
     pub(crate) seeds: Vec<Address>,
@@ -106,7 +108,7 @@ impl Dialer {
             tls: certificates(settings)?,
             is_tls,
             timeout: Duration::from_millis(settings.connect_timeout_ms),
-            in_flight_max: settings.in_flight_max.max(1),
+            in_flight_max: settings.in_flight_max.max(BATCHES_MAX * 2),
             seeds,
         })
     }

@@ -2,8 +2,10 @@
 //! published comes through. Made again whenever it breaks, falls silent, or the commands go to another server.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::Future as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,6 +25,10 @@ pub(crate) type EarId = u64;
 
 /// How long names gather before they are asked for together.
 const GATHERING: Duration = Duration::from_millis(1);
+
+/// Batches that wait for confirmation at once. Each has its place in the queue of the connection as soon as it is said, so that they go
+/// out in their order.
+pub(crate) const BATCHES_MAX: usize = 64;
 
 /// A connection that hears announcements.
 pub(crate) struct Ear {
@@ -192,11 +198,7 @@ impl Ear {
                 () = told.ended.notified() => {}
                 () = self.wake.notified() => {
                     tokio::time::sleep(GATHERING).await;
-                    let sent = self.ask(told, connection);
-                    if sent > 0 {
-                        asked += sent;
-                        asking.push_back((Instant::now(), asked));
-                    }
+                    self.ask(told, connection, &mut asked, &mut asking).await;
                 }
                 _ = probes.tick() => self.probe(told),
                 _ = looks.tick() => {}
@@ -211,8 +213,12 @@ impl Ear {
                 return "the master is another one now".to_owned();
             }
             let confirmed = told.confirmed.load(Ordering::Relaxed);
+            let was_full = asking.len() >= BATCHES_MAX;
             while asking.front().is_some_and(|(_, count)| *count <= confirmed) {
                 asking.pop_front();
+            }
+            if was_full && asking.len() < BATCHES_MAX {
+                self.wake.notify_one();
             }
             if asking.front().is_some_and(|(since, _)| since.elapsed() > lost_after) {
                 return "it does not confirm subscriptions".to_owned();
@@ -223,10 +229,15 @@ impl Ear {
         }
     }
 
-    /// Says to the server what is to be said about names; says how many confirmations will come.
-    fn ask(self: &Arc<Self>, told: &Arc<Told>, connection: &MultiplexedConnection) -> u64 {
-        let mut sent = 0;
-        loop {
+    /// Says to the server what is to be said about names, as many batches as may wait for confirmation.
+    async fn ask(
+        self: &Arc<Self>,
+        told: &Arc<Told>,
+        connection: &MultiplexedConnection,
+        asked: &mut u64,
+        asking: &mut VecDeque<(Instant, u64)>,
+    ) {
+        while asking.len() < BATCHES_MAX {
             let work: Vec<Arc<str>> = {
                 let mut work = self.work.lock();
                 let batch: Vec<_> = work.iter().take(self.settings.subscribe_batch_max.max(1)).cloned().collect();
@@ -234,15 +245,19 @@ impl Ear {
                 batch
             };
             if work.is_empty() {
-                return sent;
+                return;
             }
-            let asking = self.hearing.asking(self.id, work.into_iter());
-            sent += (asking.subscribe.len() + asking.unsubscribe.len()) as u64;
-            self.say(told, connection, asking);
+            let batch = self.hearing.asking(self.id, work.into_iter());
+            let count = (batch.subscribe.len() + batch.unsubscribe.len()) as u64;
+            if count > 0 {
+                *asked += count;
+                asking.push_back((Instant::now(), *asked));
+                self.say(told, connection, batch).await;
+            }
         }
     }
 
-    fn say(self: &Arc<Self>, told: &Arc<Told>, connection: &MultiplexedConnection, asking: Asking) {
+    async fn say(self: &Arc<Self>, told: &Arc<Told>, connection: &MultiplexedConnection, asking: Asking) {
         let mut pipe = redis::Pipeline::new();
         let Asking { subscribe, unsubscribe } = asking;
         if self.sharded {
@@ -260,12 +275,9 @@ impl Ear {
                 }
             }
         }
-        if pipe.is_empty() {
-            return;
-        }
         let (ear, told, mut connection) = (self.clone(), told.clone(), connection.clone());
         // What is confirmed comes as pushes; here only refusals are looked for.
-        tokio::spawn(async move {
+        let mut saying = Box::pin(async move {
             let commands = pipe.len();
             let Ok(answers) = connection.send_packed_commands(&pipe, 0, commands).await else { return };
             let mut errors = answers.into_iter().filter_map(|answer| answer.extract_error().err());
@@ -279,6 +291,10 @@ impl Ear {
                 }
             }
         });
+        // Begun here, which gives it its place in the queue: two tasks would race for it, and an old wish could come after a new one.
+        if std::future::poll_fn(|context| Poll::Ready(saying.as_mut().poll(context))).await.is_pending() {
+            tokio::spawn(saying);
+        }
     }
 
     /// Publishes a probe by the connection for commands.
