@@ -7,11 +7,15 @@
 mod accept;
 mod connection;
 mod control;
+mod health;
 mod http2;
 mod inbox;
 mod index;
+mod letters;
+mod listing;
 mod metrics;
 mod node;
+mod nodes;
 mod perform;
 mod plain;
 mod rates;

@@ -15,8 +15,10 @@ use talewire_store::Store;
 use talewire_story::Stories;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::health::Commits;
 use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
+use crate::nodes::Peers;
 use crate::rates::PublishRates;
 use crate::reload::ReloadRequest;
 use crate::rules::Rules;
@@ -66,6 +68,12 @@ pub struct Node {
     pub(crate) reloads: Option<mpsc::Sender<ReloadRequest>>,
     /// Names this node among others; new at every start.
     pub(crate) id: NodeId,
+    /// What is known of the store's commits.
+    pub(crate) commits: Commits,
+    /// What it knows of others.
+    pub(crate) peers: Peers,
+    /// When it started, on the wall clock.
+    pub(crate) started_ms: i64,
     /// Connections whose commands come by other requests.
     pub(crate) sessions: Sessions,
     /// Caps and rates before anything is parsed.
@@ -84,6 +92,10 @@ pub struct Node {
 pub struct NodeParts {
     /// Which run of which node it is.
     pub id: NodeId,
+    /// How operators call the node.
+    pub name: String,
+    /// Time between two signs of life, in milliseconds.
+    pub beat_ms: u64,
     /// Sockets and HTTP.
     pub settings: ServerSettings,
     /// The rules of channels and the limits of sessions, to begin with.
@@ -114,9 +126,13 @@ impl Node {
     pub fn new(parts: NodeParts) -> Self {
         let guard = Arc::new(Guard::new(&parts.settings));
         let inboxes = Arc::new(OnceLock::new());
+        let peers = Peers::new(parts.name, parts.beat_ms);
         Self {
-            metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone()),
+            metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone(), peers.known.clone()),
             id: parts.id,
+            commits: Commits::default(),
+            peers,
+            started_ms: unix_ms(),
             sessions: Sessions::default(),
             guard,
             admin_guard: Guard::new(&ServerSettings { sockets_max: ADMIN_SOCKETS_MAX, ..ServerSettings::default() }),
@@ -193,11 +209,6 @@ impl Node {
     pub(crate) fn hash(&self, name: &str) -> u32 {
         // Half of it is enough, since names are compared.
         (self.hashes.hash_one(name) >> 32) as u32
-    }
-
-    /// How long this node has been up, in seconds.
-    pub(crate) fn up_s(&self) -> u64 {
-        self.started.elapsed().as_secs()
     }
 
     /// The time, for sessions.

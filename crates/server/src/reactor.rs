@@ -210,11 +210,6 @@ impl Reactor {
         self.users.borrow().find(hash).filter_map(|key| self.peer(key)).collect()
     }
 
-    /// What stands for each user who is on this thread; two may share one by chance.
-    pub(crate) fn users(&self) -> Vec<u32> {
-        self.users.borrow().hashes().collect()
-    }
-
     /// The connection with this id.
     pub(crate) fn with_client(&self, client: &ClientId) -> Option<Rc<Peer>> {
         let hash = self.node.hash(client.as_str());

@@ -78,6 +78,8 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
     let parts = NodeParts {
         id: me,
+        name: config.process.name(),
+        beat_ms: config.broker.node_beat_ms,
         rules: config.rules()?,
         settings: config.http,
         reloads: Some(reloads),
@@ -91,6 +93,9 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
         agents: worker.counts(),
     };
     let node = Arc::new(Node::new(parts));
+    // Others know of this node before anybody is here.
+    node.beat().await;
+    let attending = tokio::spawn(node.clone().attend());
     let server = Server::start(node.clone())?;
     tokio::spawn(reloader.run(node, requests));
     let working = tokio::spawn(worker.run(stop.clone()));

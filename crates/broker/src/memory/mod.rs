@@ -125,7 +125,7 @@ impl Memory {
             return Err(BrokerError::Unavailable("a thread has no room for more orders".into()));
         }
         for end in self.ends.read().iter().filter(|end| !Arc::ptr_eq(end, &self.me)) {
-            end.controls.get().is_some_and(|sink| sink(control.clone()));
+            let _ = end.controls.get().is_some_and(|sink| sink(control.clone()));
         }
         Ok(())
     }
