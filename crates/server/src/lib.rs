@@ -7,6 +7,7 @@
 mod accept;
 mod connection;
 mod control;
+mod drain;
 mod health;
 mod http2;
 mod inbox;

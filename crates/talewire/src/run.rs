@@ -54,7 +54,7 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
 
     // Stories, and the agents that write in them.
     let stories = Stories::new(store.clone(), broker.clone(), config.story.clone());
-    let worker = Worker::new(store.clone(), broker, stories.clone(), config.agents.clone())?;
+    let worker = Worker::new(store.clone(), broker.clone(), stories.clone(), config.agents.clone())?;
     worker.take_over().await;
     let provider = match config.agents.provider {
         ProviderKind::Demo => "demo",
@@ -106,6 +106,8 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     tracing::info!("talewire stops");
     server.stop().await;
     working.await.context("the worker panicked")?;
+    attending.abort();
+    broker.depart().await;
     store.close().await;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod compression;
 mod http;
 mod http2;
 mod keep_alive;
+mod leaving;
 mod namespaces;
 mod nodes;
 mod readers;

@@ -152,7 +152,12 @@ impl Stage {
     }
 
     pub(crate) async fn stop(&mut self) {
-        self.server.take().expect("it runs").stop().await;
+        self.take_server().stop().await;
+    }
+
+    /// The server, to be stopped by the test.
+    pub(crate) fn take_server(&mut self) -> Server {
+        self.server.take().expect("it runs")
     }
 
     /// A connection that has connected without a token.

@@ -7,10 +7,11 @@ use talewire_proto::{Channel, Kind, Namespace};
 use super::{Config, Known, NO_NAMESPACE};
 
 /// Settings above zero by default that may be zero: it means "at once", "as fast as possible", or "none".
-const MAY_BE_ZERO: [&str; 8] = [
+const MAY_BE_ZERO: [&str; 9] = [
     "agents.demo.tokens_per_second",
     "agents.drain_ms",
     "http.drain_ms",
+    "http.drain_spread_ms",
     "hub.batches_max",
     "hub.gap_wait_ms",
     "hub.signals_waiting_max",
@@ -78,6 +79,11 @@ fn contradictions(config: &Config, findings: &mut Findings) {
             "everything would be allowed to everybody who reaches {}; http.listen must be a loopback address",
             http.listen
         ),
+    );
+    must(
+        http.drain_wait_ms == 0 || http.drain_wait_ms < http.drain_ms,
+        "http.drain_wait_ms",
+        format!("must be less than http.drain_ms ({}): connections need time too", http.drain_ms),
     );
     must(
         http.listen.port() == 0 || http.listen != http.admin_listen,
