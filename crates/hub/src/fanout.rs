@@ -7,6 +7,7 @@ use bytes::Bytes;
 use talewire_proto::compression::Compression;
 use talewire_proto::generation::GenerationFrame;
 use talewire_proto::reply::{Push, Reply};
+use talewire_proto::trace::Trace;
 use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, ClientInfo, Entry, Epoch, Payload, Publication};
 
@@ -23,7 +24,9 @@ pub struct Fanout {
     /// When the channel's history last began anew: who joined before that belongs to an older one.
     since: Ticket,
     /// When this node got it; nothing for what was read from history.
-    pub(crate) came: Option<Instant>,
+    came: Option<Instant>,
+    /// Where its way belongs in a trace, if it is followed.
+    trace: Option<Trace>,
     encoded: [OnceLock<Bytes>; Wire::COUNT],
 }
 
@@ -42,15 +45,35 @@ pub enum What {
     Generation(Arc<GenerationFrame>),
 }
 
+/// When this node got something that it tells.
+#[derive(Debug)]
+pub struct Came {
+    /// When.
+    pub at: Instant,
+    /// Where its way belongs in a trace, and its channel, if it is followed.
+    pub followed: Option<Box<(Trace, Channel)>>,
+}
+
 impl Fanout {
     /// Something to be told.
     #[must_use]
     pub fn new(channel: Channel, what: What) -> Self {
-        Self { channel, what, told_at: Ticket::MAX, since: 0, came: None, encoded: Default::default() }
+        Self { channel, what, told_at: Ticket::MAX, since: 0, came: None, trace: None, encoded: Default::default() }
     }
 
     pub(crate) fn stamped(channel: Channel, what: What, told_at: Ticket, since: Ticket) -> Self {
-        Self { told_at, since, came: Some(Instant::now()), ..Self::new(channel, what) }
+        let trace = match &what {
+            What::Entry(entry, _) => entry.publication.trace,
+            What::Signal(publication) => publication.trace,
+            What::Join(_) | What::Leave(_) | What::Generation(_) => None,
+        };
+        Self { told_at, since, came: Some(Instant::now()), trace, ..Self::new(channel, what) }
+    }
+
+    /// When this node got it, and what it is followed by; nothing for what was read from history.
+    pub(crate) fn came(&self) -> Option<Came> {
+        let followed = self.trace.map(|trace| Box::new((trace, self.channel.clone())));
+        Some(Came { at: self.came?, followed })
     }
 
     /// Whether it was told before the subscriber with this ticket joined.

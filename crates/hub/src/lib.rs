@@ -23,7 +23,7 @@ mod tests;
 mod waiting;
 
 pub use error::HubError;
-pub use fanout::{Fanout, What};
+pub use fanout::{Came, Fanout, What};
 pub use marks::{IdWriter, Marks};
 pub use node::Hub;
 pub use outbox::Outbox;

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -15,7 +14,7 @@ use talewire_proto::wire::Wire;
 use talewire_proto::{Channel, Entry, Kind, Namespace, Namespaces, Position};
 
 use crate::batches::{Batch, Batches};
-use crate::fanout::{Fanout, What};
+use crate::fanout::{Came, Fanout, What};
 use crate::marks::{IdWriter, Marks};
 use crate::node::Hub;
 use crate::outbox::Outbox;
@@ -53,7 +52,7 @@ pub struct Shard {
     events: VecDeque<(Ticket, ShardEvent)>,
     now_ms: u64,
     /// When this node got what was put into outboxes since they were last written.
-    came: Vec<Instant>,
+    came: Vec<Came>,
     /// Writes the ids of readers of several channels.
     ids: IdWriter,
     batches: Batches,
@@ -507,13 +506,13 @@ impl Shard {
         }
         if told.any() {
             let room = CAME_MAX.saturating_sub(self.came.len());
-            self.came.extend(fanouts.iter().filter_map(|fanout| fanout.came).take(room));
+            self.came.extend(fanouts.iter().filter_map(|fanout| fanout.came()).take(room));
         }
         told.count(&self.queue.counters);
     }
 
     /// When this node got each fan-out that went into outboxes since the last call: to be asked when these are written.
-    pub fn take_came(&mut self) -> impl Iterator<Item = Instant> {
+    pub fn take_came(&mut self) -> impl Iterator<Item = Came> {
         self.came.drain(..)
     }
 

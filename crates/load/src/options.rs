@@ -45,6 +45,9 @@ pub struct Common {
     /// Where the server listens
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     pub server: SocketAddr,
+    /// Where those who publish connect, if that is another node than the readers'
+    #[arg(long)]
+    pub publish_to: Option<SocketAddr>,
     /// The server's process, for its processor time and memory
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
@@ -258,6 +261,7 @@ impl Common {
     pub fn target(&self, api_key: Option<&str>) -> Target {
         Target {
             server: self.server,
+            publish_to: self.publish_to,
             transport: self.transport.transport(),
             token: self.token.clone(),
             api_key: api_key.map(str::to_owned),

@@ -204,7 +204,7 @@ impl Sockets {
         peer.phase = Phase::Opening;
         peer.input = Input::Nothing;
         peer.out.clear();
-        let socket = target::dial(&self.target, peer.source).and_then(|mut socket| {
+        let socket = target::dial(&self.target, peer.role, peer.source).and_then(|mut socket| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut socket, Token(index), interest)?;
             Ok(socket)

@@ -27,6 +27,7 @@ pub mod protobuf;
 pub mod publication;
 pub mod reply;
 pub mod session;
+pub mod trace;
 pub mod version;
 pub mod websocket;
 pub mod wire;

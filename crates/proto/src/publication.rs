@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClientId, UserId};
 use crate::payload::Payload;
+use crate::trace::Trace;
 
 /// Names one unbroken history of a channel. It changes whenever history was, or may have been, lost.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
@@ -156,6 +157,8 @@ pub struct Publication {
     pub tags: BTreeMap<String, String>,
     /// When it was accepted, in Unix milliseconds; 0 if unknown. Never used for order.
     pub time_ms: i64,
+    /// Where its way belongs in a trace, if it is followed. It goes with what is delivered, and is told to no client.
+    pub trace: Option<Trace>,
 }
 
 impl Publication {

@@ -136,7 +136,7 @@ async fn serve_http1(reactor: Rc<Reactor>, socket: Replayed, peer: SocketAddr, d
     };
     // Its requests are answered before the thread ends.
     let unfinished = reactor.unfinished();
-    let stop = reactor.stop.clone();
+    let stop = reactor.last.clone();
     let mut leaving = stop.is_cancelled();
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,6 +1,6 @@
 //! The way down of one thread: connections are closed in slices, and what they began is brought to its end.
 //!
-//! [`crate::server`] calls it when load balancers have had their time to notice. From before that on new connections are refused
+//! [`crate::server`] calls it when load balancers have had their time to notice. From then on new connections are refused
 //! ([`crate::transport::opening`]); requests are answered to the last, each with the word that its socket is not kept.
 
 use std::rc::Rc;
@@ -27,7 +27,7 @@ pub(crate) async fn drain(reactor: &Rc<Reactor>) {
     let settings = &reactor.node.settings;
     let left = Duration::from_millis(settings.drain_ms.saturating_sub(settings.drain_wait_ms));
     let until = Instant::now() + left;
-    // Sockets that serve request after request take no more of them, HTTP/2 says GOAWAY.
+    // HTTP/2 says GOAWAY.
     reactor.stop.cancel();
     // Who asks again and again loses nothing by an early answer.
     let polls = |peer: &Rc<Peer>| peer.wire == Wire::Poll;
@@ -48,6 +48,11 @@ pub(crate) async fn drain(reactor: &Rc<Reactor>) {
         sleep(SLICE).await;
     }
     let drained = async {
+        while reactor.has_peers() {
+            sleep(SLICE).await;
+        }
+        // A proxy may be about to use a socket that it has kept: silent ones are closed last of all.
+        reactor.last.cancel();
         while !reactor.is_drained() {
             sleep(SLICE).await;
         }

@@ -31,6 +31,7 @@ mod server;
 mod settings;
 mod socket;
 mod timers;
+mod traces;
 mod transport;
 mod wake;
 
@@ -41,3 +42,4 @@ pub use rules::{BadSchema, Rules};
 pub use schema::Schema;
 pub use server::{Server, ServerError};
 pub use settings::ServerSettings;
+pub use traces::Traces;

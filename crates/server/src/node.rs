@@ -23,6 +23,7 @@ use crate::rates::PublishRates;
 use crate::reload::ReloadRequest;
 use crate::rules::Rules;
 use crate::settings::ServerSettings;
+use crate::traces::Traces;
 use crate::transport::emulation::Sessions;
 use crate::transport::guard::Guard;
 
@@ -60,6 +61,8 @@ pub struct Node {
     pub stories: Stories,
     /// What the page shows about the server.
     pub about: About,
+    /// Which publications are followed, if any.
+    pub traces: Option<Traces>,
     /// Counters and gauges.
     pub metrics: Metrics,
     /// The rules of channels and the limits of sessions: exchanged whole, and told to every thread.
@@ -82,7 +85,10 @@ pub struct Node {
     pub(crate) admin_guard: Guard,
     /// Exports under way.
     pub(crate) exports: Arc<Semaphore>,
+    /// It goes down and says so; who is here is served.
     pub(crate) stopping: AtomicBool,
+    /// It has gone on to close connections: it takes no new ones.
+    pub(crate) closing: AtomicBool,
     inboxes: Arc<OnceLock<Inboxes>>,
     hashes: RandomState,
     started: Instant,
@@ -116,6 +122,8 @@ pub struct NodeParts {
     pub stories: Stories,
     /// What the page shows about the server.
     pub about: About,
+    /// Which publications are followed, if any.
+    pub traces: Option<Traces>,
     /// What the worker of this process has done, for metrics.
     pub agents: Arc<AgentCounts>,
 }
@@ -149,8 +157,10 @@ impl Node {
             hub: parts.hub,
             stories: parts.stories,
             about: parts.about,
+            traces: parts.traces,
             settings: parts.settings,
             stopping: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             inboxes,
             hashes: RandomState::new(),
             started: Instant::now(),
@@ -218,10 +228,15 @@ impl Node {
         Now { mono_ms, unix_ms: unix_ms() }
     }
 
-    /// Whether the server is going down and takes nobody new.
+    /// Whether the server is going down: it says so to whoever asks, and keeps no socket for another request.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is closing its connections, and takes no new ones.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 }
 

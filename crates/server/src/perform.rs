@@ -369,7 +369,18 @@ fn whose_key(info: &ClientInfo) -> UserId {
 }
 
 /// Publishes as the channel's kind promises, and acknowledges only then. What sessions, `/app` and `/api` share.
-pub(crate) async fn publish(node: &Node, publishing: Publishing<'_>) -> Result<Kept, Refused> {
+pub(crate) async fn publish(node: &Node, mut publishing: Publishing<'_>) -> Result<Kept, Refused> {
+    let followed = node.traces.as_ref().and_then(|traces| Some((traces, traces.publish()?)));
+    publishing.publication.trace = followed.as_ref().map(|(_, begun)| begun.trace);
+    let channel = publishing.channel;
+    let kept = keep(node, publishing).await;
+    if let Some((traces, begun)) = &followed {
+        traces.end(begun, channel, kept.is_ok());
+    }
+    kept
+}
+
+async fn keep(node: &Node, publishing: Publishing<'_>) -> Result<Kept, Refused> {
     let Publishing { channel, rules, mut publication, key, version } = publishing;
     publication.time_ms = unix_ms();
     if let (Some(_), Some(data)) = (&rules.schema, &publication.data) {

@@ -46,8 +46,10 @@ pub(crate) struct Reactor {
     pub(crate) scratch: RefCell<Vec<u8>>,
     /// Messages while they are handed to a session, shared by all connections of the thread.
     pub(crate) unpacked: RefCell<talewire_proto::websocket::Scratch>,
-    /// The server goes down: sockets that serve many requests are to take no more.
+    /// The server goes down: sockets that carry many connections are to take no more.
     pub(crate) stop: CancellationToken,
+    /// It is about to end: sockets that serve request after request are to take no more, and silent ones to close.
+    pub(crate) last: CancellationToken,
     unfinished: Rc<Cell<usize>>,
     peers: RefCell<Slab<Rc<Peer>>>,
     timers: RefCell<Timers>,
@@ -111,6 +113,7 @@ impl Reactor {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             unpacked: RefCell::default(),
             stop: CancellationToken::new(),
+            last: CancellationToken::new(),
             unfinished: Rc::default(),
             peers: RefCell::default(),
             timers: RefCell::default(),
@@ -189,9 +192,14 @@ impl Reactor {
         self.node.metrics.ended(peer.wire);
     }
 
+    /// Whether there are connections.
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.peers.borrow().is_empty()
+    }
+
     /// Whether nothing is left to be done by this thread: no connection, no socket that serves requests, no work for one of them.
     pub(crate) fn is_drained(&self) -> bool {
-        self.peers.borrow().is_empty() && self.unfinished.get() == 0
+        !self.has_peers() && self.unfinished.get() == 0
     }
 
     /// Counts something that is to come to its end, until what comes back is dropped.
@@ -262,7 +270,14 @@ impl Reactor {
         let mut came = shard.take_came().peekable();
         if came.peek().is_some() {
             let now = Instant::now();
-            self.node.metrics.delivered(came.map(|came| now.saturating_duration_since(came)));
+            let node = &self.node;
+            node.metrics.delivered(came.map(|came| {
+                let delay = now.saturating_duration_since(came.at);
+                if let (Some(followed), Some(traces)) = (came.followed, &node.traces) {
+                    traces.delivered(followed.0, followed.1, delay);
+                }
+                delay
+            }));
         }
     }
 

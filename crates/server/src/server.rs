@@ -97,13 +97,14 @@ impl Server {
         self.admin_address
     }
 
-    /// Takes nobody new and says so, to load balancers by a red `/ready` and to other nodes; a while later tells everybody to come again
-    /// elsewhere or later, little by little, and waits until what waits is sent. All of it within the set time.
+    /// Says that the server goes down, to load balancers by a red `/ready` and to other nodes; a while later takes nobody new, tells
+    /// everybody to come again elsewhere or later, little by little, and waits until what waits is sent. All of it within the set time.
     pub async fn stop(self) {
         self.node.stopping.store(true, Ordering::Relaxed);
         let node = self.node.clone();
         tokio::spawn(async move { node.beat().await });
         tokio::time::sleep(Duration::from_millis(self.node.settings.drain_wait_ms)).await;
+        self.node.closing.store(true, Ordering::Relaxed);
         self.stop.cancel();
         let joined = tokio::task::spawn_blocking(move || self.threads.into_iter().all(|thread| thread.join().is_ok()));
         if !joined.await.unwrap_or(false) {

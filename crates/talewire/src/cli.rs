@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Sign a token with the configured secret and print it.
     Token(Token),
+    /// Look at the machine, the services and what stands in front, and say what to change.
+    Doctor(Doctor),
     /// List every setting: path in the file, environment variable, unit, default.
     Settings,
 }
@@ -95,6 +97,21 @@ impl Check {
         let from = self.file().config.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
         println!("{from}: good ({} namespaces, data in {})", config.namespaces.len(), config.store.path.display());
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Address under which clients reach the server: whether streams and WebSockets come through what stands in front.
+    #[arg(long, value_name = "URL")]
+    pub(crate) through: Option<String>,
+    /// Token of somebody who may read the channel, for --through.
+    #[arg(long, env = "TALEWIRE_DOCTOR_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Channel to listen to, for --through.
+    #[arg(long, default_value = "doctor")]
+    pub(crate) channel: String,
 }
 
 #[derive(Debug, Args)]

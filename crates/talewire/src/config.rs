@@ -26,6 +26,8 @@ use talewire_server::{BadSchema, Rules, ServerSettings};
 use talewire_store::StoreSettings;
 use talewire_story::StoryLimits;
 
+use crate::traces::TraceSettings;
+
 pub(crate) use known::Known;
 pub(crate) use variables::environment;
 
@@ -52,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) story: StoryLimits,
     /// AI participants.
     pub(crate) agents: AgentSettings,
+    /// Traces by OpenTelemetry.
+    pub(crate) traces: TraceSettings,
     /// Tokens, logins, origins.
     pub(crate) auth: AuthSettings,
     /// The rules of channels, by namespace.

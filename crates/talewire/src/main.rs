@@ -4,11 +4,13 @@ mod cli;
 mod config;
 mod data;
 mod descriptors;
+mod doctor;
 mod list;
 mod logging;
 mod reload;
 mod run;
 mod token;
+mod traces;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,6 +32,9 @@ fn main() -> ExitCode {
         }
         Command::Check(check) => load(&Source::of(check.file())).map(|config| check.print_good(&config)),
         Command::Token(token) => load(&Source::of(token.file.clone())).and_then(|config| token::print(&token, &config)),
+        Command::Doctor(typed) => {
+            load(&Source::of(typed.file.clone())).and_then(|config| doctor::examine(&typed, &config))
+        }
         Command::Settings => list::print(),
     };
     match done {

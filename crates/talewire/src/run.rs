@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::reload::Reloader;
-use crate::{Source, descriptors, logging};
+use crate::{Source, descriptors, logging, traces};
 
 /// Runs the server until a signal ends it.
 pub(crate) fn serve(config: Config, source: Source) -> anyhow::Result<()> {
@@ -77,12 +77,13 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     // The doors open last, when everything behind them stands.
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
     let parts = NodeParts {
-        id: me,
+        id: me.clone(),
         name: config.process.name(),
         beat_ms: config.broker.node_beat_ms,
         rules: config.rules()?,
         settings: config.http,
         reloads: Some(reloads),
+        traces: traces::start(&config.traces, me.as_str())?,
         anonymous,
         auth,
         origins,

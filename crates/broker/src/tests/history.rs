@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use talewire_proto::trace::Trace;
 use talewire_proto::{ClientInfo, Entry, Epoch, Namespace, Payload, Publication, Since};
 
 use super::{ALL, Make, channel, rules, says, text};
@@ -33,6 +34,7 @@ pub(super) async fn an_entry_is_delivered_as_it_was_published(make: Make) {
         info: Some(ClientInfo { user: "ana".parse().unwrap(), ..ClientInfo::default() }),
         tags: [("mood".to_owned(), "dark".to_owned())].into(),
         time_ms: 1_234,
+        trace: Trace::of_header("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     };
     stand.broker.publish(&chat, &rules(), publication.clone().into()).await.unwrap();
     let expected = Entry { offset: 1, publication };

@@ -120,6 +120,7 @@ fn baseline(options: &Fanout, patience: Patience, run: u32, message_bytes: usize
     let pid = server.pid();
     let target = Target {
         server: server.address,
+        publish_to: None,
         transport: Transport::Bare,
         token: None,
         api_key: None,

@@ -168,7 +168,8 @@ mod tests {
     fn a_post_states_its_length() {
         let server = SocketAddr::from(([127, 0, 0, 1], 8000));
         let api_key = Some("k".to_owned());
-        let target = Target { server, transport: Transport::Events, token: None, api_key, sources: 1 };
+        let target =
+            Target { server, publish_to: None, transport: Transport::Events, token: None, api_key, sources: 1 };
         for (key, wanted) in [
             (None, r#"{"channel":"load:a","data":{"n":1}}"#),
             (Some("7"), r#"{"channel":"load:a","idempotency_key":"7","data":{"n":1}}"#),

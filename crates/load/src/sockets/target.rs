@@ -29,6 +29,8 @@ pub enum Transport {
 pub struct Target {
     /// The server.
     pub server: SocketAddr,
+    /// Where those who only publish connect, if that is another node.
+    pub publish_to: Option<SocketAddr>,
     /// What readers speak.
     pub transport: Transport,
     /// Shown by every connection.
@@ -67,18 +69,22 @@ pub struct Patience {
 }
 
 /// Begins to connect, from the loopback address of this number if the server is on loopback.
-pub(super) fn dial(target: &Target, source: u8) -> io::Result<TcpStream> {
-    let domain = socket2::Domain::for_address(target.server);
+pub(super) fn dial(target: &Target, role: Role, source: u8) -> io::Result<TcpStream> {
+    let server = match role {
+        Role::Speaker | Role::Api => target.publish_to.unwrap_or(target.server),
+        Role::Reader { .. } | Role::Poster => target.server,
+    };
+    let domain = socket2::Domain::for_address(server);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    if let IpAddr::V4(address) = target.server.ip()
+    if let IpAddr::V4(address) = server.ip()
         && address.is_loopback()
         && target.sources > 0
     {
         socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2 + source), 0)).into())?;
     }
-    match socket.connect(&target.server.into()) {
+    match socket.connect(&server.into()) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}

@@ -304,7 +304,7 @@ prop_compose! {
         data in prop::option::weighted(0.9, payload()), info in prop::option::of(info()),
         tags in prop::collection::btree_map(words(), words(), 0..3), time_ms in prop_oneof![Just(0), any::<i64>()],
     ) -> Publication {
-        Publication { data, info, tags, time_ms }
+        Publication { data, info, tags, time_ms, trace: None }
     }
 }
 

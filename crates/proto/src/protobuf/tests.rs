@@ -206,6 +206,7 @@ fn replies_are_the_bytes_that_the_client_knows() {
         info: Some((*info).clone()),
         tags: BTreeMap::from([("k".into(), "v".into())]),
         time_ms: 1_800_000_000_000,
+        trace: None,
     };
     let entries = || vec![Arc::new(Entry { offset: 7, publication: publication.clone() })];
     let position = |offset| Position { offset, epoch: Epoch::new("xyz") };

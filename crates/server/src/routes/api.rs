@@ -25,6 +25,7 @@ pub(super) use publish::BAD_TAGS;
 use super::error::HttpError;
 use crate::node::Node;
 use crate::nodes::{ALL_OTHERS, Silence};
+use crate::traces::within;
 
 /// Every method.
 #[cfg(test)]
@@ -82,13 +83,14 @@ pub(super) async fn call(
     if serde_json::from_slice::<&RawValue>(params).is_err() {
         return HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, "the body is no JSON").into_response();
     }
+    let trace = headers.get("traceparent").and_then(|value| value.to_str().ok());
     if method == "batch" {
-        return match batch(&node, params).await {
+        return match within(trace, batch(&node, params)).await {
             Ok(replies) => json(replies),
             Err(refused) => refuse(&node, &headers, refused),
         };
     }
-    match answer(&node, &method, params).await {
+    match within(trace, answer(&node, &method, params)).await {
         Ok(result) => json([b"{\"result\":", &result[..], b"}"].concat()),
         Err(refused) => refuse(&node, &headers, refused),
     }

@@ -17,8 +17,13 @@ use crate::stage::{DEADLINE, Settings, Stage, open};
 async fn slow_to_go(wait_ms: u64) -> Stage {
     let batched = Namespace { batch_ms: 10_000, ..open(Kind::History) };
     let kinds = [("chat", open(Kind::History)), ("batched", batched)];
-    let http =
-        ServerSettings { drain_wait_ms: wait_ms, drain_ms: 20_000, request_burst: 1_000, ..Settings::default().http };
+    let http = ServerSettings {
+        drain_wait_ms: wait_ms,
+        close_ms: 5_000,
+        drain_ms: 20_000,
+        request_burst: 1_000,
+        ..Settings::default().http
+    };
     let namespaces = Namespaces::new(kinds.map(|(name, rules)| (name.to_owned(), rules)));
     Stage::with(Settings { http, namespaces, ..Settings::default() }).await
 }
@@ -28,7 +33,6 @@ async fn load_balancers_hear_of_it_before_clients_do() {
     let mut stage = slow_to_go(3_000).await;
     let mut client = stage.client().await;
     subscribe(&mut client, "chat:1").await;
-    let kept = TcpStream::connect(stage.address).await.expect("a connection");
     let server = stage.take_server();
     let began = Instant::now();
     let stopping = tokio::spawn(server.stop());
@@ -38,24 +42,40 @@ async fn load_balancers_hear_of_it_before_clients_do() {
     assert_eq!((ready.status, ready.body.as_str()), (503, Some("going down\n")));
     assert_eq!(request(stage.admin, "GET /health", &[], None).await.status, 200, "it lives");
     assert_eq!(request(stage.admin, "GET /nodes", &[], None).await.body["nodes"][0]["draining"], true);
+
+    // Who is sent here by somebody who has not noticed is served.
+    let mut late = stage.client().await;
+    subscribe(&mut late, "chat:1").await;
+    let poll = request(stage.address, "GET /poll?channel=chat:1&wait=0", &[], None).await;
+    assert_eq!((poll.status, poll.header("connection")), (200, Some("close")), "{}", poll.head);
+    call(&stage, "publish", json!({"channel": "chat:1", "data": "still"})).await;
+    for client in [&mut client, &mut late] {
+        assert_eq!(push(client).await["pub"]["data"], "still");
+        assert_eq!(client.closed().await.0, 3_001);
+    }
+    assert!(began.elapsed() >= Duration::from_millis(3_000), "not before its time");
+    stopping.await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_connections_are_closed_is_told_to_come_again() {
+    let mut stage = slow_to_go(0).await;
+    // It reads nothing, so that the thread waits for it.
+    let stuck = stage.client().await;
+    let server = stage.take_server();
+    let stopping = tokio::spawn(server.stop());
+    let closed = |node: &talewire_server::Node| Stage::metric(node, "talewire_closes_total") == 1;
+    stage.until("its connection is closed", closed).await;
     assert_eq!(stage.open(&[]).await.err(), Some(503), "nobody new");
     let refused = request(stage.address, "GET /poll?channel=chat:1", &[], None).await;
     assert!(refused.status == 503 && refused.header("retry-after").is_some(), "{}", refused.head);
     let mut events = Stream::open(&stage, "/events?channel=chat:1", "").await;
     let told = events.event().await.expect("an event");
-    assert_eq!(
-        (told.name.as_str(), &told.data["code"], &told.data["reconnect"]),
-        ("disconnect", &json!(3_001), &json!(true))
-    );
+    let expected = ("disconnect", &json!(3_001), &json!(true));
+    assert_eq!((told.name.as_str(), &told.data["code"], &told.data["reconnect"]), expected);
     assert!(events.event().await.is_none());
-
-    // Who is here is served.
-    call(&stage, "publish", json!({"channel": "chat:1", "data": "still"})).await;
-    assert_eq!(push(&mut client).await["pub"]["data"], "still");
-    assert_eq!(client.closed().await.0, 3_001);
-    assert!(began.elapsed() >= Duration::from_millis(3_000), "not before its time");
+    drop(stuck);
     stopping.await.expect("it ends");
-    drop(kept);
 }
 
 #[tokio::test(flavor = "multi_thread")]

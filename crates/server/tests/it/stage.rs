@@ -128,6 +128,7 @@ impl Stage {
             id,
             name: name.into(),
             beat_ms: 1_000,
+            traces: None,
             settings: settings.http,
             rules: Rules::new(settings.namespaces, settings.limits).expect("schemas that can be used"),
             reloads: settings.reloads,

@@ -264,7 +264,7 @@ fn entry(row: &Row<'_>) -> Result<(Entry, usize), StoreError> {
     let info: Option<ClientInfo> = info.map(from_json).transpose()?;
     let tags: BTreeMap<String, String> = tags.map(from_json).transpose()?.unwrap_or_default();
     let data = data.map(|data| Payload::trusted(Bytes::copy_from_slice(data)));
-    let publication = Publication { data, info, tags, time_ms: row.get(1)? };
+    let publication = Publication { data, info, tags, time_ms: row.get(1)?, trace: None };
     Ok((Entry { offset: count(row, 0)?, publication }, bytes))
 }
 

@@ -19,6 +19,7 @@ pub(crate) async fn appends_are_numbered_and_kept(open: Open<'_>) {
         info: Some(ClientInfo { user: user("ana"), conn_info: Some(Payload::of(&["x"])), ..ClientInfo::default() }),
         tags: BTreeMap::from([("kind".to_owned(), "first".to_owned())]),
         time_ms: 5,
+        trace: None,
     };
     let first = Append { channel: news.clone(), publication: publication.clone(), key: None, version: None };
     assert_eq!(store.append(first).await.unwrap().position.offset, 1);

@@ -7,7 +7,7 @@ use talewire_proto::{Channel, Kind, Namespace};
 use super::{Config, Known, NO_NAMESPACE};
 
 /// Settings above zero by default that may be zero: it means "at once", "as fast as possible", or "none".
-const MAY_BE_ZERO: [&str; 9] = [
+const MAY_BE_ZERO: &[&str] = &[
     "agents.demo.tokens_per_second",
     "agents.drain_ms",
     "http.drain_ms",
@@ -17,6 +17,7 @@ const MAY_BE_ZERO: [&str; 9] = [
     "hub.signals_waiting_max",
     "limits.expiry_grace_ms",
     "store.group_ms_max",
+    "traces.ratio",
 ];
 
 /// The longest time for which publications are gathered, in milliseconds.

@@ -8,7 +8,7 @@ use super::{Config, Known, Problem, Said, put};
 const PREFIX: &str = "TALEWIRE_";
 
 /// Names a file rather than a setting; read by the command line.
-const NOT_SETTINGS: [&str; 1] = ["TALEWIRE_CONFIG"];
+const NOT_SETTINGS: [&str; 2] = ["TALEWIRE_CONFIG", "TALEWIRE_DOCTOR_TOKEN"];
 
 /// The process's variables that are meant for us.
 pub(crate) fn environment() -> anyhow::Result<Vec<(String, String)>> {
