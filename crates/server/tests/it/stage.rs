@@ -103,7 +103,7 @@ impl Stage {
     pub(crate) async fn try_with(settings: Settings) -> Result<Self, ServerError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_owned();
-        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).expect("a store");
+        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).await.expect("a store");
         let broker = Broker::in_process(&BrokerSettings::default());
         let work = Hub::assemble(settings.hub, store.clone(), broker.clone(), settings.http.shards);
         let hub = work.hub.clone();

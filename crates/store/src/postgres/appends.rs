@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Instant;
 
-use talewire_proto::{Channel, Entry, Epoch, Position, Publication, Version};
+use talewire_proto::{Channel, Entry, Epoch, Payload, Position, Publication, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 
@@ -345,7 +345,7 @@ impl<'g> Group<'g> {
         let offsets = each(|new| new.entry.offset as i64);
         let times = each(|new| new.entry.publication.time_ms);
         fn payload<'n>(new: &'n New<'_>) -> Option<&'n [u8]> {
-            new.entry.publication.data.as_ref().map(|data| &data.as_bytes()[..])
+            new.entry.publication.data.as_ref().map(Payload::as_bytes)
         }
         let data: Vec<Option<&[u8]>> = self.new.iter().map(payload).collect();
         let (mut infos, mut tags) = (Vec::new(), Vec::new());

@@ -238,8 +238,8 @@ pub(super) async fn append_events(work: &Work<'_>, channel: &Channel, events: &[
     let id: i64 = row.try_get(0)?;
     let top = position(&row, 1)?;
     let first = top.offset + 1 - events.len() as u64;
-    let payloads: Vec<Payload> = events.iter().map(|event| Payload::of(event)).collect();
-    let data: Vec<&[u8]> = payloads.iter().map(|payload| &payload.as_bytes()[..]).collect();
+    let payloads: Vec<Payload> = events.iter().map(Payload::of).collect();
+    let data: Vec<&[u8]> = payloads.iter().map(Payload::as_bytes).collect();
     let sql = "INSERT INTO log (channel, \"offset\", time_ms, data)
         SELECT $1, $2 + place - 1, $3, data FROM unnest($4::bytea[]) WITH ORDINALITY AS entries (data, place)";
     work.conn.execute(sql, &[&id, &(first as i64), &work.now_ms(), &data]).await?;

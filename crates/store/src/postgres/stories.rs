@@ -87,7 +87,7 @@ async fn decide(work: &Work<'_>, question: &Question, thought: &Mutex<Thought>, 
     if let Some(key) = &question.key {
         let sql = "INSERT INTO answers (\"user\", method, key, answer, created_at) VALUES ($1, $2, $3, $4, $5)";
         let answer = decision.answer.as_bytes();
-        conn.execute(sql, &[&user, &key.method, &storable(&key.key), &&answer[..], &work.now_ms()]).await?;
+        conn.execute(sql, &[&user, &key.method, &storable(&key.key), &answer, &work.now_ms()]).await?;
         prune(work, answer_ttl_ms, PRUNED_PER_WRITE).await?;
     }
     let log = apply::effects(work, &decision.story, &decision.effects).await?;
