@@ -203,6 +203,7 @@ pub(super) fn entry(row: &Row, column: usize) -> Tried<(Entry, usize)> {
         info: info.map(from_json).transpose()?,
         tags: tags.map(from_json).transpose()?.unwrap_or_default(),
         time_ms: row.try_get(column + 1)?,
+        trace: None,
     };
     Ok((Entry { offset: count(row, column)?, publication }, bytes))
 }
