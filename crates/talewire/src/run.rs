@@ -30,8 +30,7 @@ pub(crate) fn serve(config: Config, source: Source) -> anyhow::Result<()> {
 }
 
 async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
-    let folder = &config.store.path;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %folder.display(), "talewire starts");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %config.data(), "talewire starts");
     if config.process.insecure {
         tracing::warn!("insecure: everything is allowed to everybody in configured namespaces; for development only");
     }
@@ -40,7 +39,7 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(stop.clone()));
 
     // What lasts, and what carries.
-    let store = Store::open(&config.store)?;
+    let store = Store::open(&config.store).await?;
     let me = NodeId::new();
     let broker = Broker::open(&config.broker, &me).await?;
 

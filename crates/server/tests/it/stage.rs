@@ -104,7 +104,7 @@ impl Stage {
     pub(crate) async fn try_with(settings: Settings) -> Result<Self, ServerError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_owned();
-        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).expect("a store");
+        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).await.expect("a store");
         let id = NodeId::new();
         let broker = Broker::open(&BrokerSettings::default(), &id).await.expect("it needs nothing");
         let mut stage = Self::on(settings, id, store, broker, "node-a").await?;
