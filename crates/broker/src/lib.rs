@@ -192,6 +192,14 @@ impl Broker {
         Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), NodeId::new()))) }
     }
 
+    /// Another node over the same in-process broker: for tests of many nodes in one process. To be made before anything is published.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn beside(&self, node: &NodeId) -> Self {
+        let Backend::Memory(memory) = &self.backend else { panic!("only an in-process broker stands in one process") };
+        Self { backend: Backend::Memory(Arc::new(memory.beside(node.clone()))) }
+    }
+
     /// Says who takes the deliveries of this node. Called once, before anything is published.
     pub fn deliver_to(&self, sink: Sink) {
         match &self.backend {
@@ -204,7 +212,7 @@ impl Broker {
     #[must_use]
     pub fn is_shared(&self) -> bool {
         match &self.backend {
-            Backend::Memory(_) => false,
+            Backend::Memory(memory) => memory.is_shared(),
             Backend::Redis(_) => true,
         }
     }

@@ -68,6 +68,9 @@ pub struct NodeReport {
     pub started_ms: i64,
     /// Open connections.
     pub connections: u64,
+    /// Users among them, told apart by a hash.
+    #[serde(default)]
+    pub users: u64,
     /// Subscriptions of all of them.
     pub subscriptions: u64,
     /// Channels that somebody there is subscribed to.

@@ -183,20 +183,25 @@ impl Hub {
         self.inner.shards.iter().map(|shard| shard.counters.subscriptions.load(Ordering::Relaxed)).sum()
     }
 
-    /// Channels that somebody on this node is subscribed to and that `fits`, with how many are, at most so many. Says whether these
-    /// are all. It looks at every channel, lock by lock: not for a thread that carries connections.
+    /// Channels that somebody on this node is subscribed to and that `fits`, with how many are: the first by name, at most so many. Says
+    /// whether these are all. It looks at every channel, lock by lock: not for a thread that carries connections.
     #[must_use]
-    pub fn list_channels(&self, most: usize, fits: impl Fn(&Channel) -> bool) -> (Vec<(Channel, u32)>, bool) {
-        let mut found = Vec::new();
+    pub fn list_channels(&self, most: usize, fits: impl Fn(&Channel) -> bool) -> (BTreeMap<Channel, u32>, bool) {
+        let mut found: BTreeMap<Channel, u32> = BTreeMap::new();
+        let mut all = true;
         for stripe in &self.inner.stripes {
             for (channel, served) in stripe.lock().iter().filter(|(channel, _)| fits(channel)) {
                 if found.len() == most {
-                    return (found, false);
+                    all = false;
+                    if found.last_key_value().is_none_or(|(last, _)| last < channel) {
+                        continue;
+                    }
+                    found.pop_last();
                 }
-                found.push((channel.clone(), served.subscribers.iter().sum()));
+                found.insert(channel.clone(), served.subscribers.iter().sum());
             }
         }
-        (found, true)
+        (found, all)
     }
 
     /// Whether a channel of this kind is followed by offsets.

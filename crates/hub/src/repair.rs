@@ -167,10 +167,10 @@ impl Hub {
         }
         for _ in 0..GROWTH_QUERIES_MAX {
             let (new, grown) = self.store().grown(mark).await?;
+            mark = new;
             if grown.is_empty() {
                 break;
             }
-            mark = new;
             grown.iter().for_each(|(channel, top)| self.grown(channel, *top));
         }
         Ok(mark)
@@ -202,7 +202,7 @@ async fn watch_growth(hub: &Hub) {
     let mut mark = None;
     loop {
         ticks.tick().await;
-        match hub.look_at_growth(mark).await {
+        match hub.look_at_growth(mark.clone()).await {
             Ok(new) => mark = Some(new),
             Err(error) => tracing::warn!(%error, "the look at growth failed"),
         }

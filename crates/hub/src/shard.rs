@@ -477,6 +477,13 @@ impl Shard {
         }
     }
 
+    /// Tells everything that was gathered now.
+    pub fn release_all(&mut self) {
+        while let Some(channel) = self.batches.due(u64::MAX) {
+            self.release(&channel);
+        }
+    }
+
     /// When [`Shard::release_due`] has something to do next, by the shard's clock.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<u64> {

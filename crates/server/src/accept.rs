@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -133,13 +134,27 @@ async fn serve_http1(reactor: Rc<Reactor>, socket: Replayed, peer: SocketAddr, d
             Box::pin(answer(reactor, door, request, peer, opened))
         })
     };
+    // Its requests are answered before the thread ends.
+    let unfinished = reactor.unfinished();
+    let stop = reactor.last.clone();
+    let mut leaving = stop.is_cancelled();
     let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(!leaving)
         .header_read_timeout(Duration::from_millis(settings.head_ms))
         .max_buf_size(settings.head_bytes_max.max(8_192))
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(socket), service);
-    let served = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
+    let mut stopped = pin!(stop.cancelled());
+    let served = std::future::poll_fn(|context| {
+        if !leaving && stopped.as_mut().poll(context).is_ready() {
+            leaving = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(context)
+    });
+    let served = served.await;
+    drop(unfinished);
     let parts = connection.into_parts();
     let Replayed { early, socket } = parts.io.into_inner();
     if let Some(opening) = opened.take() {
@@ -180,7 +195,13 @@ async fn answer(
 ) -> Result<Response<Body>, TakenOver> {
     let request = request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
     match decide(&reactor, &door, request, peer).await {
-        Decision::Answer(response) => Ok(response),
+        Decision::Answer(mut response) => {
+            if reactor.node.is_stopping() {
+                // The next request is another node's.
+                response.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        }
         Decision::Open(opening) => {
             opened.set(Some(opening));
             Err(TakenOver)

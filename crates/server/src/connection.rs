@@ -98,6 +98,8 @@ async fn run_poll(
     let mut next_request = BytesMut::from(&early[..]);
     drop(early);
     let taken = poll::answer(&reactor, &peer, &question, permit.as_mut(), &mut next_request).await;
+    // A server that goes down has said that it does not keep the socket.
+    let back = back.filter(|_| !reactor.node.is_stopping());
     if taken && back.is_none() {
         linger(&reactor, &peer).await;
     }

@@ -9,6 +9,7 @@ use talewire_broker::{Control, Order, Whom};
 use talewire_proto::codec::Codec;
 use talewire_proto::{ClientId, UnsubscribeCode, UserId};
 
+use crate::listing::Seen;
 use crate::perform;
 use crate::reactor::{BATCH, Peer, Reactor};
 
@@ -73,18 +74,6 @@ fn obey(reactor: &Reactor, peer: &Peer, order: &Order) {
     }
 }
 
-/// A connection, as server programs see it.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    pub(crate) place: u64,
-    pub(crate) client: ClientId,
-    pub(crate) user: UserId,
-    pub(crate) transport: &'static str,
-    pub(crate) protocol: &'static str,
-    pub(crate) channels: usize,
-    pub(crate) connected_at: i64,
-}
-
 /// Connections of this thread from a place on, at most so many; of one user, or of all.
 pub(crate) fn list(reactor: &Reactor, user: Option<&UserId>, from: u64, most: usize) -> Vec<Seen> {
     let from = usize::try_from(from).unwrap_or(usize::MAX);
@@ -97,12 +86,14 @@ pub(crate) fn list(reactor: &Reactor, user: Option<&UserId>, from: u64, most: us
 
 fn see(reactor: &Reactor, peer: &Peer) -> Option<Seen> {
     let session = peer.session.borrow();
+    let is_protobuf = matches!(peer.codec, Codec::Protobuf | Codec::ProtobufDown);
     Some(Seen {
+        thread: reactor.index,
         place: peer.key as u64,
         client: session.client().clone(),
         user: session.grant()?.user.clone(),
-        transport: peer.wire.transport(),
-        protocol: if matches!(peer.codec, Codec::Protobuf | Codec::ProtobufDown) { "protobuf" } else { "json" },
+        transport: peer.wire.transport().to_owned(),
+        protocol: if is_protobuf { "protobuf" } else { "json" }.to_owned(),
         channels: reactor.shard.borrow().subscriptions(peer.key),
         connected_at: peer.since_ms,
     })

@@ -7,11 +7,16 @@
 mod accept;
 mod connection;
 mod control;
+mod drain;
+mod health;
 mod http2;
 mod inbox;
 mod index;
+mod letters;
+mod listing;
 mod metrics;
 mod node;
+mod nodes;
 mod perform;
 mod plain;
 mod rates;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -13,6 +14,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use talewire_agents::counts::AgentCounts;
+use talewire_broker::{BrokerHealth, NodeReport};
 use talewire_hub::{Hub, ShardCounters};
 use talewire_proto::reply::SubscribeResult;
 use talewire_proto::wire::Wire;
@@ -41,6 +43,8 @@ pub struct Metrics {
     pub(crate) refused_origins: Counter,
     pub(crate) violations: Counter,
     pub(crate) http2_floods: Counter,
+    pub(crate) beats_failed: Counter,
+    pub(crate) letters_dropped: Counter,
     errors: Codes,
     closes: Codes,
     unsubscribes: Codes,
@@ -88,6 +92,7 @@ impl Metrics {
         guard: &Arc<Guard>,
         agents: Arc<AgentCounts>,
         inboxes: Arc<OnceLock<Inboxes>>,
+        known: Arc<Mutex<Vec<NodeReport>>>,
     ) -> Self {
         let mut registry = Registry::with_prefix("talewire");
         let by_transport: Family<TransportLabel, Gauge> = Family::default();
@@ -111,6 +116,8 @@ impl Metrics {
         let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
         let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
         let http2_floods = counter("http2_floods", "HTTP/2 sockets closed for floods of resets or of empty frames");
+        let beats_failed = counter("beats_failed", "Signs of life that the broker did not take");
+        let letters_dropped = counter("letters_dropped", "Letters of other nodes for which there was no room");
         let (errors, closes, unsubscribes): (Codes, Codes, Codes) = Default::default();
         registry.register("errors", "Commands refused, by code", errors.clone());
         registry.register("closes", "Connections closed by the server, by code", closes.clone());
@@ -148,7 +155,7 @@ impl Metrics {
             drop(turned_away.get_or_create(&ReasonLabel { reason: turned.as_str() }));
         }
         let shards: Vec<Arc<ShardIo>> = hub.shards().iter().map(|_| Arc::default()).collect();
-        let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, inboxes, shards: shards.clone() };
+        let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, inboxes, shards: shards.clone(), known };
         registry.register_collector(Box::new(scrape));
         Self {
             registry,
@@ -161,6 +168,8 @@ impl Metrics {
             refused_origins,
             violations,
             http2_floods,
+            beats_failed,
+            letters_dropped,
             errors,
             closes,
             unsubscribes,
@@ -255,6 +264,7 @@ struct Scrape {
     agents: Arc<AgentCounts>,
     inboxes: Arc<OnceLock<Inboxes>>,
     shards: Vec<Arc<ShardIo>>,
+    known: Arc<Mutex<Vec<NodeReport>>>,
 }
 
 impl Scrape {
@@ -337,6 +347,13 @@ impl Collector for Scrape {
                 Some(Unit::Bytes),
                 self.hub.broker().history_bytes() as u64,
             ),
+            (
+                "broker_up",
+                "Whether the broker is there: 1 or 0",
+                None,
+                u64::from(self.hub.broker().health() == BrokerHealth::Up),
+            ),
+            ("nodes", "Nodes that lived as of this one's last sign of life", None, self.known.lock().len() as u64),
             ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),
             ("store_reads_waiting", "Reads that wait for the store", None, store.reads_waiting),
         ];

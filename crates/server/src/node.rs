@@ -15,8 +15,10 @@ use talewire_store::Store;
 use talewire_story::Stories;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::health::Commits;
 use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
+use crate::nodes::Peers;
 use crate::rates::PublishRates;
 use crate::reload::ReloadRequest;
 use crate::rules::Rules;
@@ -69,6 +71,12 @@ pub struct Node {
     pub(crate) reloads: Option<mpsc::Sender<ReloadRequest>>,
     /// Names this node among others; new at every start.
     pub(crate) id: NodeId,
+    /// What is known of the store's commits.
+    pub(crate) commits: Commits,
+    /// What it knows of others.
+    pub(crate) peers: Peers,
+    /// When it started, on the wall clock.
+    pub(crate) started_ms: i64,
     /// Connections whose commands come by other requests.
     pub(crate) sessions: Sessions,
     /// Caps and rates before anything is parsed.
@@ -77,7 +85,10 @@ pub struct Node {
     pub(crate) admin_guard: Guard,
     /// Exports under way.
     pub(crate) exports: Arc<Semaphore>,
+    /// It goes down and says so; who is here is served.
     pub(crate) stopping: AtomicBool,
+    /// It has gone on to close connections: it takes no new ones.
+    pub(crate) closing: AtomicBool,
     inboxes: Arc<OnceLock<Inboxes>>,
     hashes: RandomState,
     started: Instant,
@@ -87,6 +98,10 @@ pub struct Node {
 pub struct NodeParts {
     /// Which run of which node it is.
     pub id: NodeId,
+    /// How operators call the node.
+    pub name: String,
+    /// Time between two signs of life, in milliseconds.
+    pub beat_ms: u64,
     /// Sockets and HTTP.
     pub settings: ServerSettings,
     /// The rules of channels and the limits of sessions, to begin with.
@@ -119,9 +134,13 @@ impl Node {
     pub fn new(parts: NodeParts) -> Self {
         let guard = Arc::new(Guard::new(&parts.settings));
         let inboxes = Arc::new(OnceLock::new());
+        let peers = Peers::new(parts.name, parts.beat_ms);
         Self {
-            metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone()),
+            metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone(), peers.known.clone()),
             id: parts.id,
+            commits: Commits::default(),
+            peers,
+            started_ms: unix_ms(),
             sessions: Sessions::default(),
             guard,
             admin_guard: Guard::new(&ServerSettings { sockets_max: ADMIN_SOCKETS_MAX, ..ServerSettings::default() }),
@@ -141,6 +160,7 @@ impl Node {
             traces: parts.traces,
             settings: parts.settings,
             stopping: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             inboxes,
             hashes: RandomState::new(),
             started: Instant::now(),
@@ -201,11 +221,6 @@ impl Node {
         (self.hashes.hash_one(name) >> 32) as u32
     }
 
-    /// How long this node has been up, in seconds.
-    pub(crate) fn up_s(&self) -> u64 {
-        self.started.elapsed().as_secs()
-    }
-
     /// The time, for sessions.
     #[must_use]
     pub fn now(&self) -> Now {
@@ -213,10 +228,15 @@ impl Node {
         Now { mono_ms, unix_ms: unix_ms() }
     }
 
-    /// Whether the server is going down and takes nobody new.
+    /// Whether the server is going down: it says so to whoever asks, and keeps no socket for another request.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is closing its connections, and takes no new ones.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 }
 

@@ -151,8 +151,10 @@ fn answer<T: 'static>(
         return give(peer, answer, reactor);
     }
     let (reactor, peer) = (reactor.clone(), peer.clone());
+    let unfinished = reactor.unfinished();
     tokio::task::spawn_local(async move {
         let answer = work.await;
+        drop(unfinished);
         if !peer.gone.get() {
             give(&peer, answer, &reactor);
             drive(&reactor, &peer);
@@ -261,7 +263,11 @@ fn unsubscribe(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel, rules: 
         let broker = reactor.node.broker.clone();
         let client = peer.session.borrow().client().clone();
         let tell = tell(rules);
-        tokio::task::spawn_local(async move { broker.leave(&channel, &client, tell).await });
+        let unfinished = reactor.unfinished();
+        tokio::task::spawn_local(async move {
+            broker.leave(&channel, &client, tell).await;
+            drop(unfinished);
+        });
     }
 }
 

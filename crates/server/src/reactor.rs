@@ -48,7 +48,9 @@ pub(crate) struct Reactor {
     pub(crate) unpacked: RefCell<talewire_proto::websocket::Scratch>,
     /// The server goes down: sockets that carry many connections are to take no more.
     pub(crate) stop: CancellationToken,
-    shared_sockets: Rc<Cell<usize>>,
+    /// It is about to end: sockets that serve request after request are to take no more, and silent ones to close.
+    pub(crate) last: CancellationToken,
+    unfinished: Rc<Cell<usize>>,
     peers: RefCell<Slab<Rc<Peer>>>,
     timers: RefCell<Timers>,
     dirty: RefCell<Vec<ConnectionKey>>,
@@ -88,10 +90,10 @@ pub(crate) struct Peer {
     armed_ms: Cell<u64>,
 }
 
-/// A socket that carries many connections is open.
-pub(crate) struct SharedSocket(Rc<Cell<usize>>);
+/// Something that is to come to its end before the thread does.
+pub(crate) struct Unfinished(Rc<Cell<usize>>);
 
-impl Drop for SharedSocket {
+impl Drop for Unfinished {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -111,7 +113,8 @@ impl Reactor {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             unpacked: RefCell::default(),
             stop: CancellationToken::new(),
-            shared_sockets: Rc::default(),
+            last: CancellationToken::new(),
+            unfinished: Rc::default(),
             peers: RefCell::default(),
             timers: RefCell::default(),
             dirty: RefCell::default(),
@@ -189,15 +192,20 @@ impl Reactor {
         self.node.metrics.ended(peer.wire);
     }
 
-    /// Whether nothing is left to be sent by this thread: no connection, and no socket that carries many.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.peers.borrow().is_empty() && self.shared_sockets.get() == 0
+    /// Whether there are connections.
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.peers.borrow().is_empty()
     }
 
-    /// Counts a socket that carries many connections, until what comes back is dropped.
-    pub(crate) fn shared_socket(&self) -> SharedSocket {
-        self.shared_sockets.set(self.shared_sockets.get() + 1);
-        SharedSocket(self.shared_sockets.clone())
+    /// Whether nothing is left to be done by this thread: no connection, no socket that serves requests, no work for one of them.
+    pub(crate) fn is_drained(&self) -> bool {
+        !self.has_peers() && self.unfinished.get() == 0
+    }
+
+    /// Counts something that is to come to its end, until what comes back is dropped.
+    pub(crate) fn unfinished(&self) -> Unfinished {
+        self.unfinished.set(self.unfinished.get() + 1);
+        Unfinished(self.unfinished.clone())
     }
 
     pub(crate) fn all(&self) -> Vec<Rc<Peer>> {
@@ -208,11 +216,6 @@ impl Reactor {
     pub(crate) fn of_user(&self, user: &UserId) -> Vec<Rc<Peer>> {
         let hash = self.node.hash(user.as_str());
         self.users.borrow().find(hash).filter_map(|key| self.peer(key)).collect()
-    }
-
-    /// What stands for each user who is on this thread; two may share one by chance.
-    pub(crate) fn users(&self) -> Vec<u32> {
-        self.users.borrow().hashes().collect()
     }
 
     /// The connection with this id.

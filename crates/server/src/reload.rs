@@ -2,7 +2,7 @@
 //!
 //! The binary takes the requests, one at a time, since it alone knows where the settings came from.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 /// A request to read the configuration again; it is answered when the new rules stand, or with the problems.
@@ -12,7 +12,7 @@ pub type ReloadRequest = oneshot::Sender<Result<Reloaded, Vec<String>>>;
 pub const RELOADS_WAITING_MAX: usize = 4;
 
 /// What reading the configuration again has changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// Settings that have changed and are in force now.
     pub changed: Vec<String>,

@@ -8,15 +8,14 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use talewire_proto::CloseCode;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door};
+use crate::drain;
 use crate::inbox::{Inboxes, Message};
 use crate::node::Node;
-use crate::perform;
 use crate::reactor::Reactor;
 use crate::routes;
 
@@ -98,10 +97,14 @@ impl Server {
         self.admin_address
     }
 
-    /// Takes nobody new, tells everybody to come again elsewhere or later, and waits until what waits is sent, within
-    /// the set time.
+    /// Says that the server goes down, to load balancers by a red `/ready` and to other nodes; a while later takes nobody new, tells
+    /// everybody to come again elsewhere or later, little by little, and waits until what waits is sent. All of it within the set time.
     pub async fn stop(self) {
         self.node.stopping.store(true, Ordering::Relaxed);
+        let node = self.node.clone();
+        tokio::spawn(async move { node.beat().await });
+        tokio::time::sleep(Duration::from_millis(self.node.settings.drain_wait_ms)).await;
+        self.node.closing.store(true, Ordering::Relaxed);
         self.stop.cancel();
         let joined = tokio::task::spawn_blocking(move || self.threads.into_iter().all(|thread| thread.join().is_ok()));
         if !joined.await.unwrap_or(false) {
@@ -161,18 +164,8 @@ fn run_shard(
         tokio::task::spawn_local(reactor.clone().tick());
         tokio::task::spawn_local(reactor.clone().follow_rules(rules));
         stop.cancelled().await;
+        drain::drain(&reactor).await;
+        // Until here whoever came was told that there is no room.
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
-        for peer in reactor.all() {
-            peer.session.borrow_mut().handle_close(CloseCode::Shutdown);
-            perform::drive(&reactor, &peer);
-        }
-        reactor.flush();
-        reactor.stop.cancel();
-        let drained = async {
-            while !reactor.is_drained() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let _ = tokio::time::timeout(Duration::from_millis(node.settings.drain_ms), drained).await;
     });
 }

@@ -69,8 +69,18 @@ pub struct ServerSettings {
     pub compress_streams: bool,
     /// Time for the other side of a close, in milliseconds; then the socket is closed hard.
     pub close_ms: u64,
-    /// Time for connections to take what waits for them when the server stops, in milliseconds.
+    /// Time from a stopping server's red `/ready` until it closes the first connection, in milliseconds: as long as a load balancer needs to notice.
+    pub drain_wait_ms: u64,
+    /// Time over which a stopping server closes its connections, in milliseconds, so that other nodes do not get them all at once; a thousand a second go in any case.
+    pub drain_spread_ms: u64,
+    /// Time for all of a stop, in milliseconds: both of these, and for connections to take what waits for them; then the rest is cut off.
     pub drain_ms: u64,
+    /// Time for another node to answer a question, in milliseconds; then it counts as unheard, and a frame for it is refused (503).
+    pub node_answer_ms: u64,
+    /// Letters of other nodes that wait here, and questions to them under way; beyond it they are dropped and counted, or count as unheard.
+    pub node_letters_max: usize,
+    /// Largest answer to another node, in bytes; a larger one is not sent, and this node counts as unheard.
+    pub letter_bytes_max: usize,
     /// Stories that are exported at the same time; one more is refused (503).
     pub exports_at_once_max: usize,
     /// Time for a reader to take a whole export, in milliseconds; then it is cut off.
@@ -117,7 +127,12 @@ impl Default for ServerSettings {
             compress_websockets: true,
             compress_streams: false,
             close_ms: 5_000,
-            drain_ms: 5_000,
+            drain_wait_ms: 0,
+            drain_spread_ms: 10_000,
+            drain_ms: 25_000,
+            node_answer_ms: 2_000,
+            node_letters_max: 1_024,
+            letter_bytes_max: 4_194_304,
             exports_at_once_max: 4,
             export_ms_max: 60_000,
             api_key: None,

@@ -28,6 +28,7 @@ impl Store {
     pub async fn insert_guest(&self, id: &UserId, name: &str) -> Result<Account, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.insert_guest(id.clone(), name.to_owned()).await,
+            Backend::Postgres(db) => db.insert_guest(id.clone(), name.to_owned()).await,
         }
     }
 
@@ -38,6 +39,7 @@ impl Store {
     pub async fn user(&self, id: &UserId) -> Result<Option<Account>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.user(id.clone()).await,
+            Backend::Postgres(db) => db.user(id.clone()).await,
         }
     }
 
@@ -48,6 +50,7 @@ impl Store {
     pub async fn seen(&self, id: &UserId) -> Result<(), StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.seen(id.clone()).await,
+            Backend::Postgres(db) => db.seen(id.clone()).await,
         }
     }
 
@@ -58,6 +61,7 @@ impl Store {
     pub async fn secret(&self, name: &'static str) -> Result<[u8; 32], StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.secret(name).await,
+            Backend::Postgres(db) => db.secret(name).await,
         }
     }
 }

@@ -4,10 +4,10 @@
 //! are judged by the database's clock alone. Called by the workers of `talewire-agents`.
 
 use talewire_proto::generation::GenerationStatus;
-use talewire_proto::{GenerationId, JobOwner, StoryId};
+use talewire_proto::{ChoiceId, GenerationId, JobOwner, StoryId, TurnId};
 
 use crate::log::LogEntry;
-use crate::objects::{Generation, Reason, Turn};
+use crate::objects::{Author, AuthorKind, Choice, Generation, Reason, Turn, TurnGeneration, TurnKind};
 use crate::text::Words;
 use crate::{Backend, Store, StoreError};
 
@@ -92,6 +92,7 @@ impl Store {
     pub async fn claim(&self, owner: &JobOwner, lease_ms: i64) -> Result<Option<Job>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.claim(owner.clone(), lease_ms).await,
+            Backend::Postgres(db) => db.claim(owner.clone(), lease_ms).await,
         }
     }
 
@@ -102,6 +103,7 @@ impl Store {
     pub async fn renew(&self, generation: &GenerationId, attempt: u32, lease_ms: i64) -> Result<Renewed, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.renew(generation.clone(), attempt, lease_ms).await,
+            Backend::Postgres(db) => db.renew(generation.clone(), attempt, lease_ms).await,
         }
     }
 
@@ -112,6 +114,7 @@ impl Store {
     pub async fn release(&self, generation: &GenerationId, attempt: u32) -> Result<bool, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.release(generation.clone(), attempt).await,
+            Backend::Postgres(db) => db.release(generation.clone(), attempt).await,
         }
     }
 
@@ -122,6 +125,7 @@ impl Store {
     pub async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.finish(finish).await,
+            Backend::Postgres(db) => db.finish(finish).await,
         }
     }
 
@@ -132,16 +136,19 @@ impl Store {
     pub async fn cancel_requested(&self, generation: &GenerationId) -> Result<bool, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.cancel_requested(generation.clone()).await,
+            Backend::Postgres(db) => db.cancel_requested(generation.clone()).await,
         }
     }
 
     /// Ends the leases of every owner but `mine`, at the start of a process that has the data folder alone. Gives their number.
+    /// A database that many nodes may share says nothing about their ends: there it does nothing, and leases run out.
     ///
     /// # Errors
     /// As every write.
     pub async fn release_all(&self, mine: &JobOwner) -> Result<u64, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.release_all(mine.clone()).await,
+            Backend::Postgres(_) => Ok(0),
         }
     }
 
@@ -152,6 +159,7 @@ impl Store {
     pub async fn claimable_jobs(&self) -> Result<u64, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.claimable_jobs().await,
+            Backend::Postgres(db) => db.claimable_jobs().await,
         }
     }
 
@@ -162,6 +170,7 @@ impl Store {
     pub async fn open_jobs(&self) -> Result<u64, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.open_jobs().await,
+            Backend::Postgres(db) => db.open_jobs().await,
         }
     }
 
@@ -173,6 +182,48 @@ impl Store {
     pub async fn sweep(&self, attempts_max: u32) -> Result<Vec<LogEntry>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.sweep(attempts_max).await,
+            Backend::Postgres(db) => db.sweep(attempts_max).await,
         }
     }
+}
+
+/// The turn that a generation makes. It stands after whatever was added to the branch while the agent wrote.
+pub(crate) fn made_turn(id: [u8; 13], generation: &Generation, new: NewTurn, number: u64, now_ms: i64) -> Turn {
+    Turn {
+        id: TurnId::from_random(id),
+        branch: generation.branch.clone(),
+        number,
+        author: Author {
+            kind: AuthorKind::Agent,
+            id: generation.agent.id.clone(),
+            name: generation.agent.name.clone(),
+        },
+        kind: TurnKind::Prose,
+        text: new.text,
+        created_at: now_ms,
+        generation: Some(TurnGeneration {
+            id: generation.id.clone(),
+            attempt: generation.attempt,
+            status: generation.status,
+            label: new.label,
+        }),
+    }
+}
+
+/// The choices that a turn offers.
+pub(crate) fn made_choices(
+    turn: &Turn,
+    labels: &[Words],
+    random: impl Fn() -> Result<[u8; 13], StoreError>,
+) -> Result<Vec<Choice>, StoreError> {
+    let choice = |(number, label): (u32, &Words)| {
+        let id = ChoiceId::from_random(random()?);
+        Ok(Choice { id, turn: turn.id.clone(), number, label: label.clone(), branch: None })
+    };
+    (1..).zip(labels).map(choice).collect()
+}
+
+/// Why a sweep ends a job that nobody asked to stop.
+pub(crate) fn given_up(attempts: u32) -> Reason {
+    Reason { code: "attempts".into(), message: format!("given up after {attempts} attempts") }
 }

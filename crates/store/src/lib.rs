@@ -3,7 +3,7 @@
 //! Operations flow in as typed values, answers flow out after they are committed and synced to disk; nobody outside this
 //! crate sees SQL, a row or a transaction. Use cases of stories call [`Store::decide`], workers call the job
 //! operations, the server appends to and reads durable channels. Everything is one concrete [`Store`] with one file per
-//! subject here and one file per subject and backend below (`sqlite/`; PostgreSQL will stand beside it).
+//! subject here and one file per subject and backend below (`sqlite/` for one process, `postgres/` for many).
 //!
 //! What holds for every write: it is one transaction, all or nothing, also when nobody waits for the answer any more; and
 //! an answer is given only after the commit is on disk.
@@ -14,6 +14,7 @@ mod event;
 mod jobs;
 mod log;
 mod objects;
+mod postgres;
 mod settings;
 mod sqlite;
 mod stories;
@@ -28,7 +29,7 @@ pub use objects::{
     Agent, Author, AuthorKind, Branch, Choice, Generation, Invite, Member, Reason, Role, Story, Turn, TurnGeneration,
     TurnKind,
 };
-pub use settings::StoreSettings;
+pub use settings::{StoreSettings, StoreUrl};
 pub use stories::{
     About, Accepted, BranchFacts, CallKey, ChoiceFacts, Decided, Decision, Effect, Facts, InviteFacts, InviteView,
     PageSize, Picked, Question, Refusal, Rule, StoryCursor, StoryView, TurnPlace, TurnsPage,
@@ -45,28 +46,37 @@ pub struct Store {
     backend: Backend,
 }
 
-/// Where the data is. PostgreSQL becomes a second variant; callers never see which one it is.
+/// Where the data is. Callers never see which one it is.
 #[derive(Clone)]
 enum Backend {
     Sqlite(Arc<sqlite::Sqlite>),
+    Postgres(Arc<postgres::Postgres>),
 }
 
 impl Store {
-    /// Opens the database, makes its folder and tables if they are not there, and takes the folder for this process alone.
+    /// Opens the database and makes its tables if they are not there. Without `settings.url` that is SQLite in a folder, which
+    /// is made too and taken for this process alone; else PostgreSQL, which many processes may share.
     ///
-    /// Does blocking I/O; call it at start, before anything is served.
+    /// Does blocking I/O for SQLite; call it at start, before anything is served. PostgreSQL's work is done on the runtime
+    /// that this is called on.
     ///
     /// # Errors
     /// [`StoreError::Locked`] while another process uses the folder, [`StoreError::NewerSchema`] when a newer version of
-    /// the program wrote it, else what the file system or the database says.
-    pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        Ok(Self { backend: Backend::Sqlite(Arc::new(sqlite::Sqlite::open(settings)?)) })
+    /// the program wrote the data, else what the file system or the database says.
+    pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let backend = if settings.url.is_empty() {
+            Backend::Sqlite(Arc::new(sqlite::Sqlite::open(settings)?))
+        } else {
+            Backend::Postgres(Arc::new(postgres::Postgres::open(settings).await?))
+        };
+        Ok(Self { backend })
     }
 
-    /// Takes no more operations, waits until all that were accepted are written, and gives the folder back.
+    /// Takes no more operations, waits until all that were accepted are written, and gives the folder or the connections back.
     pub async fn close(&self) {
         match &self.backend {
             Backend::Sqlite(db) => db.close().await,
+            Backend::Postgres(db) => db.close().await,
         }
     }
 
@@ -75,6 +85,7 @@ impl Store {
     pub fn figures(&self) -> StoreFigures {
         match &self.backend {
             Backend::Sqlite(db) => db.figures(),
+            Backend::Postgres(db) => db.figures(),
         }
     }
 
@@ -83,6 +94,7 @@ impl Store {
     pub fn shift_clock(&self, by_ms: i64) {
         match &self.backend {
             Backend::Sqlite(db) => db.shift_clock(by_ms),
+            Backend::Postgres(db) => db.shift_clock(by_ms),
         }
     }
 }

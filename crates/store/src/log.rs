@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use talewire_proto::{Channel, Entry, Epoch, Position, Publication, Since, UserId, Version};
 
 use crate::{Backend, Store, StoreError};
 
 /// What makes a repeated publication the same one: kept with the entry for as long as the entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Whose key it is; the same key of another user is another key.
     pub user: UserId,
@@ -73,9 +74,45 @@ pub struct Page {
     pub complete: bool,
 }
 
-/// A place in the order of all entries of all channels. Opaque; it grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct LogMark(pub(crate) i64);
+/// How far somebody knows what was appended to all channels. Opaque.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogMark {
+    /// SQLite: the last entry that was told. PostgreSQL: the last transaction.
+    pub(crate) last: i64,
+    /// PostgreSQL: the transactions before it that were still open, so that their entries are still to be told.
+    pub(crate) open: Arc<[i64]>,
+}
+
+/// Which offsets of a channel a reader asks for: those between `from` and `to`, both left out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+    pub(crate) direction: Direction,
+}
+
+impl Bounds {
+    pub(crate) fn new(since: Since, direction: Direction) -> Self {
+        let number = |offset| i64::try_from(offset).unwrap_or(i64::MAX);
+        let (from, to, direction) = match (since, direction) {
+            (Since::Newest, _) => (0, i64::MAX, Direction::Backward),
+            (Since::Oldest, Direction::Forward) => (0, i64::MAX, Direction::Forward),
+            (Since::Oldest, Direction::Backward) => (0, 0, Direction::Backward),
+            (Since::After(offset), Direction::Forward) => (number(offset), i64::MAX, Direction::Forward),
+            (Since::After(offset), Direction::Backward) => (0, number(offset), Direction::Backward),
+        };
+        Self { from, to, direction }
+    }
+}
+
+/// Information and tags of an entry are kept as JSON text.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Broken(format!("not writable as JSON: {error}")))
+}
+
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Broken(format!("unreadable JSON in the log: {error}")))
+}
 
 impl Store {
     /// Appends one publication to a durable channel and answers when it is on disk.
@@ -85,6 +122,7 @@ impl Store {
     pub async fn append(&self, append: Append) -> Result<Appended, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.append(append).await,
+            Backend::Postgres(db) => db.append(append).await,
         }
     }
 
@@ -103,6 +141,7 @@ impl Store {
     ) -> Result<Page, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.history(channel.clone(), since, entries_max, bytes_max, direction).await,
+            Backend::Postgres(db) => db.history(channel.clone(), since, entries_max, bytes_max, direction).await,
         }
     }
 
@@ -113,6 +152,7 @@ impl Store {
     pub async fn top(&self, channel: &Channel) -> Result<Position, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.top(channel.clone()).await,
+            Backend::Postgres(db) => db.top(channel.clone()).await,
         }
     }
 
@@ -123,6 +163,7 @@ impl Store {
     pub async fn log_mark(&self) -> Result<LogMark, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.log_mark().await,
+            Backend::Postgres(db) => db.log_mark().await,
         }
     }
 
@@ -134,6 +175,7 @@ impl Store {
     pub async fn grown(&self, after: LogMark) -> Result<(LogMark, Vec<(Channel, u64)>), StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.grown(after).await,
+            Backend::Postgres(db) => db.grown(after).await,
         }
     }
 
@@ -145,6 +187,7 @@ impl Store {
     pub async fn erase(&self, channel: &Channel) -> Result<u64, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.erase(channel.clone()).await,
+            Backend::Postgres(db) => db.erase(channel.clone()).await,
         }
     }
 }

@@ -1,27 +1,38 @@
 //! The named settings of the store, each with its unit in its name and what happens beyond it.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Settings of the store. `docs/operations.md` lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
+    /// The PostgreSQL database that keeps everything, as `postgres://user:password@host:port/database`. Empty: SQLite in `store.path`.
+    pub url: StoreUrl,
     /// The data folder, made for its owner alone if it is not there. The binary puts `~/.local/share/talewire` in place of this default.
     pub path: PathBuf,
     /// Writes that may wait; one more is refused at once (503).
     pub write_queue_operations_max: usize,
     /// Reads that may wait; one more is refused at once (503).
     pub read_queue_operations_max: usize,
-    /// Threads that read, each with a connection of its own.
+    /// SQLite: threads that read, each with a connection of its own.
     pub reader_threads: usize,
-    /// Writes in one commit; more go into the next one.
+    /// Writes in one commit; more go into the next one. PostgreSQL: publications in one commit.
     pub group_operations_max: usize,
-    /// Time for which one commit collects writes while more are waiting, in milliseconds; later ones go into the next.
+    /// SQLite: time for which one commit collects writes while more are waiting, in milliseconds; later ones go into the next.
     pub group_ms_max: u64,
-    /// Writes after which the write-ahead log is copied into the database file.
+    /// SQLite: writes after which the write-ahead log is copied into the database file.
     pub checkpoint_operations: u64,
+    /// PostgreSQL: connections of this node; whoever finds all of them busy waits for `store.acquire_ms_max`.
+    pub connections_max: usize,
+    /// PostgreSQL: time to wait for a connection, free or new, in milliseconds; then the call fails (503).
+    pub acquire_ms_max: u64,
+    /// PostgreSQL: time for one operation with all its waiting for locks, in milliseconds; then it is broken off and fails (503).
+    pub operation_ms_max: u64,
+    /// PostgreSQL over TLS: file with the certificates (PEM) that may sign the server's. Empty: those that the system trusts.
+    pub tls_ca: PathBuf,
     /// Time for which the answer of a repeated call is kept at least, in milliseconds; after it, the call counts as new.
     pub answer_ttl_ms: i64,
 }
@@ -29,6 +40,7 @@ pub struct StoreSettings {
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {
+            url: StoreUrl::default(),
             path: PathBuf::from("data"),
             write_queue_operations_max: 8_192,
             read_queue_operations_max: 4_096,
@@ -36,7 +48,86 @@ impl Default for StoreSettings {
             group_operations_max: 1_024,
             group_ms_max: 2,
             checkpoint_operations: 1_000,
+            connections_max: 12,
+            acquire_ms_max: 5_000,
+            operation_ms_max: 10_000,
+            tls_ca: PathBuf::new(),
             answer_ttl_ms: 24 * 60 * 60 * 1_000,
+        }
+    }
+}
+
+/// The address of a PostgreSQL database. It may hold a password: `Debug`, `Display` and its serialised form leave that out.
+#[derive(Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct StoreUrl(String);
+
+impl StoreUrl {
+    /// Takes the address as it was written.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether none was given, so that SQLite keeps everything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of it, the password too.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// User, host and database, without the password wherever it stands.
+    fn shown(&self) -> String {
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return if self.0.is_empty() { String::new() } else { "REDACTED".into() };
+        };
+        let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
+        let Some((login, place)) = rest.rsplit_once('@') else { return format!("{scheme}://{rest}") };
+        let (user, _) = login.split_once(':').unwrap_or((login, ""));
+        format!("{scheme}://{user}@{place}")
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.shown())
+    }
+}
+
+impl Serialize for StoreUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_does_not_print_its_password() {
+        for (written, shown) in [
+            ("", ""),
+            ("postgres://ana:hunter2@db:5432/tales", "postgres://ana@db:5432/tales"),
+            ("postgres://ana:hun@ter2@db/tales?sslmode=require", "postgres://ana@db/tales"),
+            ("postgresql://db/tales?user=ana&password=hunter2", "postgresql://db/tales"),
+            ("host=db password=hunter2", "REDACTED"),
+        ] {
+            let url = StoreUrl::new(written);
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("ter2"), "{url:?}");
+            assert_eq!(serde_json::to_value(&url).expect("JSON"), shown);
+            assert_eq!(url.reveal(), written);
         }
     }
 }

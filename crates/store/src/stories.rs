@@ -283,6 +283,7 @@ impl Store {
     pub async fn decide(&self, question: Question, rule: Rule) -> Result<Decided, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.decide(question, rule).await,
+            Backend::Postgres(db) => db.decide(question, rule).await,
         }
     }
 
@@ -294,6 +295,7 @@ impl Store {
     pub async fn prune(&self) -> Result<u64, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.prune().await,
+            Backend::Postgres(db) => db.prune().await,
         }
     }
 
@@ -304,6 +306,7 @@ impl Store {
     pub async fn role(&self, user: &UserId, story: &StoryId) -> Result<Option<Role>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.role(user.clone(), story.clone()).await,
+            Backend::Postgres(db) => db.role(user.clone(), story.clone()).await,
         }
     }
 
@@ -319,6 +322,7 @@ impl Store {
     ) -> Result<Vec<Story>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.stories_of(user.clone(), limit, before).await,
+            Backend::Postgres(db) => db.stories_of(user.clone(), limit, before).await,
         }
     }
 
@@ -334,6 +338,7 @@ impl Store {
     ) -> Result<Option<StoryView>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.story_view(story.clone(), branch.cloned(), size).await,
+            Backend::Postgres(db) => db.story_view(story.clone(), branch.cloned(), size).await,
         }
     }
 
@@ -350,6 +355,7 @@ impl Store {
     ) -> Result<Option<TurnsPage>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.turns_before(story.clone(), branch.clone(), before.clone(), size).await,
+            Backend::Postgres(db) => db.turns_before(story.clone(), branch.clone(), before.clone(), size).await,
         }
     }
 
@@ -360,6 +366,7 @@ impl Store {
     pub async fn invites(&self, story: &StoryId) -> Result<Vec<Invite>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.invites(story.clone()).await,
+            Backend::Postgres(db) => db.invites(story.clone()).await,
         }
     }
 
@@ -370,6 +377,7 @@ impl Store {
     pub async fn invite(&self, code: &InviteCode) -> Result<Option<InviteView>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.invite(code.clone()).await,
+            Backend::Postgres(db) => db.invite(code.clone()).await,
         }
     }
 
@@ -384,6 +392,7 @@ impl Store {
     ) -> Result<Option<(Generation, Option<Turn>)>, StoreError> {
         match &self.backend {
             Backend::Sqlite(db) => db.generation(story.clone(), generation.clone()).await,
+            Backend::Postgres(db) => db.generation(story.clone(), generation.clone()).await,
         }
     }
 }

@@ -14,8 +14,9 @@ use talewire_store::{Append, Direction, Key, Store, StoreSettings};
 const FOLDER: &str = "TALEWIRE_TEST_KILL_FOLDER";
 const CHANNELS: usize = 3;
 
-fn open(folder: &Path) -> Store {
+async fn open(folder: &Path) -> Store {
     Store::open(&StoreSettings { path: folder.to_owned(), checkpoint_operations: 50, ..StoreSettings::default() })
+        .await
         .unwrap()
 }
 
@@ -29,7 +30,7 @@ fn child_that_appends() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
-        let store = open(Path::new(&folder));
+        let store = open(Path::new(&folder)).await;
         let run = std::process::id();
         let mut tasks = Vec::new();
         for task in 0..8 {
@@ -94,7 +95,7 @@ fn nothing_that_was_acknowledged_is_lost_when_the_process_is_killed() {
 fn check(folder: &Path, acknowledged: &HashMap<(usize, u64), String>, round: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let store = open(folder);
+        let store = open(folder).await;
         let mut kept = HashMap::new();
         let mut texts = std::collections::HashSet::new();
         for number in 0..CHANNELS {

@@ -72,6 +72,8 @@ pub(crate) struct ProcessSettings {
     pub(crate) log_format: LogFormat,
     /// Which log lines are written, such as `info` or `warn,talewire_server=debug`.
     pub(crate) log_filter: String,
+    /// How this node is called in lists of nodes; empty for the name of its machine.
+    pub(crate) node_name: String,
 }
 
 /// How log lines look.
@@ -88,8 +90,25 @@ pub(crate) enum LogFormat {
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self { insecure: false, log_format: LogFormat::Auto, log_filter: "info".into() }
+        Self { insecure: false, log_format: LogFormat::Auto, log_filter: "info".into(), node_name: String::new() }
     }
+}
+
+impl ProcessSettings {
+    /// How this node is called.
+    pub(crate) fn name(&self) -> String {
+        if self.node_name.is_empty() { machine() } else { self.node_name.clone() }
+    }
+}
+
+#[cfg(unix)]
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(not(unix))]
+fn machine() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_default()
 }
 
 impl Config {
@@ -97,6 +116,12 @@ impl Config {
     pub(crate) fn namespaces(&self) -> Namespaces {
         let unnamed = |name: &String| if name == NO_NAMESPACE { String::new() } else { name.clone() };
         Namespaces::new(self.namespaces.iter().map(|(name, rules)| (unnamed(name), rules.clone())))
+    }
+
+    /// Where everything is kept, for people.
+    pub(crate) fn data(&self) -> String {
+        let StoreSettings { url, path, .. } = &self.store;
+        if url.is_empty() { path.display().to_string() } else { url.to_string() }
     }
 
     /// What can be exchanged while connections are open.

@@ -30,8 +30,7 @@ pub(crate) fn serve(config: Config, source: Source) -> anyhow::Result<()> {
 }
 
 async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
-    let folder = &config.store.path;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %folder.display(), "talewire starts");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %config.data(), "talewire starts");
     if config.process.insecure {
         tracing::warn!("insecure: everything is allowed to everybody in configured namespaces; for development only");
     }
@@ -40,7 +39,7 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     tokio::spawn(stop_on_signal(stop.clone()));
 
     // What lasts, and what carries.
-    let store = Store::open(&config.store)?;
+    let store = Store::open(&config.store).await?;
     let me = NodeId::new();
     let broker = Broker::open(&config.broker, &me).await?;
 
@@ -54,7 +53,7 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
 
     // Stories, and the agents that write in them.
     let stories = Stories::new(store.clone(), broker.clone(), config.story.clone());
-    let worker = Worker::new(store.clone(), broker, stories.clone(), config.agents.clone())?;
+    let worker = Worker::new(store.clone(), broker.clone(), stories.clone(), config.agents.clone())?;
     worker.take_over().await;
     let provider = match config.agents.provider {
         ProviderKind::Demo => "demo",
@@ -78,6 +77,8 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
     let parts = NodeParts {
         id: me.clone(),
+        name: config.process.name(),
+        beat_ms: config.broker.node_beat_ms,
         rules: config.rules()?,
         settings: config.http,
         reloads: Some(reloads),
@@ -92,6 +93,9 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
         agents: worker.counts(),
     };
     let node = Arc::new(Node::new(parts));
+    // Others know of this node before anybody is here.
+    node.beat().await;
+    let attending = tokio::spawn(node.clone().attend());
     let server = Server::start(node.clone())?;
     tokio::spawn(reloader.run(node, requests));
     let working = tokio::spawn(worker.run(stop.clone()));
@@ -102,6 +106,8 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     tracing::info!("talewire stops");
     server.stop().await;
     working.await.context("the worker panicked")?;
+    attending.abort();
+    broker.depart().await;
     store.close().await;
     Ok(())
 }

@@ -45,7 +45,8 @@ fn quick() -> AgentSettings {
 impl Room {
     async fn new(opening: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&StoreSettings { path: folder.path().into(), ..StoreSettings::default() }).unwrap();
+        let store =
+            Store::open(&StoreSettings { path: folder.path().into(), ..StoreSettings::default() }).await.unwrap();
         let broker = Broker::in_process(&BrokerSettings::default());
         let frames = Arc::new(Mutex::new(Vec::new()));
         let sink = frames.clone();
@@ -304,7 +305,8 @@ async fn a_job_outlives_its_store() {
     room.store.close().await;
     let mut room = room.stop().await;
     assert_eq!(room.streamed(), ("Half a".into(), None), "no end is told that is not on disk");
-    room.store = Store::open(&StoreSettings { path: room.folder.path().into(), ..StoreSettings::default() }).unwrap();
+    room.store =
+        Store::open(&StoreSettings { path: room.folder.path().into(), ..StoreSettings::default() }).await.unwrap();
     room.stories = Stories::new(room.store.clone(), room.broker.clone(), StoryLimits::default());
     room.shutdown = CancellationToken::new();
     let script = Provider::Script(Script::new(vec![vec![Step::Text("A whole.")]]));

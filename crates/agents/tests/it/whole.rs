@@ -27,7 +27,8 @@ impl Room {
     /// A story with one turn whose narrator has been asked.
     async fn new(fake: &Fake) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&StoreSettings { path: folder.path().into(), ..StoreSettings::default() }).unwrap();
+        let store =
+            Store::open(&StoreSettings { path: folder.path().into(), ..StoreSettings::default() }).await.unwrap();
         let broker = Broker::in_process(&BrokerSettings::default());
         let stories = Stories::new(store.clone(), broker.clone(), StoryLimits::default());
         let openai =

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use talewire_proto::{Channel, ids};
 use tokio::sync::broadcast;
 
@@ -22,31 +22,45 @@ use crate::{
 /// Locks per table, so that channels rarely wait for each other. A power of two.
 const STRIPES: usize = 64;
 
-/// The in-process backend.
+/// The in-process backend, as one node has it. The tables belong to all nodes of the process; tests alone have more than one.
 pub(crate) struct Memory {
-    pub(crate) history: history::Histories,
-    pub(crate) presence: presence::Presence,
-    pub(crate) generations: generations::Generations,
-    pub(crate) cursors: cursors::Cursors,
-    pub(crate) marks: marks::Marks,
+    pub(crate) history: Arc<history::Histories>,
+    pub(crate) presence: Arc<presence::Presence>,
+    pub(crate) generations: Arc<generations::Generations>,
+    pub(crate) cursors: Arc<cursors::Cursors>,
+    pub(crate) marks: Arc<marks::Marks>,
     pub(crate) wakeups: broadcast::Sender<WakeUp>,
-    node: NodeId,
-    report: Mutex<Option<NodeReport>>,
     clock: clock::Clock,
     outlet: Outlet,
+    me: Arc<End>,
+    ends: Arc<RwLock<Vec<Arc<End>>>>,
+}
+
+/// Where one node hears.
+struct End {
+    node: NodeId,
+    report: Mutex<Option<NodeReport>>,
     controls: OnceLock<ControlSink>,
     letters: OnceLock<LetterSink>,
 }
 
-/// Where deliveries go, shared by the tables.
+impl End {
+    fn new(node: NodeId) -> Arc<Self> {
+        Arc::new(Self { node, report: Mutex::default(), controls: OnceLock::new(), letters: OnceLock::new() })
+    }
+}
+
+/// Where deliveries go, shared by the tables: to the hub of every node.
 #[derive(Clone, Default)]
-pub(crate) struct Outlet(Arc<OnceLock<Sink>>);
+pub(crate) struct Outlet(Arc<RwLock<Vec<Sink>>>);
 
 impl Outlet {
     pub(crate) fn send(&self, channel: &Channel, message: Message) {
-        if let Some(sink) = self.0.get() {
-            sink(Delivery { channel: channel.clone(), message });
+        let sinks = self.0.read();
+        if let [sink] = sinks.as_slice() {
+            return sink(Delivery { channel: channel.clone(), message });
         }
+        sinks.iter().for_each(|sink| sink(Delivery { channel: channel.clone(), message: message.clone() }));
     }
 }
 
@@ -56,59 +70,93 @@ impl Memory {
         let outlet = Outlet::default();
         let clock = clock::Clock::new();
         let (wakeups, _) = broadcast::channel(settings.wakeups_waiting_max.max(1));
+        let me = End::new(node);
         Self {
-            history: history::Histories::new(settings.clone(), clock.clone(), outlet.clone()),
-            presence: presence::Presence::new(settings.presence_per_channel_max),
-            cursors: cursors::Cursors::new(settings.clone(), clock.clone()),
-            marks: marks::Marks::new(settings.marks_max, clock.clone()),
-            generations: generations::Generations::new(settings, clock.clone(), outlet.clone()),
+            history: Arc::new(history::Histories::new(settings.clone(), clock.clone(), outlet.clone())),
+            presence: Arc::new(presence::Presence::new(settings.presence_per_channel_max)),
+            cursors: Arc::new(cursors::Cursors::new(settings.clone(), clock.clone())),
+            marks: Arc::new(marks::Marks::new(settings.marks_max, clock.clone())),
+            generations: Arc::new(generations::Generations::new(settings, clock.clone(), outlet.clone())),
             wakeups,
-            node,
-            report: Mutex::default(),
             clock,
             outlet,
-            controls: OnceLock::new(),
-            letters: OnceLock::new(),
+            ends: Arc::new(RwLock::new(vec![me.clone()])),
+            me,
         }
     }
 
+    /// Another node of the same process.
+    pub(crate) fn beside(&self, node: NodeId) -> Self {
+        let me = End::new(node);
+        self.ends.write().push(me.clone());
+        Self {
+            history: self.history.clone(),
+            presence: self.presence.clone(),
+            generations: self.generations.clone(),
+            cursors: self.cursors.clone(),
+            marks: self.marks.clone(),
+            wakeups: self.wakeups.clone(),
+            clock: self.clock.clone(),
+            outlet: self.outlet.clone(),
+            me,
+            ends: self.ends.clone(),
+        }
+    }
+
+    /// Whether there is more than one node.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.ends.read().len() > 1
+    }
+
     pub(crate) fn deliver_to(&self, sink: Sink) {
-        assert!(self.outlet.0.set(sink).is_ok(), "a node has one hub, which attaches once");
+        let mut sinks = self.outlet.0.write();
+        assert!(sinks.len() < self.ends.read().len(), "a node has one hub, which attaches once");
+        sinks.push(sink);
     }
 
     pub(crate) fn control_with(&self, sink: ControlSink) {
-        assert!(self.controls.set(sink).is_ok(), "a node has one server, which attaches once");
+        assert!(self.me.controls.set(sink).is_ok(), "a node has one server, which attaches once");
     }
 
     pub(crate) fn control(&self, control: Control) -> Result<(), BrokerError> {
         // Without a server there are no connections, and nothing is left undone.
-        let taken = self.controls.get().is_none_or(|sink| sink(control));
-        if taken { Ok(()) } else { Err(BrokerError::Unavailable("a thread has no room for more orders".into())) }
+        let taken = self.me.controls.get().is_none_or(|sink| sink(control.clone()));
+        if !taken {
+            return Err(BrokerError::Unavailable("a thread has no room for more orders".into()));
+        }
+        for end in self.ends.read().iter().filter(|end| !Arc::ptr_eq(end, &self.me)) {
+            let _ = end.controls.get().is_some_and(|sink| sink(control.clone()));
+        }
+        Ok(())
     }
 
     pub(crate) fn letters_to(&self, sink: LetterSink) {
-        assert!(self.letters.set(sink).is_ok(), "a node has one server, which attaches once");
+        assert!(self.me.letters.set(sink).is_ok(), "a node has one server, which attaches once");
     }
 
-    /// The only node there is, if it has that name.
+    /// Gives the letter to the node of that name, if it hears.
     pub(crate) fn post(&self, node: &NodeId, letter: Bytes) -> bool {
-        let hears = self.letters.get().filter(|_| *node == self.node);
-        if let Some(sink) = hears {
+        let ends = self.ends.read();
+        let hears = ends.iter().find(|end| end.node == *node).and_then(|end| end.letters.get()).cloned();
+        drop(ends);
+        if let Some(sink) = &hears {
             sink(letter);
         }
         hears.is_some()
     }
 
     pub(crate) fn beat(&self, report: NodeReport) {
-        *self.report.lock() = Some(report);
+        *self.me.report.lock() = Some(report);
     }
 
     pub(crate) fn depart(&self) {
-        *self.report.lock() = None;
+        *self.me.report.lock() = None;
     }
 
     pub(crate) fn nodes(&self) -> Vec<NodeReport> {
-        self.report.lock().clone().into_iter().collect()
+        let mut nodes: Vec<_> = self.ends.read().iter().filter_map(|end| end.report.lock().clone()).collect();
+        nodes.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
+        nodes
     }
 
     pub(crate) fn deliver(&self, channel: &Channel, message: Message) {

@@ -72,7 +72,7 @@ impl Scripts {
 
 fn prepared(sharded: bool, shift_ms: u64) -> Loaded {
     let publish = if sharded { "'SPUBLISH'" } else { "'PUBLISH'" };
-    let common = include_str!("lua/common.lua").replace("SHIFT_MS\n", &format!("{shift_ms}\n"));
+    let common = include_str!("lua/prelude.lua").replace("SHIFT_MS\n", &format!("{shift_ms}\n"));
     let ready = |(script, text): &(Script, &str)| {
         let is_history = matches!(script, Script::Publish | Script::Read | Script::Tops);
         let history = if is_history { include_str!("lua/history.lua") } else { "" };

@@ -14,6 +14,7 @@ fn report(id: &NodeId) -> NodeReport {
         version: "1".into(),
         started_ms: 5,
         connections: 1,
+        users: 1,
         subscriptions: 2,
         channels: 3,
         draining: false,

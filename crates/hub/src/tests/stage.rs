@@ -40,7 +40,7 @@ impl Disk {
         let folder = TempDir::new().unwrap();
         let settings =
             StoreSettings { path: folder.path().join("data"), reader_threads: 1, ..StoreSettings::default() };
-        Self { store: Store::open(&settings).unwrap(), _folder: folder }
+        Self { store: wait(Store::open(&settings)).unwrap(), _folder: folder }
     }
 }
 
@@ -157,7 +157,7 @@ impl Stage {
     }
 
     pub(super) fn look_at_growth(&mut self) {
-        self.mark = Some(wait(self.hub.look_at_growth(self.mark)).unwrap());
+        self.mark = Some(wait(self.hub.look_at_growth(self.mark.clone())).unwrap());
     }
 
     /// History channels are forgotten: their epochs change.

@@ -180,6 +180,12 @@ impl Session {
         !matches!(self.phase, Phase::Closed) && self.waiting.len() < self.limits.commands_waiting_max
     }
 
+    /// Whether a command is being carried out, or waits for its turn.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some() || !self.waiting.is_empty()
+    }
+
     /// What to do next; call until it gives nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();

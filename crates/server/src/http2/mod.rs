@@ -109,7 +109,7 @@ where
         resets: Cell::new(0),
         resets_since: Cell::new(Instant::now()),
     });
-    let _counted = reactor.shared_socket();
+    let _counted = reactor.unfinished();
     carry(&reactor, &mut connection, &shared).await;
 }
 

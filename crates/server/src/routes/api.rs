@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use talewire_broker::NodeId;
 use talewire_proto::ErrorCode;
 use talewire_proto::session::Refused;
 
@@ -23,6 +24,7 @@ pub(super) use publish::BAD_TAGS;
 
 use super::error::HttpError;
 use crate::node::Node;
+use crate::nodes::{ALL_OTHERS, Silence};
 use crate::traces::within;
 
 /// Every method.
@@ -187,6 +189,28 @@ fn read<'a, T: Deserialize<'a>>(params: &'a [u8]) -> Result<T, Refused> {
 
 fn written<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types are written as JSON")
+}
+
+/// Nodes that an answer leaves out because they could not be asked, by uid; `*` for all others.
+#[derive(Debug, Default, Serialize)]
+#[serde(transparent)]
+struct Unheard(Vec<String>);
+
+impl Unheard {
+    fn new(all_known: bool) -> Self {
+        Self(if all_known { Vec::new() } else { vec![ALL_OTHERS.to_owned()] })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, node: &NodeId, silence: Silence) {
+        // Who has gone since the list was made has nothing any more.
+        if silence != Silence::Nobody {
+            self.0.push(node.to_string());
+        }
+    }
 }
 
 /// Nothing to tell but that it is done.

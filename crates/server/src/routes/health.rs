@@ -1,12 +1,16 @@
-//! For operators: metrics, whether the process lives, and whether it can serve.
+//! For operators: metrics, whether the process lives, whether it can serve, and which nodes there are.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use talewire_broker::NodeReport;
 
-use crate::node::Node;
+use crate::node::{Node, unix_ms};
 
 /// All metrics, in the OpenMetrics text format.
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Response {
@@ -19,15 +23,117 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// The process can serve: it is not going down, and the store answers.
+/// The process can serve, or why not.
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Response {
-    if node.is_stopping() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "going down\n").into_response();
+    match node.unready().await {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
-    match node.store.log_mark().await {
-        Ok(_) => "ready\n".into_response(),
-        Err(error) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("the store does not answer: {error}\n")).into_response()
+}
+
+/// What is told about all nodes.
+#[derive(Serialize)]
+struct Nodes {
+    /// Who answers this.
+    me: String,
+    /// Why this node is not to be sent anybody.
+    unready: Option<String>,
+    /// Without the broker, nobody but this node is known.
+    complete: bool,
+    /// This node as it is now, the others as of their last sign of life.
+    nodes: Vec<NodeReport>,
+}
+
+/// The nodes, as a page for people and as JSON for programs.
+pub(super) async fn nodes(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
+    let (nodes, complete) = node.nodes().await;
+    let told = Nodes { me: node.id().to_string(), unready: node.unready().await, complete, nodes };
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if !accepts.contains("text/html") {
+        return ([(header::CACHE_CONTROL, "no-store")], Json(told)).into_response();
+    }
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, page(&told, unix_ms())).into_response()
+}
+
+fn page(told: &Nodes, now_ms: i64) -> String {
+    let mut page = String::from(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Talewire nodes</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><meta http-equiv=\"refresh\" content=\"5\">\
+         <style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem;color-scheme:light dark}\
+         table{border-collapse:collapse}th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #8886}\
+         th:first-child,td:first-child,th:nth-child(2),td:nth-child(2){text-align:left}</style><h1>Nodes</h1>",
+    );
+    let state = match &told.unready {
+        None => "This node can serve.".to_owned(),
+        Some(reason) => format!("<strong>This node is not ready:</strong> {}.", escaped(reason)),
+    };
+    let others = if told.complete { "" } else { " The broker does not answer: other nodes are not shown." };
+    let columns = "<tr><th>Name<th>Id<th>Version<th>Up<th>Connections<th>Users<th>Subscriptions<th>Channels<th>State";
+    put(&mut page, format_args!("<p>{state}{others}</p><table>{columns}"));
+    for node in &told.nodes {
+        let (name, id, version) = (escaped(&node.name), escaped(node.id.as_str()), escaped(&node.version));
+        let up = up(now_ms - node.started_ms);
+        let state = if node.draining { "going down" } else { "serves" };
+        let here = if node.id.as_str() == told.me { " (this one)" } else { "" };
+        let NodeReport { connections, users, subscriptions, channels, .. } = node;
+        put(&mut page, format_args!("<tr><td>{name}{here}<td>{id}<td>{version}<td>{up}<td>{connections}<td>{users}"));
+        put(&mut page, format_args!("<td>{subscriptions}<td>{channels}<td>{state}"));
+    }
+    put(&mut page, format_args!("</table><p>Others are shown as of their last sign of life.</p></html>\n"));
+    page
+}
+
+fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
+    page.write_fmt(text).expect("a String takes everything");
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A time for people.
+fn up(ms: i64) -> String {
+    let s = ms.max(0) / 1_000;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3_600 => format!("{} min", s / 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s % 3_600 / 60),
+        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use talewire_broker::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn the_page_shows_names_as_text() {
+        let report = NodeReport {
+            id: NodeId::named("n1"),
+            name: "<b>a&b</b>".into(),
+            version: "0.1.0".into(),
+            started_ms: 0,
+            connections: 3,
+            users: 2,
+            subscriptions: 4,
+            channels: 1,
+            draining: true,
+        };
+        let told = Nodes { me: "n1".into(), unready: Some("x < y".into()), complete: false, nodes: vec![report] };
+        let page = page(&told, 3_700_000);
+        for part in
+            ["&lt;b&gt;a&amp;b&lt;/b&gt; (this one)", "1 h 1 min", "going down", "x &lt; y", "<td>3<td>2<td>4<td>1"]
+        {
+            assert!(page.contains(part), "{part}: {page}");
         }
+        assert_eq!((up(59_999), up(-1), up(90_000_000)), ("59 s".into(), "0 s".into(), "1 d 1 h".into()));
     }
 }

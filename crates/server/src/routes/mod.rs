@@ -57,6 +57,7 @@ pub(crate) fn admin(node: Arc<Node>) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
+        .route("/nodes", get(health::nodes))
         .route("/admin/reload", post(reload::reload))
         .with_state(node)
 }

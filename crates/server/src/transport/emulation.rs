@@ -8,15 +8,19 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
+use talewire_broker::NodeId;
 use talewire_hub::ConnectionKey;
 use talewire_proto::codec::{Codec, EmulationRequest};
-use talewire_proto::ids;
+use talewire_proto::command::Token;
+use talewire_proto::{ErrorCode, ids};
 use tokio::sync::mpsc;
 
 use super::opening::{content_type, cross_origin, preflight};
 use crate::accept::plain;
 use crate::inbox::Message;
+use crate::letters::Question;
 use crate::node::Node;
+use crate::nodes::{Silence, may_be_node};
 
 /// The name of an emulated session: whoever knows it speaks as its client, so it cannot be guessed and is never logged.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -74,7 +78,7 @@ impl Sessions {
 
 /// `POST /emulation`: 204 when the frame is on its way, 404 when no such session is here.
 pub(crate) async fn post(State(node): State<Arc<Node>>, headers: HeaderMap, body: Bytes) -> Response {
-    let mut response = take(&node, &headers, &body);
+    let mut response = take(&node, &headers, &body).await;
     if let Some(origin) = cross_origin(&node, &headers).and_then(|origin| HeaderValue::from_str(&origin).ok()) {
         let headers = response.headers_mut();
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -89,7 +93,7 @@ pub(crate) async fn options(State(node): State<Arc<Node>>, headers: HeaderMap) -
     preflight(&node, &headers)
 }
 
-fn take(node: &Node, headers: &HeaderMap, body: &Bytes) -> Response {
+async fn take(node: &Node, headers: &HeaderMap, body: &Bytes) -> Response {
     let codec = match content_type(headers) {
         Some("application/json") => Codec::Json,
         Some("application/octet-stream") => Codec::Protobuf,
@@ -101,13 +105,39 @@ fn take(node: &Node, headers: &HeaderMap, body: &Bytes) -> Response {
     let Ok(request) = EmulationRequest::decode(codec, body) else {
         return plain(StatusCode::BAD_REQUEST, "the body is no emulation request");
     };
-    // The session alone opens the door: a wrong node or session is answered alike.
-    let home = if request.node == node.id.as_str() { node.sessions.home(&request.session) } else { None };
-    let Some(Home { inbox, key, serial, .. }) = home else {
-        return plain(StatusCode::NOT_FOUND, "no such session is here");
+    let given = if request.node == node.id.as_str() {
+        give(node, &request.session, codec, request.data)
+    } else {
+        send_on(node, request, codec).await
     };
-    match inbox.try_send(Message::Frame(Inbound { key, serial, codec, frame: request.data })) {
+    // The session alone opens the door: a wrong node or session is answered alike.
+    match given {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "too many frames are waiting; try again soon"),
+        Err(ErrorCode::NotFound) => plain(StatusCode::NOT_FOUND, "no such session is here"),
+        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the frame cannot be delivered now; try again soon"),
+    }
+}
+
+/// Gives a frame to the thread of its session on this node.
+///
+/// # Errors
+/// [`ErrorCode::NotFound`] when there is no such session, [`ErrorCode::Unavailable`] when its thread has no room.
+pub(crate) fn give(node: &Node, session: &str, codec: Codec, frame: Bytes) -> Result<(), ErrorCode> {
+    let Home { inbox, key, serial, .. } = node.sessions.home(session).ok_or(ErrorCode::NotFound)?;
+    inbox.try_send(Message::Frame(Inbound { key, serial, codec, frame })).map_err(|_| ErrorCode::Unavailable)
+}
+
+/// Gives a frame to the node that has its session.
+async fn send_on(node: &Node, request: EmulationRequest, codec: Codec) -> Result<(), ErrorCode> {
+    let EmulationRequest { session, node: home, data } = request;
+    if !may_be_node(&home) {
+        return Err(ErrorCode::NotFound);
+    }
+    let question = Question::Frame { session: Token(session), protobuf: codec == Codec::Protobuf };
+    match node.ask::<()>(&NodeId::named(&home), question, data).await {
+        Ok(()) => Ok(()),
+        Err(Silence::Nobody) => Err(ErrorCode::NotFound),
+        Err(Silence::Refused(code)) => Err(code),
+        Err(Silence::NoAnswer) => Err(ErrorCode::Unavailable),
     }
 }

@@ -174,6 +174,11 @@ impl Guard {
         }
     }
 
+    /// Users with connections, told apart by their hashes.
+    pub(crate) fn users(&self) -> u64 {
+        self.users.lock().len() as u64
+    }
+
     /// Open sockets, and those on which nobody has said who they are.
     pub(crate) fn sockets(&self) -> (usize, usize) {
         (self.shared.sockets.load(Ordering::Relaxed), self.shared.strangers.load(Ordering::Relaxed))

@@ -107,10 +107,10 @@ pub(crate) fn is_transport(path: &str) -> bool {
 /// # Errors
 /// The answer to send instead.
 pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening, Refusal> {
-    if node.is_stopping() && request.uri().path() == EVENTS {
+    if node.is_closing() && request.uri().path() == EVENTS {
         return Err(Box::new(events::come_later(node, request.headers(), CloseCode::Shutdown)));
     }
-    if node.is_stopping() {
+    if node.is_closing() {
         return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is going down; try again soon"));
     }
     let path = request.uri().path().to_owned();

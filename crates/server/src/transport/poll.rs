@@ -104,8 +104,9 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
 
 impl Question {
     /// The head of the answer.
-    fn head(&self, status: StatusCode, bytes: usize) -> Head {
-        let head = Head::body(status, "application/json", bytes, self.keep).for_origin(self.cross.clone());
+    fn head(&self, node: &Node, status: StatusCode, bytes: usize) -> Head {
+        let keep = self.keep && !node.is_stopping();
+        let head = Head::body(status, "application/json", bytes, keep).for_origin(self.cross.clone());
         head.with(request_id::NAME, self.name.clone())
     }
 }
@@ -212,7 +213,7 @@ struct RefusedChannel<'a> {
 async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) -> (Head, Bytes) {
     let gathered = peer.gathered.as_ref().map(|gathered| gathered.take()).unwrap_or_default();
     let Gathered { connected, refused, closed, gaps } = gathered;
-    let Some(mut connected) = connected else { return refusal(question, refused, closed) };
+    let Some(mut connected) = connected else { return refusal(&reactor.node, question, refused, closed) };
     let (elements, mut positions) = {
         let mut shard = reactor.shard.borrow_mut();
         let elements = shard.outbox(peer.key).map(talewire_hub::Outbox::take_all).unwrap_or_default();
@@ -273,7 +274,7 @@ async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) ->
         put("retry_ms", &json(&retry_ms));
     }
     body.push(b'}');
-    (question.head(StatusCode::OK, body.len()), body.into())
+    (question.head(&reactor.node, StatusCode::OK, body.len()), body.into())
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -282,6 +283,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 /// The answer to somebody who may not poll here, or not now.
 fn refusal(
+    node: &Node,
     question: &Question,
     refused: Option<talewire_proto::reply::Refused>,
     closed: Option<CloseCode>,
@@ -296,7 +298,7 @@ fn refusal(
         (None, _) => ErrorCode::BadRequest.into(),
     };
     let (status, retry_after_s, body) = error.parts();
-    let head = question.head(status, body.len());
+    let head = question.head(node, status, body.len());
     let head = match retry_after_s {
         Some(seconds) => head.with("Retry-After", seconds.to_string()),
         None => head,

@@ -10,7 +10,7 @@ pub(crate) async fn ask(stage: &Stage, method: &str, params: Value) -> Answer {
 }
 
 /// The result of a call that must be carried out.
-async fn call(stage: &Stage, method: &str, params: Value) -> Value {
+pub(crate) async fn call(stage: &Stage, method: &str, params: Value) -> Value {
     let answer = ask(stage, method, params).await;
     assert!(answer.status == 200 && answer.body.get("error").is_none(), "{method}: {}", answer.body);
     answer.body["result"].clone()
@@ -24,12 +24,12 @@ async fn refused(stage: &Stage, method: &str, params: Value) -> u64 {
 }
 
 /// Subscribes, and gives the reply.
-async fn subscribe(client: &mut Client, channel: &str) -> Value {
+pub(crate) async fn subscribe(client: &mut Client, channel: &str) -> Value {
     client.call(json!({"id": 9, "subscribe": {"channel": channel}})).await["subscribe"].clone()
 }
 
 /// The next push that is not of somebody's coming or going.
-async fn push(client: &mut Client) -> Value {
+pub(crate) async fn push(client: &mut Client) -> Value {
     loop {
         let push = client.next().await["push"].clone();
         if push.get("join").is_none() && push.get("leave").is_none() {

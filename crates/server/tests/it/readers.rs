@@ -42,6 +42,11 @@ impl Stream {
         stream
     }
 
+    /// The id that the next request would carry.
+    pub(crate) fn last_id(&self) -> &str {
+        &self.last_id
+    }
+
     async fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let n = tokio::time::timeout(DEADLINE, self.socket.read(&mut bytes)).await.expect("in time").unwrap_or(0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use talewire_auth::{Auth, AuthSettings, Hosts, Logins, OriginRule, Secret, Tokens};
-use talewire_broker::{Broker, BrokerSettings};
+use talewire_broker::{Broker, BrokerSettings, NodeId};
 use talewire_hub::{Hub, HubSettings};
 use talewire_proto::namespace::Rule;
 use talewire_proto::session::Anonymous;
@@ -25,10 +25,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Stage {
     pub(crate) node: Arc<Node>,
+    store: Store,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     server: Option<Server>,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 pub(crate) struct Settings {
@@ -103,13 +104,30 @@ impl Stage {
     pub(crate) async fn try_with(settings: Settings) -> Result<Self, ServerError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_owned();
-        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).expect("a store");
-        let broker = Broker::in_process(&BrokerSettings::default());
+        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).await.expect("a store");
+        let id = NodeId::new();
+        let broker = Broker::open(&BrokerSettings::default(), &id).await.expect("it needs nothing");
+        let mut stage = Self::on(settings, id, store, broker, "node-a").await?;
+        stage._folder = Some(folder);
+        Ok(stage)
+    }
+
+    /// Another node over the same broker and the same store.
+    pub(crate) async fn beside(&self, settings: Settings) -> Self {
+        let id = NodeId::new();
+        let broker = self.node.broker.beside(&id);
+        let stage = Self::on(settings, id, self.store.clone(), broker, "node-b").await;
+        stage.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn on(settings: Settings, id: NodeId, store: Store, broker: Broker, name: &str) -> Result<Self, ServerError> {
         let work = Hub::assemble(settings.hub, store.clone(), broker.clone(), settings.http.shards);
         let hub = work.hub.clone();
         tokio::spawn(work.run());
         let parts = NodeParts {
-            id: talewire_broker::NodeId::new(),
+            id,
+            name: name.into(),
+            beat_ms: 1_000,
             traces: None,
             settings: settings.http,
             rules: Rules::new(settings.namespaces, settings.limits).expect("schemas that can be used"),
@@ -121,19 +139,26 @@ impl Stage {
             },
             cursors: talewire_auth::Seal::new([9; 32]),
             origins: OriginRule::new(&[], Hosts::Any).expect("no origins"),
-            stories: Stories::new(store, broker, StoryLimits::default()),
+            stories: Stories::new(store.clone(), broker, StoryLimits::default()),
             hub,
             about: About { provider: "demo".into(), label: "demo storyteller, no AI model".into() },
             agents: Arc::default(),
         };
         let node = Arc::new(Node::new(parts));
+        node.beat().await;
+        tokio::spawn(node.clone().attend());
         let server = Server::start(node.clone())?;
         let (address, admin) = (server.address(), server.admin_address());
-        Ok(Self { node, address, admin, server: Some(server), _folder: folder })
+        Ok(Self { node, store, address, admin, server: Some(server), _folder: None })
     }
 
     pub(crate) async fn stop(&mut self) {
-        self.server.take().expect("it runs").stop().await;
+        self.take_server().stop().await;
+    }
+
+    /// The server, to be stopped by the test.
+    pub(crate) fn take_server(&mut self) -> Server {
+        self.server.take().expect("it runs")
     }
 
     /// A connection that has connected without a token.

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 use talewire_proto::generation::GenerationStatus;
-use talewire_proto::{Channel, ChoiceId, GenerationId, JobOwner, StoryId, TurnId};
+use talewire_proto::{Channel, GenerationId, JobOwner, StoryId};
 
 use super::Sqlite;
 use super::facts::{all, number, one};
@@ -12,9 +12,9 @@ use super::writer::Work;
 use super::{apply, random, views};
 use crate::StoreError;
 use crate::event::StoryEvent;
-use crate::jobs::{Finish, Finished, Job, NewTurn, Renewed};
+use crate::jobs::{Finish, Finished, Job, Renewed, given_up, made_choices, made_turn};
 use crate::log::LogEntry;
-use crate::objects::{Author, AuthorKind, Choice, Generation, Reason, Turn, TurnGeneration, TurnKind};
+use crate::objects::Generation;
 use crate::text::Words;
 
 /// Jobs that one sweep ends.
@@ -129,51 +129,20 @@ fn end(work: &Work<'_>, finish: Finish) -> Result<Finished, StoreError> {
             .prepare_cached("UPDATE jobs SET usage = ?2 WHERE id = ?1")?
             .execute([generation.id.as_str(), usage])?;
     }
-    let turn = finish.turn.map(|new| turn_of(work, &generation, new)).transpose()?;
+    let turn = match finish.turn {
+        Some(new) => {
+            let number = views::last_number(work.conn, &generation.branch)? + 1;
+            Some(made_turn(random()?, &generation, new, number, work.now_ms))
+        }
+        None => None,
+    };
     let choices = match &turn {
-        Some(turn) => choices_of(turn, finish.choices)?,
+        Some(turn) => made_choices(turn, &finish.choices, random)?,
         None => Vec::new(),
     };
     let event = StoryEvent::GenerationEnded { generation: generation.clone(), turn: turn.clone(), choices };
     let log = vec![apply::event_and_entry(work, &story, &Channel::story(&story), &event)?];
     Ok(Finished::Committed { generation: Box::new(generation), turn: turn.map(Box::new), log })
-}
-
-/// The turn stands after whatever was added to the branch while the agent wrote.
-fn turn_of(work: &Work<'_>, generation: &Generation, new: NewTurn) -> Result<Turn, StoreError> {
-    Ok(Turn {
-        id: TurnId::from_random(random()?),
-        branch: generation.branch.clone(),
-        number: views::last_number(work.conn, &generation.branch)? + 1,
-        author: Author {
-            kind: AuthorKind::Agent,
-            id: generation.agent.id.clone(),
-            name: generation.agent.name.clone(),
-        },
-        kind: TurnKind::Prose,
-        text: new.text,
-        created_at: work.now_ms,
-        generation: Some(TurnGeneration {
-            id: generation.id.clone(),
-            attempt: generation.attempt,
-            status: generation.status,
-            label: new.label,
-        }),
-    })
-}
-
-fn choices_of(turn: &Turn, labels: Vec<Words>) -> Result<Vec<Choice>, StoreError> {
-    let mut choices = Vec::with_capacity(labels.len());
-    for (number, label) in (1..).zip(labels) {
-        choices.push(Choice {
-            id: ChoiceId::from_random(random()?),
-            turn: turn.id.clone(),
-            number,
-            label,
-            branch: None,
-        });
-    }
-    Ok(choices)
 }
 
 fn sweep(work: &Work<'_>, attempts_max: u32) -> Result<Vec<LogEntry>, StoreError> {
@@ -193,8 +162,7 @@ fn sweep(work: &Work<'_>, attempts_max: u32) -> Result<Vec<LogEntry>, StoreError
             generation.status = GenerationStatus::Cancelled;
         } else {
             generation.status = GenerationStatus::Failed;
-            let message = format!("given up after {} attempts", generation.attempt);
-            generation.reason = Some(Reason { code: "attempts".into(), message });
+            generation.reason = Some(given_up(generation.attempt));
         }
         let event = StoryEvent::GenerationEnded { generation, turn: None, choices: Vec::new() };
         log.push(apply::event_and_entry(work, &story, &Channel::story(&story), &event)?);

@@ -13,7 +13,7 @@ use super::rows::{count, parsed};
 use super::writer::Work;
 use crate::StoreError;
 use crate::event::StoryEvent;
-use crate::log::{Append, Appended, Direction, Key, LogEntry, LogMark, Page};
+use crate::log::{Append, Appended, Bounds, Direction, Key, LogEntry, LogMark, Page, from_json, json};
 
 /// Entries that one look for grown channels passes at most.
 const GROWN_ENTRIES_MAX: i64 = 10_000;
@@ -78,7 +78,7 @@ impl Sqlite {
         self.read(|conn, _| {
             let newest: Option<i64> =
                 conn.prepare_cached("SELECT MAX(id) FROM log")?.query_row([], |row| row.get(0))?;
-            Ok(LogMark(newest.unwrap_or(0)))
+            Ok(LogMark { last: newest.unwrap_or(0), ..LogMark::default() })
         })
         .await
     }
@@ -91,14 +91,14 @@ impl Sqlite {
                  JOIN channels ON channels.id = part.channel
                  GROUP BY part.channel",
             )?;
-            let mut rows = statement.query(params![after.0, GROWN_ENTRIES_MAX])?;
-            let mut mark = after;
+            let mut rows = statement.query(params![after.last, GROWN_ENTRIES_MAX])?;
+            let mut last = after.last;
             let mut grown = Vec::new();
             while let Some(row) = rows.next()? {
                 grown.push((parsed(row, 0)?, count(row, 1)?));
-                mark = mark.max(LogMark(row.get(2)?));
+                last = last.max(row.get(2)?);
             }
-            Ok((mark, grown))
+            Ok((LogMark { last, ..LogMark::default() }, grown))
         })
         .await
     }
@@ -219,18 +219,7 @@ fn page(
     direction: Direction,
 ) -> Result<Page, StoreError> {
     let top = Position { offset: channel.top, epoch: channel.epoch.clone() };
-    // `from` and `to` are both left out.
-    let (from, to, direction) = match (since, direction) {
-        (Since::Newest, _) => (0, i64::MAX, Direction::Backward),
-        (Since::Oldest, Direction::Forward) => (0, i64::MAX, Direction::Forward),
-        (Since::Oldest, Direction::Backward) => (0, 0, Direction::Backward),
-        (Since::After(offset), Direction::Forward) => {
-            (i64::try_from(offset).unwrap_or(i64::MAX), i64::MAX, Direction::Forward)
-        }
-        (Since::After(offset), Direction::Backward) => {
-            (0, i64::try_from(offset).unwrap_or(i64::MAX), Direction::Backward)
-        }
-    };
+    let Bounds { from, to, direction } = Bounds::new(since, direction);
     let mut statement = conn.prepare_cached(match direction {
         Direction::Forward => {
             "SELECT offset, time_ms, data, info, tags FROM log WHERE channel = ?1 AND offset > ?2 AND offset < ?3 ORDER BY offset LIMIT ?4"
@@ -266,12 +255,4 @@ fn entry(row: &Row<'_>) -> Result<(Entry, usize), StoreError> {
     let data = data.map(|data| Payload::trusted(Bytes::copy_from_slice(data)));
     let publication = Publication { data, info, tags, time_ms: row.get(1)?, trace: None };
     Ok((Entry { offset: count(row, 0)?, publication }, bytes))
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Broken(format!("not writable as JSON: {error}")))
-}
-
-fn from_json<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|error| StoreError::Broken(format!("unreadable JSON in the log: {error}")))
 }

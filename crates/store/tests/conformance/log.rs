@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use talewire_proto::{ClientInfo, Payload, Publication, Since, Version};
 use talewire_store::{Append, Direction, Key};
 
-use crate::Open;
+use crate::Home;
 use crate::world::{append, channel, texts, user};
 
-pub(crate) async fn appends_are_numbered_and_kept(open: Open<'_>) {
+pub(crate) async fn appends_are_numbered_and_kept(home: &Home) {
     let news = channel("news:1");
-    let store = open();
+    let store = home.open().await;
     let empty = store.top(&news).await.unwrap();
     assert_eq!(empty.offset, 0);
     assert!(!empty.epoch.is_empty());
@@ -25,7 +25,7 @@ pub(crate) async fn appends_are_numbered_and_kept(open: Open<'_>) {
     assert_eq!(store.append(first).await.unwrap().position.offset, 1);
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     let second = store.append(append(&news, "two")).await.unwrap();
     assert_eq!((second.position.offset, &second.position.epoch), (2, &empty.epoch));
     let second_entry = second.entry.expect("added");
@@ -38,17 +38,17 @@ pub(crate) async fn appends_are_numbered_and_kept(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn a_repeated_key_is_one_entry(open: Open<'_>) {
+pub(crate) async fn a_repeated_key_is_one_entry(home: &Home) {
     let keyed = channel("keyed:1");
     let with =
         |who: &str, text: &str| Append { key: Some(Key { user: user(who), key: "k1".into() }), ..append(&keyed, text) };
-    let store = open();
+    let store = home.open().await;
     let first = store.append(with("ana", "a")).await.unwrap();
     assert!(!first.repeated);
     store.append(append(&keyed, "b")).await.unwrap();
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     let again = store.append(with("ana", "something else")).await.unwrap();
     assert!(again.repeated);
     assert_eq!((again.position, again.entry), (first.position, first.entry));
@@ -59,18 +59,43 @@ pub(crate) async fn a_repeated_key_is_one_entry(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn an_older_version_adds_nothing(open: Open<'_>) {
+/// Many at once, so that some of them come into one commit.
+pub(crate) async fn keys_in_one_group_are_one_entry(home: &Home) {
+    let store = home.open().await;
+    let mut tries = Vec::new();
+    for number in 0..60 {
+        let key = Some(Key { user: user("ana"), key: format!("k{}", number % 5) });
+        let (store, append) = (store.clone(), Append { key, ..append(&channel("same:1"), &format!("{number}")) });
+        tries.push(tokio::spawn(async move { store.append(append).await.unwrap() }));
+    }
+    let mut by_offset: BTreeMap<u64, Vec<bool>> = BTreeMap::new();
+    let mut said: BTreeMap<u64, Publication> = BTreeMap::new();
+    for one in tries {
+        let done = one.await.unwrap();
+        by_offset.entry(done.position.offset).or_default().push(done.repeated);
+        let publication = done.entry.unwrap().publication.clone();
+        assert_eq!(said.entry(done.position.offset).or_insert_with(|| publication.clone()), &publication);
+    }
+    assert_eq!(by_offset.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    for repeated in by_offset.values() {
+        assert_eq!((repeated.len(), repeated.iter().filter(|repeated| !**repeated).count()), (12, 1));
+    }
+    assert_eq!(texts(&store, &channel("same:1")).await.len(), 5);
+    store.close().await;
+}
+
+pub(crate) async fn an_older_version_adds_nothing(home: &Home) {
     let state = channel("versions:1");
     let with = |number: u64, epoch: &str| Append {
         version: Some(Version { number, epoch: epoch.into() }),
         ..append(&state, &format!("{number}{epoch}"))
     };
-    let store = open();
+    let store = home.open().await;
     assert!(store.append(with(5, "")).await.unwrap().entry.is_some());
     assert!(store.append(append(&state, "plain")).await.unwrap().entry.is_some(), "without a version it is always new");
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     for old in [0, 4, 5] {
         let skipped = store.append(with(old, "")).await.unwrap();
         assert_eq!((skipped.entry.is_none(), skipped.repeated, skipped.position.offset), (true, false, 2), "{old}");
@@ -84,7 +109,7 @@ pub(crate) async fn an_older_version_adds_nothing(open: Open<'_>) {
     assert!(store.append(elsewhere).await.unwrap().entry.is_some(), "a version belongs to its channel");
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     assert!(store.append(with(1, "b")).await.unwrap().entry.is_none());
     // A key that comes again gets its own answer, however old its version has become.
     let key = Some(Key { user: user("ana"), key: "k".into() });
@@ -107,9 +132,9 @@ pub(crate) async fn an_older_version_adds_nothing(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn pages_are_cut_by_entries_and_bytes(open: Open<'_>) {
+pub(crate) async fn pages_are_cut_by_entries_and_bytes(home: &Home) {
     let paged = channel("paged:1");
-    let store = open();
+    let store = home.open().await;
     for number in 1..=9 {
         store.append(append(&paged, &number.to_string())).await.unwrap();
     }
@@ -136,10 +161,10 @@ pub(crate) async fn pages_are_cut_by_entries_and_bytes(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn many_writers_share_few_channels(open: Open<'_>) {
+pub(crate) async fn many_writers_share_few_channels(home: &Home) {
     const TASKS: usize = 24;
     const EACH: usize = 40;
-    let store = open();
+    let store = home.open().await;
     let mut tasks = Vec::new();
     for task in 0..TASKS {
         let store = store.clone();
@@ -166,7 +191,7 @@ pub(crate) async fn many_writers_share_few_channels(open: Open<'_>) {
     assert!(figures.groups < figures.operations, "commits are shared: {figures:?}");
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     let mut kept = BTreeSet::new();
     for number in 0..3 {
         let busy = channel(&format!("busy:{number}"));
@@ -179,29 +204,37 @@ pub(crate) async fn many_writers_share_few_channels(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn what_has_grown_is_found(open: Open<'_>) {
+pub(crate) async fn what_has_grown_is_found(home: &Home) {
     let (one, two) = (channel("grown:1"), channel("grown:2"));
-    let store = open();
+    let store = home.open().await;
     let mark = store.log_mark().await.unwrap();
-    assert_eq!(store.grown(mark).await.unwrap(), (mark, vec![]));
+    let (mark, grown) = store.grown(mark).await.unwrap();
+    assert_eq!(grown, []);
     store.append(append(&one, "a")).await.unwrap();
     store.append(append(&two, "b")).await.unwrap();
     store.append(append(&one, "c")).await.unwrap();
     store.close().await;
 
-    let store = open();
-    let (next, mut grown) = store.grown(mark).await.unwrap();
+    let store = home.open().await;
+    let (next, mut grown) = store.grown(mark.clone()).await.unwrap();
     grown.sort();
     assert_eq!(grown, [(one.clone(), 2), (two, 1)]);
-    assert_eq!(store.grown(next).await.unwrap(), (next, vec![]));
+    let (next, grown) = store.grown(next).await.unwrap();
+    assert_eq!(grown, []);
     store.append(append(&one, "d")).await.unwrap();
-    assert_eq!(store.grown(next).await.unwrap().1, [(one, 3)]);
+    assert_eq!(store.grown(next).await.unwrap().1, [(one.clone(), 3)]);
+    // Whoever begins now is told of nothing that is there already, and whoever begins at the beginning of all of it.
+    let now = store.log_mark().await.unwrap();
+    assert_eq!(store.grown(now).await.unwrap().1, []);
+    let mut all = store.grown(Default::default()).await.unwrap().1;
+    all.sort();
+    assert_eq!(all, [(one, 3), (channel("grown:2"), 1)]);
     store.close().await;
 }
 
-pub(crate) async fn what_is_erased_leaves_its_place(open: Open<'_>) {
+pub(crate) async fn what_is_erased_leaves_its_place(home: &Home) {
     let (gone, kept) = (channel("erased:1"), channel("erased:2"));
-    let store = open();
+    let store = home.open().await;
     for n in 0..2_500 {
         store.append(append(&gone, &format!("{n}"))).await.unwrap();
     }
@@ -212,7 +245,7 @@ pub(crate) async fn what_is_erased_leaves_its_place(open: Open<'_>) {
     assert_eq!(store.erase(&channel("erased:none")).await.unwrap(), 0);
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     let page = store.history(&gone, Since::Oldest, 5_000, 1_000_000, Direction::Forward).await.unwrap();
     assert_eq!((page.entries.len(), &page.top), (2_500, &top), "offsets and epoch stay");
     assert!(page.entries.iter().all(|entry| entry.publication.data.is_none() && entry.publication.info.is_none()));

@@ -1,47 +1,78 @@
-//! One suite for every backend of the store: each step opens the database anew, so that nothing is remembered but what is
-//! on disk. SQLite today; the same steps run on PostgreSQL once it is there.
+//! One suite for every backend of the store. Each case has a database of its own and opens it anew between its steps, so
+//! that nothing is remembered but what is on disk.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod accounts;
 mod jobs;
 mod log;
+mod many;
+mod server;
 mod stories;
 mod world;
 
 use talewire_store::{Store, StoreSettings};
+use tempfile::TempDir;
 
-/// Opens the same database again and again.
-type Open<'a> = &'a dyn Fn() -> Store;
+use crate::server::Server;
 
-async fn suite(open: Open<'_>) {
-    log::appends_are_numbered_and_kept(open).await;
-    log::a_repeated_key_is_one_entry(open).await;
-    log::an_older_version_adds_nothing(open).await;
-    log::pages_are_cut_by_entries_and_bytes(open).await;
-    log::many_writers_share_few_channels(open).await;
-    log::what_has_grown_is_found(open).await;
-    log::what_is_erased_leaves_its_place(open).await;
-    accounts::guests_and_secrets_stay(open).await;
-    stories::a_story_is_rows_and_log_at_once(open).await;
-    stories::a_repeated_call_gets_its_answer_again(open).await;
-    stories::a_refused_or_failing_rule_leaves_nothing(open).await;
-    stories::kept_answers_are_pruned_after_their_time(open).await;
-    stories::paths_lead_through_branches(open).await;
-    stories::lists_are_paged_by_activity(open).await;
-    stories::invites_expire_by_the_databases_clock(open).await;
-    jobs::one_worker_gets_a_job(open).await;
-    jobs::an_older_attempt_has_no_effect(open).await;
-    jobs::an_end_is_written_exactly_once(open).await;
-    jobs::a_branch_has_one_open_generation(open).await;
-    jobs::requests_to_stop_reach_the_worker(open).await;
-    jobs::dead_jobs_are_swept(open).await;
-    jobs::a_new_process_takes_over_at_once(open).await;
+/// Where one case keeps its data.
+pub(crate) struct Home {
+    pub(crate) settings: StoreSettings,
+    /// Whether a process that has it open has it alone.
+    pub(crate) is_alone: bool,
+    _folder: Option<TempDir>,
+}
+
+impl Home {
+    pub(crate) async fn open(&self) -> Store {
+        Store::open(&self.settings).await.unwrap()
+    }
+
+    fn folder() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreSettings { path: folder.path().join("data"), ..StoreSettings::default() };
+        Self { settings, is_alone: true, _folder: Some(folder) }
+    }
+
+    async fn database(server: &Server) -> Self {
+        Self { settings: server.settings().await, is_alone: false, _folder: None }
+    }
+}
+
+async fn suite(home: impl AsyncFn() -> Home) {
+    log::appends_are_numbered_and_kept(&home().await).await;
+    log::a_repeated_key_is_one_entry(&home().await).await;
+    log::keys_in_one_group_are_one_entry(&home().await).await;
+    log::an_older_version_adds_nothing(&home().await).await;
+    log::pages_are_cut_by_entries_and_bytes(&home().await).await;
+    log::many_writers_share_few_channels(&home().await).await;
+    log::what_has_grown_is_found(&home().await).await;
+    log::what_is_erased_leaves_its_place(&home().await).await;
+    accounts::guests_and_secrets_stay(&home().await).await;
+    stories::a_story_is_rows_and_log_at_once(&home().await).await;
+    stories::a_repeated_call_gets_its_answer_again(&home().await).await;
+    stories::a_refused_or_failing_rule_leaves_nothing(&home().await).await;
+    stories::kept_answers_are_pruned_after_their_time(&home().await).await;
+    stories::paths_lead_through_branches(&home().await).await;
+    stories::lists_are_paged_by_activity(&home().await).await;
+    stories::invites_expire_by_the_databases_clock(&home().await).await;
+    jobs::one_worker_gets_a_job(&home().await).await;
+    jobs::an_older_attempt_has_no_effect(&home().await).await;
+    jobs::an_end_is_written_exactly_once(&home().await).await;
+    jobs::a_branch_has_one_open_generation(&home().await).await;
+    jobs::requests_to_stop_reach_the_worker(&home().await).await;
+    jobs::dead_jobs_are_swept(&home().await).await;
+    jobs::a_new_process_takes_over(&home().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sqlite() {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = StoreSettings { path: folder.path().join("data"), ..StoreSettings::default() };
-    suite(&|| Store::open(&settings).unwrap()).await;
+    suite(async || Home::folder()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres() {
+    let server = Server::start();
+    suite(async || Home::database(&server).await).await;
 }

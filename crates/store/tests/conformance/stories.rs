@@ -6,20 +6,20 @@ use talewire_store::{
     StoryCursor, StoryEvent,
 };
 
-use crate::Open;
+use crate::Home;
 use crate::world::{
     WHOLE, accepted, add_turn, begin, decide, done, events, log, main_branch, prose, queued, request, user,
 };
 
-pub(crate) async fn a_story_is_rows_and_log_at_once(open: Open<'_>) {
-    let store = open();
+pub(crate) async fn a_story_is_rows_and_log_at_once(home: &Home) {
+    let store = home.open().await;
     let story = begin(&store, "s-rows").await;
     let added = add_turn(&store, &story, &main_branch("s-rows"), "rows-t1", None).await;
     assert_eq!(added.log.len(), 1);
     assert_eq!(added.log[0].entry.offset, 3);
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     let view = store.story_view(&story, None, WHOLE).await.unwrap().unwrap();
     assert_eq!((view.story.turns, view.story.members), (1, 1));
     assert_eq!(view.position.offset, 3);
@@ -35,14 +35,14 @@ pub(crate) async fn a_story_is_rows_and_log_at_once(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn a_repeated_call_gets_its_answer_again(open: Open<'_>) {
-    let store = open();
+pub(crate) async fn a_repeated_call_gets_its_answer_again(home: &Home) {
+    let store = home.open().await;
     let story = begin(&store, "s-again").await;
     let main = main_branch("s-again");
     let first = add_turn(&store, &story, &main, "again-t1", Some("same")).await;
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     add_turn(&store, &story, &main, "again-t2", None).await;
     let again = add_turn(&store, &story, &main, "again-t3", Some("same")).await;
     assert!(again.repeated && again.log.is_empty());
@@ -57,8 +57,8 @@ pub(crate) async fn a_repeated_call_gets_its_answer_again(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn a_refused_or_failing_rule_leaves_nothing(open: Open<'_>) {
-    let store = open();
+pub(crate) async fn a_refused_or_failing_rule_leaves_nothing(home: &Home) {
+    let store = home.open().await;
     let story = begin(&store, "s-refused").await;
     let about = About::Branch(story.clone(), main_branch("s-refused"));
     let refuse: Rule = Box::new(|_| Err(ErrorCode::PermissionDenied.into()));
@@ -75,7 +75,7 @@ pub(crate) async fn a_refused_or_failing_rule_leaves_nothing(open: Open<'_>) {
     assert!(store.decide(question, broken).await.is_err());
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     assert_eq!(events(&store, &story).await.len(), 2);
     assert_eq!(store.story_view(&story, None, WHOLE).await.unwrap().unwrap().story.turns, 0);
     // A refusal is no answer to keep: the same key may succeed later.
@@ -85,9 +85,9 @@ pub(crate) async fn a_refused_or_failing_rule_leaves_nothing(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn kept_answers_are_pruned_after_their_time(open: Open<'_>) {
+pub(crate) async fn kept_answers_are_pruned_after_their_time(home: &Home) {
     let day = 24 * 60 * 60 * 1_000;
-    let store = open();
+    let store = home.open().await;
     let story = begin(&store, "s-prune").await;
     let main = main_branch("s-prune");
     add_turn(&store, &story, &main, "prune-t1", Some("kept")).await;
@@ -102,8 +102,8 @@ pub(crate) async fn kept_answers_are_pruned_after_their_time(open: Open<'_>) {
 }
 
 /// main: 1 2 3 4 5, side: from 3, then 4' 5'; twig: from 2 of side's path, that is of main's own turns.
-pub(crate) async fn paths_lead_through_branches(open: Open<'_>) {
-    let store = open();
+pub(crate) async fn paths_lead_through_branches(home: &Home) {
+    let store = home.open().await;
     let story = begin(&store, "s-paths").await;
     let main = main_branch("s-paths");
     for number in 1..=5 {
@@ -157,7 +157,7 @@ pub(crate) async fn paths_lead_through_branches(open: Open<'_>) {
     fork("twig", branch("side"), "main-2", 2).await;
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     let ids = |page: &talewire_store::TurnsPage| {
         page.turns.iter().map(|turn| turn.id.as_str().to_owned()).collect::<Vec<_>>().join(" ")
     };
@@ -198,8 +198,8 @@ pub(crate) async fn paths_lead_through_branches(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn lists_are_paged_by_activity(open: Open<'_>) {
-    let store = open();
+pub(crate) async fn lists_are_paged_by_activity(home: &Home) {
+    let store = home.open().await;
     store.shift_clock(1_000_000_000);
     for name in ["s-list1", "s-list2", "s-list3"] {
         begin(&store, name).await;
@@ -208,7 +208,7 @@ pub(crate) async fn lists_are_paged_by_activity(open: Open<'_>) {
     add_turn(&store, &"s-list1".parse().unwrap(), &main_branch("s-list1"), "list-t1", None).await;
     store.close().await;
 
-    let store = open();
+    let store = home.open().await;
     let first = store.stories_of(&user("ana"), 2, None).await.unwrap();
     assert_eq!(first.iter().map(|story| story.id.as_str()).collect::<Vec<_>>(), ["s-list1", "s-list3"]);
     let cursor = StoryCursor { active_at: first[1].active_at, story: first[1].id.clone() };
@@ -217,8 +217,8 @@ pub(crate) async fn lists_are_paged_by_activity(open: Open<'_>) {
     store.close().await;
 }
 
-pub(crate) async fn invites_expire_by_the_databases_clock(open: Open<'_>) {
-    let store = open();
+pub(crate) async fn invites_expire_by_the_databases_clock(home: &Home) {
+    let store = home.open().await;
     let story = begin(&store, "s-invite").await;
     let add = |code: &'static str| {
         let (store, story) = (store.clone(), story.clone());
@@ -247,7 +247,7 @@ pub(crate) async fn invites_expire_by_the_databases_clock(open: Open<'_>) {
     assert_eq!(add("three").await, 0, "expired ones do not count");
     assert_eq!(store.invite(&InviteCode::new("one")).await.unwrap(), None, "and go when a new one comes");
     store.close().await;
-    let store = open();
+    let store = home.open().await;
     request(&store, "s-invite", "invite-g").await.unwrap();
     let job = store.claim(&"w".parse().unwrap(), 1_000).await.unwrap().unwrap();
     store.finish(done(&job.generation.id, 1, "x")).await.unwrap();

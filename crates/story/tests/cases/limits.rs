@@ -7,7 +7,7 @@ use crate::world::World;
 
 #[tokio::test]
 async fn stories_of_one_person() {
-    let mut world = World::with(StoryLimits { stories_per_user_max: 1, ..StoryLimits::default() });
+    let mut world = World::with(StoryLimits { stories_per_user_max: 1, ..StoryLimits::default() }).await;
     world
         .play(
             r#"
@@ -24,7 +24,7 @@ async fn stories_of_one_person() {
 #[tokio::test]
 async fn members_and_invites_of_one_story() {
     let limits = StoryLimits { members_per_story_max: 2, invites_per_story_max: 1, ..StoryLimits::default() };
-    let mut world = World::with(limits);
+    let mut world = World::with(limits).await;
     world
         .play(
             r#"
@@ -43,7 +43,8 @@ async fn members_and_invites_of_one_story() {
 
 #[tokio::test]
 async fn turns_of_one_story() {
-    let mut world = World::with(StoryLimits { turns_per_story_max: 1, turn_chars_max: 5, ..StoryLimits::default() });
+    let mut world =
+        World::with(StoryLimits { turns_per_story_max: 1, turn_chars_max: 5, ..StoryLimits::default() }).await;
     world
         .play(
             r#"
@@ -60,7 +61,7 @@ async fn turns_of_one_story() {
 #[tokio::test]
 async fn open_generations_of_one_person() {
     let limits = StoryLimits { open_generations_per_user_max: 1, ..StoryLimits::default() };
-    let mut world = World::with(limits);
+    let mut world = World::with(limits).await;
     world
         .play(
             r#"
@@ -84,7 +85,7 @@ async fn branches_and_open_generations_of_one_story() {
         instruction_chars_max: 3,
         ..StoryLimits::default()
     };
-    let mut world = World::with(limits);
+    let mut world = World::with(limits).await;
     world
         .play(
             r#"

@@ -52,7 +52,7 @@ async fn what_was_opened_and_the_log_from_there_on_are_the_whole_story() {
 
 #[tokio::test]
 async fn lists_and_turns_come_in_pages() {
-    let mut world = World::with(StoryLimits { page_turns_max: 2, page_stories_max: 2, ..StoryLimits::default() });
+    let mut world = World::with(StoryLimits { page_turns_max: 2, page_stories_max: 2, ..StoryLimits::default() }).await;
     for number in 1..=5 {
         let create = json!({"title": format!("Story {number}"), "key": number.to_string()});
         world.call("ana", "story.create", &create).await.unwrap();
@@ -123,7 +123,8 @@ async fn a_failed_generation_keeps_showing_what_came_of_it() {
 
 #[tokio::test]
 async fn a_long_story_is_exported_whole_or_not_at_all() {
-    let mut world = World::with(StoryLimits { page_turns_max: 2, export_bytes_max: 12, ..StoryLimits::default() });
+    let mut world =
+        World::with(StoryLimits { page_turns_max: 2, export_bytes_max: 12, ..StoryLimits::default() }).await;
     world.play(r#"ana story.create {"title":"The <Fox>","opening":"1","key":"f"} -> story.created member.joined turn.added"#).await;
     for number in 2..=12 {
         let turn =

@@ -6,7 +6,7 @@ use crate::world::World;
 
 #[tokio::test]
 async fn people_write_a_story() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     world
         .play(
             r#"
@@ -34,7 +34,7 @@ async fn people_write_a_story() {
 
 #[tokio::test]
 async fn a_repeated_key_has_one_effect_and_one_answer() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     let create = json!({"title": "The Fox", "opening": "Once.", "key": "same"});
     let first = world.call("ana", "story.create", &create).await.unwrap();
     assert_eq!(world.call("ana", "story.create", &create).await.unwrap(), first);
@@ -61,7 +61,7 @@ async fn a_repeated_key_has_one_effect_and_one_answer() {
 
 #[tokio::test]
 async fn the_narrator_is_asked_stopped_and_asked_again() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     world
         .play(
             r#"
@@ -91,7 +91,7 @@ async fn the_narrator_is_asked_stopped_and_asked_again() {
 
 #[tokio::test]
 async fn the_first_pick_of_a_choice_starts_a_branch_and_later_ones_lead_there() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     world
         .play(
             r#"
@@ -131,7 +131,7 @@ async fn the_first_pick_of_a_choice_starts_a_branch_and_later_ones_lead_there() 
 
 #[tokio::test]
 async fn a_bad_invite_is_a_bad_invite_whatever_is_wrong_with_it() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     world
         .play(
             r#"
@@ -165,7 +165,7 @@ async fn a_bad_invite_is_a_bad_invite_whatever_is_wrong_with_it() {
 
 #[tokio::test]
 async fn malformed_calls_are_refused_and_say_no_story_text() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     world
         .play(
             r#"

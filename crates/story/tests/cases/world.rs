@@ -27,14 +27,14 @@ pub(crate) fn caller(name: &str) -> Caller {
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
-        Self::with(StoryLimits::default())
+    pub(crate) async fn new() -> Self {
+        Self::with(StoryLimits::default()).await
     }
 
-    pub(crate) fn with(limits: StoryLimits) -> Self {
+    pub(crate) async fn with(limits: StoryLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store =
-            Store::open(&StoreSettings { path: folder.path().join("data"), ..StoreSettings::default() }).unwrap();
+            Store::open(&StoreSettings { path: folder.path().join("data"), ..StoreSettings::default() }).await.unwrap();
         let broker = Broker::in_process(&BrokerSettings::default());
         let deliveries = Arc::new(Mutex::new(Vec::new()));
         let kept = deliveries.clone();
@@ -175,7 +175,7 @@ impl World {
     /// Ana's story with one turn, Ben as a writer and Rea as a reader; a generation has ended with two choices, and another
     /// one is open.
     pub(crate) async fn peopled(limits: StoryLimits) -> Self {
-        let mut world = Self::with(limits);
+        let mut world = Self::with(limits).await;
         world
             .play(
                 r#"

@@ -11,6 +11,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "agents.demo.tokens_per_second",
     "agents.drain_ms",
     "http.drain_ms",
+    "http.drain_spread_ms",
     "hub.batches_max",
     "hub.gap_wait_ms",
     "hub.signals_waiting_max",
@@ -79,6 +80,11 @@ fn contradictions(config: &Config, findings: &mut Findings) {
             "everything would be allowed to everybody who reaches {}; http.listen must be a loopback address",
             http.listen
         ),
+    );
+    must(
+        http.drain_wait_ms == 0 || http.drain_wait_ms < http.drain_ms,
+        "http.drain_wait_ms",
+        format!("must be less than http.drain_ms ({}): connections need time too", http.drain_ms),
     );
     must(
         http.listen.port() == 0 || http.listen != http.admin_listen,

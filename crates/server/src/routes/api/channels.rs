@@ -1,15 +1,18 @@
 //! What server programs ask about channels and nodes, and the removal of what a channel keeps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use talewire_proto::command::History;
 use talewire_proto::{Channel, ErrorCode, Kind, json};
 
 use super::connections::Since;
-use super::{Answer, done, refused, written};
-use crate::node::Node;
+use super::{Answer, Unheard, done, refused, written};
+use crate::letters::Question;
+use crate::listing::{self, ChannelsAsked, ChannelsFound};
+use crate::node::{Node, unix_ms};
 use crate::perform;
 
 #[derive(Deserialize)]
@@ -90,51 +93,41 @@ struct Channels {
     /// There are more than one answer holds.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cut: bool,
+    #[serde(skip_serializing_if = "Unheard::is_empty")]
+    unheard: Unheard,
 }
 
 #[derive(Serialize)]
 struct Clients {
-    num_clients: u32,
+    num_clients: u64,
 }
 
-/// Channels that somebody on this node is subscribed to.
+/// Channels that somebody is subscribed to, on all nodes.
 pub(super) async fn list(node: &Arc<Node>, request: Pattern) -> Answer {
     let pattern = request.pattern;
     if pattern.len() > Channel::BYTES_MAX || pattern.contains(['[', ']', '{', '}', '!', '\\']) {
         return Err(refused(ErrorCode::BadRequest, "a pattern is a name with * for any text and ? for any character"));
     }
-    let (hub, most) = (node.hub.clone(), node.settings.api_items_max);
-    let fits = move |channel: &Channel| pattern.is_empty() || fits(pattern.as_bytes(), channel.as_str().as_bytes());
-    // It may be long, and this thread has connections to serve.
-    let found = tokio::task::spawn_blocking(move || hub.list_channels(most, fits)).await;
-    let (channels, all) = found.map_err(|_| ErrorCode::Internal)?;
-    let channels = channels.into_iter().map(|(channel, num_clients)| (channel, Clients { num_clients })).collect();
-    Ok(written(&Channels { channels, cut: !all }))
-}
-
-/// Whether a name is what a pattern describes, without trying again more often than there are stars.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    // Behind the last star, and how much of the name it has taken.
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                p += 1;
-                star = Some((p, n));
-            }
-            Some(expected) if *expected == b'?' || *expected == name[n] => {
-                p += 1;
-                n += 1;
-            }
-            _ => {
-                let Some((behind, taken)) = star else { return false };
-                star = Some((behind, taken + 1));
-                (p, n) = (behind, taken + 1);
-            }
+    let most = node.settings.api_items_max;
+    let asked = ChannelsAsked { pattern, most };
+    let (nodes, all) = node.nodes().await;
+    let others = nodes.into_iter().map(|report| report.id).filter(|id| id != node.id());
+    let asking = others.map(|other| {
+        let (node, question) = (node.clone(), Question::Channels(asked.clone()));
+        tokio::spawn(async move { (node.ask::<ChannelsFound>(&other, question, Bytes::new()).await, other) })
+    });
+    let asking: Vec<_> = asking.collect();
+    let mut found = listing::channels(node, &asked).await?;
+    let mut unheard = Unheard::new(all);
+    for answer in asking {
+        match answer.await.map_err(|_| ErrorCode::Internal)? {
+            (Ok(theirs), _) => found.add(theirs, most),
+            (Err(silence), other) => unheard.add(&other, silence),
         }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    let channels =
+        found.channels.into_iter().map(|(channel, num_clients)| (channel, Clients { num_clients })).collect();
+    Ok(written(&Channels { channels, cut: found.cut, unheard }))
 }
 
 #[derive(Deserialize)]
@@ -143,63 +136,37 @@ pub(super) struct Nothing {}
 
 #[derive(Serialize)]
 struct Info {
-    nodes: [OneNode; 1],
+    nodes: Vec<OneNode>,
+    #[serde(skip_serializing_if = "Unheard::is_empty")]
+    unheard: Unheard,
 }
 
 #[derive(Serialize)]
 struct OneNode {
     uid: String,
     name: String,
-    version: &'static str,
+    version: String,
     num_clients: u64,
-    num_users: usize,
+    num_users: u64,
     num_subs: u64,
-    num_channels: usize,
+    num_channels: u64,
     /// In seconds.
-    uptime: u64,
+    uptime: i64,
 }
 
-/// What this node has to do.
+/// What the nodes have to do: this one now, others as of their last sign of life.
 pub(super) async fn info(node: &Arc<Node>, _: Nothing) -> Answer {
-    let mut users = BTreeSet::new();
-    let Some(inboxes) = node.inboxes() else { return Err(ErrorCode::Unavailable.into()) };
-    for thread in 0..inboxes.threads() {
-        users.extend(inboxes.ask(thread, |reactor| reactor.users()).await?);
-    }
-    let one = OneNode {
-        uid: node.id.to_string(),
-        name: node.id.to_string(),
-        version: env!("CARGO_PKG_VERSION"),
-        num_clients: node.metrics.open(),
-        num_users: users.len(),
-        num_subs: node.hub.subscriptions(),
-        num_channels: node.hub.channels(),
-        uptime: node.up_s(),
-    };
-    Ok(written(&Info { nodes: [one] }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_describes_names() {
-        for (pattern, name, expected) in [
-            ("chat:*", "chat:1", true),
-            ("chat:*", "chat:", true),
-            ("chat:*", "chats:1", false),
-            ("*", "anything:1", true),
-            ("*:1", "a:1:1", true),
-            ("a*b*c", "a1b2b3c", true),
-            ("a*b*c", "a1b2b3", false),
-            ("c?at:1", "chat:1", true),
-            ("c?at:1", "cat:1", false),
-            ("chat:1", "chat:1", true),
-            ("chat:1", "chat:12", false),
-            ("", "a", false),
-        ] {
-            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
-        }
-    }
+    let (nodes, all) = node.nodes().await;
+    let now_ms = unix_ms();
+    let nodes = nodes.into_iter().map(|report| OneNode {
+        uid: report.id.to_string(),
+        name: report.name,
+        version: report.version,
+        num_clients: report.connections,
+        num_users: report.users,
+        num_subs: report.subscriptions,
+        num_channels: report.channels,
+        uptime: (now_ms - report.started_ms).max(0) / 1_000,
+    });
+    Ok(written(&Info { nodes: nodes.collect(), unheard: Unheard::new(all) }))
 }

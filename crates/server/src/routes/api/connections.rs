@@ -1,18 +1,20 @@
-//! What server programs do with connections: orders that the broker carries to every node, and a list of those that are here.
+//! What server programs do with connections: orders that the broker carries to every node, and a list that every node is asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use talewire_broker::{Control, Order, Whom};
+use talewire_broker::{Control, NodeId, Order, Whom};
 use talewire_proto::command::{Recover, Token, Wanted};
 use talewire_proto::session::Refused;
 use talewire_proto::{Channel, ClientId, CloseCode, ErrorCode, Payload, Position, UserId};
 
-use super::{Answer, done, most, refused, written};
-use crate::control::{self, Seen};
+use super::{Answer, Unheard, done, most, refused, written};
+use crate::letters::Question;
+use crate::listing::{self, ConnectionsAsked, Seen};
 use crate::node::Node;
 
 async fn order(node: &Node, whom: Whom, order: Order) -> Answer {
@@ -202,48 +204,75 @@ struct Listed {
     connections: BTreeMap<ClientId, Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    #[serde(skip_serializing_if = "Unheard::is_empty")]
+    unheard: Unheard,
 }
 
 #[derive(Serialize)]
 struct Row {
+    /// The uid of the node that it is on.
+    node: String,
     user: UserId,
-    transport: &'static str,
-    protocol: &'static str,
+    transport: String,
+    protocol: String,
     channels: usize,
     connected_at: i64,
 }
 
-/// A page of the connections on this node, in no order that means anything. Who comes while one reads on may be missed.
+/// A page of the connections of all nodes, in no order that means anything. Who comes while one reads on may be missed.
 pub(super) async fn list(node: &Arc<Node>, request: List) -> Answer {
     if !request.expression.is_empty() {
         return Err(refused(ErrorCode::NotAvailable, "connections are found by user alone"));
     }
     let user = Some(request.user).filter(|user| !user.is_anonymous());
     let limit = request.limit.unwrap_or(usize::MAX).clamp(1, node.settings.api_items_max.max(1));
-    let (first, mut from) = cursor(&request.after)?;
-    let mut listed = Listed { connections: BTreeMap::new(), next: None };
-    let Some(inboxes) = node.inboxes() else { return Err(ErrorCode::Unavailable.into()) };
-    for thread in first..inboxes.threads() {
+    let (first, thread, place) = cursor(&request.after)?;
+    let (nodes, all) = node.nodes().await;
+    let mut ids: Vec<NodeId> = nodes.into_iter().map(|report| report.id).filter(|id| id.as_str() >= first).collect();
+    ids.sort();
+    let mut listed = Listed { connections: BTreeMap::new(), next: None, unheard: Unheard::new(all) };
+    for id in ids {
+        let (thread, place) = if id.as_str() == first { (thread, place) } else { (0, 0) };
         // One more than there is room for tells whether there is a next page.
-        let (user, most) = (user.clone(), limit - listed.connections.len() + 1);
-        let page = inboxes.ask(thread, move |reactor| control::list(reactor, user.as_ref(), from, most)).await?;
-        for Seen { place, client, user, transport, protocol, channels, connected_at } in page {
+        let most = limit - listed.connections.len() + 1;
+        let asked = ConnectionsAsked { user: user.clone(), thread, place, most };
+        let page = if id == *node.id() {
+            listing::connections(node, &asked).await?
+        } else {
+            match node.ask(&id, Question::Connections(asked), Bytes::new()).await {
+                Ok(page) => page,
+                Err(silence) => {
+                    listed.unheard.add(&id, silence);
+                    continue;
+                }
+            }
+        };
+        for Seen { thread, place, client, user, transport, protocol, channels, connected_at } in page {
             if listed.connections.len() == limit {
-                listed.next = Some(format!("{thread}-{place}"));
+                listed.next = Some(format!("{id}-{thread}-{place}"));
                 return Ok(written(&listed));
             }
-            listed.connections.insert(client, Row { user, transport, protocol, channels, connected_at });
+            let row = Row { node: id.to_string(), user, transport, protocol, channels, connected_at };
+            listed.connections.insert(client, row);
         }
-        from = 0;
     }
     Ok(written(&listed))
 }
 
-/// Where a page begins: a thread, and a place on it.
-fn cursor(after: &str) -> Result<(usize, u64), Refused> {
+/// Where a page begins: a node, a thread of it, and a place there.
+fn cursor(after: &str) -> Result<(&str, usize, u64), Refused> {
     if after.is_empty() {
-        return Ok((0, 0));
+        return Ok(("", 0, 0));
     }
-    let parts = after.split_once('-').and_then(|(thread, place)| Some((thread.parse().ok()?, place.parse().ok()?)));
-    parts.ok_or_else(|| refused(ErrorCode::BadRequest, "after is the next of another page"))
+    let mut parts = after.split('-');
+    let mut next = || parts.next();
+    let place = match (next(), next(), next(), next()) {
+        (Some(node), Some(thread), Some(place), None) => {
+            thread.parse().ok().zip(place.parse().ok()).map(|of| (node, of))
+        }
+        _ => None,
+    };
+    let (node, (thread, place)) =
+        place.ok_or_else(|| refused(ErrorCode::BadRequest, "after is the next of another page"))?;
+    Ok((node, thread, place))
 }

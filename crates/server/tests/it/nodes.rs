@@ -1,0 +1,256 @@
+//! Two nodes over one broker and one store: the server API speaks for both, and what belongs to one is found by way of the other.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use talewire_broker::{NodeId, NodeReport};
+use talewire_server::ServerSettings;
+
+use crate::api::{ask, call, push, subscribe};
+use crate::http::request;
+use crate::readers::Stream;
+use crate::stage::{DEADLINE, Settings, Stage};
+
+async fn two() -> (Stage, Stage) {
+    two_with(|http| http).await
+}
+
+async fn two_with(change: impl Fn(ServerSettings) -> ServerSettings) -> (Stage, Stage) {
+    let settings = || {
+        let base = Settings::default();
+        Settings { http: change(base.http), ..Settings::default() }
+    };
+    let a = Stage::with(settings()).await;
+    let b = a.beside(settings()).await;
+    (a, b)
+}
+
+fn uid(stage: &Stage) -> String {
+    stage.node.id().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_one_node_is_heard_at_the_other() {
+    let (a, b) = two().await;
+    for channel in ["chat:1", "log:1", "cursor:1"] {
+        let (mut here, mut there) = (a.client().await, b.client().await);
+        subscribe(&mut here, channel).await;
+        subscribe(&mut there, channel).await;
+        call(&a, "publish", json!({"channel": channel, "data": 1})).await;
+        call(&b, "publish", json!({"channel": channel, "data": 2})).await;
+        for client in [&mut here, &mut there] {
+            let said = [push(client).await, push(client).await].map(|push| push["pub"]["data"].clone());
+            assert_eq!(said, [json!(1), json!(2)], "{channel}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_reach_a_user_on_every_node() {
+    let (a, b) = two().await;
+    let (ana, token) = a.guest("Ana").await;
+    let (mut first, _) = a.client_of(&token).await;
+    let (mut second, second_id) = b.client_of(&token).await;
+    let mut other = b.client().await;
+    call(&a, "publish", json!({"user": ana, "data": "hello"})).await;
+    assert_eq!(push(&mut first).await["message"]["data"], "hello");
+    assert_eq!(push(&mut second).await["message"]["data"], "hello");
+    call(&a, "subscribe", json!({"user": ana, "client": second_id, "channel": "chat:1"})).await;
+    assert_eq!(push(&mut second).await["channel"], "chat:1");
+    call(&a, "unsubscribe", json!({"user": ana, "channel": "chat:1"})).await;
+    assert_eq!(push(&mut second).await["unsubscribe"]["code"], 2_000);
+    call(&a, "disconnect", json!({"user": ana})).await;
+    assert_eq!(first.closed().await.0, 3_503);
+    assert_eq!(second.closed().await.0, 3_503);
+    assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_of_all_nodes_and_say_where() {
+    let (a, b) = two_with(|http| ServerSettings { api_items_max: 4, ..http }).await;
+    let mut clients = Vec::new();
+    for n in 0..5 {
+        let mut client = if n % 2 == 0 { a.client().await } else { b.client().await };
+        subscribe(&mut client, &format!("chat:{}", n % 3)).await;
+        clients.push(client);
+    }
+    let expected = json!({
+        "chat:0": {"num_clients": 2}, "chat:1": {"num_clients": 2}, "chat:2": {"num_clients": 1},
+    });
+    for stage in [&a, &b] {
+        assert_eq!(call(stage, "channels", json!({})).await, json!({"channels": expected}));
+        let mut seen: Vec<(String, String)> = Vec::new();
+        let mut after = json!("");
+        loop {
+            let page = call(stage, "connections", json!({"after": after, "limit": 2})).await;
+            let rows = page["connections"].as_object().expect("a page");
+            assert!(rows.len() <= 2 && page.get("unheard").is_none(), "{page}");
+            seen.extend(rows.iter().map(|(id, row)| (id.clone(), row["node"].as_str().expect("a node").to_owned())));
+            after = page["next"].clone();
+            if after.is_null() {
+                break;
+            }
+            assert!(seen.len() < 10);
+        }
+        let of = |stage: &Stage| seen.iter().filter(|(_, node)| *node == uid(stage)).count();
+        assert_eq!((seen.len(), of(&a), of(&b)), (5, 3, 2), "{seen:?}");
+        seen.sort();
+        seen.dedup_by(|one, other| one.0 == other.0);
+        assert_eq!(seen.len(), 5, "each once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_answer_is_named() {
+    let stage = Stage::with(Settings {
+        http: ServerSettings { node_answer_ms: 100, ..Settings::default().http },
+        ..Settings::default()
+    })
+    .await;
+    let client = stage.client().await;
+    let silent = NodeId::new();
+    let broker = stage.node.broker.beside(&silent);
+    broker.letters_to(std::sync::Arc::new(drop));
+    let report = NodeReport { id: silent.clone(), name: "silent".into(), connections: 7, ..stage.node.report() };
+    broker.beat(report).await.expect("a sign of life");
+    let unheard = json!([silent.as_str()]);
+    let connections = call(&stage, "connections", json!({})).await;
+    assert_eq!(
+        (connections["connections"].as_object().map(serde_json::Map::len), &connections["unheard"]),
+        (Some(1), &unheard)
+    );
+    assert_eq!(call(&stage, "channels", json!({})).await, json!({"channels": {}, "unheard": unheard}));
+    let info = call(&stage, "info", json!({})).await;
+    let nodes: Vec<(&Value, &Value)> =
+        info["nodes"].as_array().expect("nodes").iter().map(|node| (&node["name"], &node["num_clients"])).collect();
+    assert!(nodes.contains(&(&json!("silent"), &json!(7))) && nodes.contains(&(&json!("node-a"), &json!(1))), "{info}");
+    let emulated = json!({"session": "s", "node": silent.as_str(), "data": "{}"});
+    assert_eq!(request(stage.address, "POST /emulation", &[], Some(emulated)).await.status, 503);
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_land_on_another_node_find_their_stream() {
+    let (a, b) = two().await;
+    let mut stream = Stream::open(&a, "/events?channel=chat:1", "").await;
+    let connected = stream.event().await.expect("an event").data;
+    assert_eq!(connected["node"], uid(&a));
+    let to = |session: &Value, node: &str, command: Value| json!({"session": session, "node": node, "data": command.to_string()});
+    for n in 1..=3 {
+        let publish = json!({"id": n, "publish": {"channel": "chat:1", "data": n}});
+        let answer =
+            request(b.address, "POST /emulation", &[], Some(to(&connected["session"], &uid(&a), publish))).await;
+        assert_eq!(answer.status, 204, "{}", answer.body);
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            let event = stream.event().await.expect("an event");
+            if event.name != "channel" {
+                heard.push((event.name, event.data));
+            }
+        }
+        assert_eq!(heard[0], ("message".to_owned(), json!(n)));
+        assert_eq!(heard[1].0, "reply");
+    }
+    let command = || json!({"id": 9, "publish": {"channel": "chat:1", "data": 9}});
+    for (session, node) in [
+        (json!("unknown"), uid(&a)),
+        (connected["session"].clone(), uid(&b)),
+        (connected["session"].clone(), "nobody".into()),
+    ] {
+        let answer = request(b.address, "POST /emulation", &[], Some(to(&session, &node, command()))).await;
+        assert_eq!(answer.status, 404, "{node}: {}", answer.body);
+    }
+    let strange = to(&connected["session"], "a b\n*", command());
+    assert_eq!(request(b.address, "POST /emulation", &[], Some(strange)).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_go_on_at_another_node() {
+    let (a, b) = two().await;
+    let path = "/events?channel=chat:1&channel=log:1";
+    let mut stream = Stream::open(&a, path, "").await;
+    assert_eq!(stream.event().await.expect("an event").name, "connected");
+    let poll = request(a.address, "GET /poll?channel=chat:1&channel=log:1&wait=0", &[], None).await.body;
+    for n in 0..4 {
+        let channel = if n % 2 == 0 { "chat:1" } else { "log:1" };
+        call(if n < 2 { &a } else { &b }, "publish", json!({"channel": channel, "data": n})).await;
+    }
+    let mut id = String::new();
+    while id.is_empty() {
+        let event = stream.event().await.expect("an event");
+        if event.name == "message" {
+            assert_eq!(event.data, 0);
+            id = stream.last_id().to_owned();
+        }
+    }
+    drop(stream);
+    let mut stream = Stream::open(&b, path, &format!("Last-Event-ID: {id}\r\n")).await;
+    let connected = stream.event().await.expect("an event");
+    let channels = &connected.data["channels"];
+    assert!(channels["chat:1"]["recovered"] == true && channels["log:1"]["recovered"] == true, "{channels}");
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        let event = stream.event().await.expect("an event");
+        assert_ne!(event.name, "gap");
+        if event.name == "message" {
+            heard.push(event.data);
+        }
+    }
+    heard.sort_by_key(Value::as_i64);
+    assert_eq!(heard, [json!(1), json!(2), json!(3)]);
+    let cursor = poll["cursor"].as_str().expect("a cursor");
+    let more = request(b.address, &format!("GET /poll?cursor={cursor}"), &[], None).await.body;
+    assert_eq!((more["events"].as_array().map(Vec::len), &more["gaps"]), (Some(4), &json!([])), "{more}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_all_nodes() {
+    let (a, b) = two().await;
+    let client = b.client().await;
+    b.node.beat().await;
+    let told = request(a.admin, "GET /nodes", &[], None).await.body;
+    assert_eq!((&told["me"], &told["unready"], &told["complete"]), (&json!(uid(&a)), &Value::Null, &json!(true)));
+    let names: Vec<&Value> = told["nodes"].as_array().expect("nodes").iter().map(|node| &node["name"]).collect();
+    assert_eq!(names, ["node-a", "node-b"]);
+    assert_eq!(told["nodes"][1]["connections"], 1);
+    let page = request(a.admin, "GET /nodes", &[("Accept", "text/html,*/*")], None).await;
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{}", page.head);
+    assert!(page.body.as_str().is_some_and(|page| page.contains("node-a (this one)") && page.contains("node-b")));
+    assert_eq!(request(a.address, "GET /nodes", &[], None).await.status, 404, "not for everybody");
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while Stage::metric(&a.node, "talewire_nodes") != 2 {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(Stage::metric(&a.node, "talewire_broker_up"), 1);
+    drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_reads_its_configuration_again() {
+    let stage = |names: &'static [&'static str]| {
+        let (reloads, mut requests) = tokio::sync::mpsc::channel::<talewire_server::ReloadRequest>(1);
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                let changed = names.iter().map(|name| (*name).to_owned()).collect();
+                let _ = request.send(match names {
+                    [] => Err(vec!["t.toml:1:1: bad".into()]),
+                    _ => Ok(talewire_server::Reloaded { changed, waiting: Vec::new() }),
+                });
+            }
+        });
+        Settings { reloads: Some(reloads), ..Settings::default() }
+    };
+    let a = Stage::with(stage(&["limits.x"])).await;
+    let b = a.beside(stage(&["limits.y"])).await;
+    let told = request(a.admin, "POST /admin/reload?nodes=all", &[], None).await;
+    let changed = |stage: &Stage| told.body["nodes"][uid(stage)]["result"]["changed"].clone();
+    assert_eq!((told.status, changed(&a), changed(&b)), (200, json!(["limits.x"]), json!(["limits.y"])));
+    let c = b.beside(stage(&[])).await;
+    let told = request(a.admin, "POST /admin/reload?nodes=all", &[], None).await;
+    let of = |stage: &Stage| &told.body["nodes"][uid(stage)];
+    assert_eq!((told.status, &of(&c)["error"]["problems"][0]), (422, &json!("t.toml:1:1: bad")), "{}", told.body);
+    assert_eq!(of(&a)["result"]["changed"], json!(["limits.x"]), "a mistake on one node is no other's");
+    assert_eq!(request(a.admin, "POST /admin/reload?nodes=some", &[], None).await.status, 400);
+    assert_eq!(ask(&a, "info", json!({})).await.status, 200);
+}
