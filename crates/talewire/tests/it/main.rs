@@ -1,5 +1,6 @@
 //! The binary as people run it: arguments, files and variables in, output and exit code out.
 
+mod broker_restart;
 mod restart;
 mod traces;
 
