@@ -3,6 +3,7 @@
 mod broker_restart;
 mod restart;
 mod traces;
+mod workers;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
