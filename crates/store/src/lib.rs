@@ -72,6 +72,15 @@ impl Store {
         Ok(Self { backend })
     }
 
+    /// What the server that the settings name tells of itself: its settings, by its own names, and as `now_ms` its clock in Unix
+    /// milliseconds; nothing for a database without a server. Opens no store, and leaves tables as they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not answer.
+    pub async fn ask_server(settings: &StoreSettings) -> Result<Vec<(String, String)>, StoreError> {
+        if settings.url.is_empty() { Ok(Vec::new()) } else { postgres::told(settings).await }
+    }
+
     /// Whether other processes use the same database.
     #[must_use]
     pub fn is_shared(&self) -> bool {

@@ -24,6 +24,7 @@ mod servers;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod told;
 mod wakeups;
 
 use std::sync::Arc;
@@ -55,7 +56,7 @@ pub(crate) struct Redis {
     pub(crate) outlets: Arc<Outlets>,
     settings: Arc<BrokerSettings>,
     node: NodeId,
-    servers: Arc<Servers>,
+    pub(crate) servers: Arc<Servers>,
     pulse: Arc<Pulse>,
     tasks: Mutex<Vec<AbortHandle>>,
 }

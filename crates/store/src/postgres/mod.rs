@@ -22,7 +22,10 @@ mod rows;
 mod schema;
 mod stories;
 mod tls;
+mod told;
 mod views;
+
+pub(crate) use told::told;
 
 use std::pin::Pin;
 use std::sync::Arc;
