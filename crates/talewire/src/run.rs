@@ -11,6 +11,7 @@ use talewire_broker::{Broker, NodeId};
 use talewire_hub::Hub;
 use talewire_proto::session::Anonymous;
 use talewire_server::{About, Node, NodeParts, RELOADS_WAITING_MAX, Server};
+use talewire_sources::{Counts, Sources, Webhooks};
 use talewire_store::Store;
 use talewire_story::Stories;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::reload::Reloader;
-use crate::{Source, descriptors, logging, traces};
+use crate::{Source, descriptors, imports, logging, traces};
 
 /// Runs the server until a signal ends it.
 pub(crate) fn serve(config: Config, source: Source) -> anyhow::Result<()> {
@@ -42,6 +43,12 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let store = Store::open(&config.store).await?;
     let me = NodeId::new();
     let broker = Broker::open(&config.broker, &me).await?;
+
+    // Who is told what happens here.
+    let (webhooks, sink) = Webhooks::start(&config.webhooks, me.as_str())?;
+    if let Some(sink) = sink {
+        broker.notices().told_to(sink);
+    }
 
     // Who is subscribed here: one shard for each thread that carries connections.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -97,6 +104,9 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     node.beat().await;
     let attending = tokio::spawn(node.clone().attend());
     let server = Server::start(node.clone())?;
+    let sources = Sources::start(&config.sources, &imports::publisher(&node), &stop);
+    let counts = Counts { sources: sources.counts(), webhooks: webhooks.counts() };
+    node.metrics.with_others(move |text| counts.write(text));
     tokio::spawn(reloader.run(node, requests));
     let working = tokio::spawn(worker.run(stop.clone()));
     tracing::info!(page = %format!("http://{}", server.address()), admin = %server.admin_address(), "talewire is ready");
@@ -104,10 +114,12 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     // The end, in the opposite order.
     stop.cancelled().await;
     tracing::info!("talewire stops");
+    sources.ended().await;
     server.stop().await;
     working.await.context("the worker panicked")?;
     attending.abort();
     broker.depart().await;
+    webhooks.stop().await;
     store.close().await;
     Ok(())
 }

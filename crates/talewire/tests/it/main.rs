@@ -1,6 +1,7 @@
 //! The binary as people run it: arguments, files and variables in, output and exit code out.
 
 mod restart;
+mod sources;
 mod traces;
 
 use std::io::{BufRead as _, BufReader};
