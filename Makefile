@@ -6,7 +6,8 @@ PORT     ?= 8000
 
 # What the tests need beside Rust and Node, as command:package of Debian.
 TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python3 redis-server:redis-server \
-              redis-sentinel:redis-sentinel redis-benchmark:redis-tools pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy
+              redis-sentinel:redis-sentinel redis-benchmark:redis-tools pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy \
+              nats-server:nats-server rabbitmq-server:rabbitmq-server
 # The same for modules of Python, as module:package.
 PYTHON_NEEDS := ensurepip:python3-venv
 # The same for files, as path:package.

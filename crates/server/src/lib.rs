@@ -10,6 +10,7 @@ mod control;
 mod drain;
 mod health;
 mod http2;
+mod imports;
 mod inbox;
 mod index;
 mod letters;
@@ -35,6 +36,7 @@ mod traces;
 mod transport;
 mod wake;
 
+pub use imports::{Import, ImportRefused, Imported};
 pub use metrics::Metrics;
 pub use node::{About, Node, NodeParts};
 pub use reload::{RELOADS_WAITING_MAX, ReloadRequest, Reloaded};

@@ -5,6 +5,7 @@ mod config;
 mod data;
 mod descriptors;
 mod doctor;
+mod imports;
 mod list;
 mod logging;
 mod reload;

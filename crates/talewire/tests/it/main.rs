@@ -3,6 +3,7 @@
 mod broker_restart;
 mod doctor;
 mod restart;
+mod sources;
 mod traces;
 mod workers;
 
