@@ -9,6 +9,8 @@ TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python
               redis-sentinel:redis-sentinel redis-benchmark:redis-tools pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy
 # The same for modules of Python, as module:package.
 PYTHON_NEEDS := ensurepip:python3-venv
+# The same for files, as path:package.
+FILE_NEEDS := /usr/lib/*/faketime/libfaketimeMT.so.1:libfaketime
 
 TARGET      := $(or $(CARGO_TARGET_DIR),target)
 WEB         := apps/web/dist/index.html
@@ -54,6 +56,9 @@ needs:
 	done; \
 	for need in $(PYTHON_NEEDS); do \
 	  python3 -c "import $${need%%:*}" 2>/dev/null || missing="$$missing $${need##*:}"; \
+	done; \
+	for need in $(FILE_NEEDS); do \
+	  ls $${need%%:*} >/dev/null 2>&1 || missing="$$missing $${need##*:}"; \
 	done; \
 	[ -n "$$missing" ] || exit 0; \
 	echo "The tests need:$$missing"; \

@@ -2,13 +2,14 @@
 //!
 //! Publications come in from sessions, the HTTP API and use cases; [`Delivery`] values go out to the hub of every node, this
 //! one too, by the sink given to [`Broker::deliver_to`]. Beside them the broker keeps what is shared and need not outlive
-//! it: history of history channels, presence, generation streams, wake-ups. Today there is one backend, inside
-//! the process (`memory`); callers name [`Broker`] and never a backend.
+//! it: history of history channels, presence, generation streams, wake-ups. There are two backends: inside
+//! the process (`memory`), and Redis (`redis`) for many nodes; callers name [`Broker`] and never a backend.
 
 mod control;
 mod error;
 mod memory;
 mod nodes;
+mod redis;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use talewire_proto::{
 };
 use tokio::sync::broadcast;
 
+pub use crate::redis::{Password, RedisMode, RedisSettings};
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
 pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport};
@@ -164,6 +166,7 @@ pub struct Broker {
 #[derive(Clone)]
 enum Backend {
     Memory(Arc<memory::Memory>),
+    Redis(Arc<crate::redis::Redis>),
 }
 
 impl Broker {
@@ -171,11 +174,14 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when it cannot be reached.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are asked whether they are there")]
     pub async fn open(settings: &BrokerSettings, node: &NodeId) -> Result<Self, BrokerError> {
         match settings.kind {
             BrokerKind::InProcess => {
                 Ok(Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), node.clone()))) })
+            }
+            BrokerKind::Redis => {
+                let redis = crate::redis::Redis::open(settings, node).await?;
+                Ok(Self { backend: Backend::Redis(Arc::new(redis)) })
             }
         }
     }
@@ -190,14 +196,16 @@ impl Broker {
     #[doc(hidden)]
     #[must_use]
     pub fn beside(&self, node: &NodeId) -> Self {
-        let Backend::Memory(memory) = &self.backend;
+        let Backend::Memory(memory) = &self.backend else { panic!("only an in-process broker stands in one process") };
         Self { backend: Backend::Memory(Arc::new(memory.beside(node.clone()))) }
     }
 
     /// Says who takes the deliveries of this node. Called once, before anything is published.
     pub fn deliver_to(&self, sink: Sink) {
-        let Backend::Memory(memory) = &self.backend;
-        memory.deliver_to(sink);
+        match &self.backend {
+            Backend::Memory(memory) => memory.deliver_to(sink),
+            Backend::Redis(redis) => redis.outlets.deliver_to(sink),
+        }
     }
 
     /// Whether other nodes publish over the same broker.
@@ -205,28 +213,35 @@ impl Broker {
     pub fn is_shared(&self) -> bool {
         match &self.backend {
             Backend::Memory(memory) => memory.is_shared(),
+            Backend::Redis(_) => true,
         }
     }
 
     /// How the broker is, as far as this node knows. Cheap: it only looks.
     #[must_use]
     pub fn health(&self) -> BrokerHealth {
-        let Backend::Memory(_) = &self.backend;
-        BrokerHealth::Up
+        match &self.backend {
+            Backend::Memory(_) => BrokerHealth::Up,
+            Backend::Redis(redis) => redis.health(),
+        }
     }
 
     /// Somebody on this node is subscribed to a channel from now on: what is published there is to be delivered here. It takes a
     /// moment; [`Broker::listening`] tells when it is so. Does not block.
     pub fn listen(&self, channel: &Channel) {
-        let Backend::Memory(_) = &self.backend;
-        // Inside the process everything is delivered anyway.
-        let _ = channel;
+        match &self.backend {
+            // Inside the process everything is delivered anyway.
+            Backend::Memory(_) => {}
+            Backend::Redis(redis) => redis.listen(channel),
+        }
     }
 
     /// Nobody on this node is subscribed to a channel any more. Does not block.
     pub fn unlisten(&self, channel: &Channel) {
-        let Backend::Memory(_) = &self.backend;
-        let _ = channel;
+        match &self.backend {
+            Backend::Memory(_) => {}
+            Backend::Redis(redis) => redis.unlisten(channel),
+        }
     }
 
     /// Waits until what is published in a channel that is listened to comes here: a history that is read from then on, and what is
@@ -234,37 +249,44 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when that does not come to pass in time; at once while the broker is known to be down.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are waited for")]
     pub async fn listening(&self, channel: &Channel) -> Result<(), BrokerError> {
-        let Backend::Memory(_) = &self.backend;
-        let _ = channel;
-        Ok(())
+        match &self.backend {
+            Backend::Memory(_) => Ok(()),
+            Backend::Redis(redis) => redis.listening(channel).await,
+        }
     }
 
     /// Where history channels stand now: at most [`TOPS_MAX`] of them. Channels that nothing is kept of are left out.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
     pub async fn tops(&self, channels: &[Channel]) -> Result<Vec<(Channel, Position)>, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        Ok(channels.iter().filter_map(|channel| Some((channel.clone(), memory.history.top(channel)?))).collect())
+        match &self.backend {
+            Backend::Memory(memory) => Ok(channels
+                .iter()
+                .filter_map(|channel| Some((channel.clone(), memory.history.top(channel)?)))
+                .collect()),
+            Backend::Redis(redis) => redis.history.tops(channels).await,
+        }
     }
 
     /// Says who takes letters of other nodes to this one. Called once.
     pub fn letters_to(&self, sink: LetterSink) {
-        let Backend::Memory(memory) = &self.backend;
-        memory.letters_to(sink);
+        match &self.backend {
+            Backend::Memory(memory) => memory.letters_to(sink),
+            Backend::Redis(redis) => redis.outlets.letters_to(sink),
+        }
     }
 
     /// Sends a letter to one node. At most once; says whether somebody of that name hears.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
     pub async fn post(&self, node: &NodeId, letter: Bytes) -> Result<bool, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        Ok(memory.post(node, letter))
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.post(node, letter)),
+            Backend::Redis(redis) => redis.post(node, &letter).await,
+        }
     }
 
     /// Tells the others that this node lives, and keeps what it has put into the broker (presence, for one) alive with it. To be called
@@ -272,27 +294,33 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are told")]
     pub async fn beat(&self, report: NodeReport) -> Result<(), BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.beat(report);
-        Ok(())
+        match &self.backend {
+            Backend::Memory(memory) => {
+                memory.beat(report);
+                Ok(())
+            }
+            Backend::Redis(redis) => redis.beat(&report).await,
+        }
     }
 
     /// Takes leave of the others: this node's presence ends now and not when its lease does.
     pub async fn depart(&self) {
-        let Backend::Memory(memory) = &self.backend;
-        memory.depart();
+        match &self.backend {
+            Backend::Memory(memory) => memory.depart(),
+            Backend::Redis(redis) => redis.depart().await,
+        }
     }
 
     /// The nodes that live, each with its latest report, oldest first.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
     pub async fn nodes(&self) -> Result<Vec<NodeReport>, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        Ok(memory.nodes())
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.nodes()),
+            Backend::Redis(redis) => redis.nodes().await,
+        }
     }
 
     /// Takes a lease, or keeps it, for so long: at most one node has it at a time, as far as clocks run alike. It spares work that one
@@ -300,34 +328,39 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer: then it is not held.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
     pub async fn lease(&self, name: &'static str, ttl_ms: u64) -> Result<bool, BrokerError> {
-        let Backend::Memory(_) = &self.backend;
-        let _ = (name, ttl_ms);
-        // There is nobody else.
-        Ok(true)
+        match &self.backend {
+            // There is nobody else.
+            Backend::Memory(_) => Ok(true),
+            Backend::Redis(redis) => redis.lease(name, ttl_ms).await,
+        }
     }
 
     /// Gives a lease back.
     pub async fn release(&self, name: &'static str) {
-        let Backend::Memory(_) = &self.backend;
-        let _ = name;
+        match &self.backend {
+            Backend::Memory(_) => {}
+            Backend::Redis(redis) => redis.release(name).await,
+        }
     }
 
     /// Spends a mark that counts once, for as long as it is remembered. Says whether this was the first time.
     ///
     /// # Errors
     /// [`BrokerError::Full`] when too many are remembered; [`BrokerError::Unavailable`] when the broker does not answer.
-    #[allow(clippy::unused_async, reason = "brokers outside the process are asked")]
     pub async fn spend(&self, mark: &str, ttl_ms: u64) -> Result<bool, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.marks.spend(mark, ttl_ms)
+        match &self.backend {
+            Backend::Memory(memory) => memory.marks.spend(mark, ttl_ms),
+            Backend::Redis(redis) => redis.spend(mark, ttl_ms).await,
+        }
     }
 
     /// Says who takes orders for the connections of this node. Called once, when its threads stand.
     pub fn control_with(&self, sink: ControlSink) {
-        let Backend::Memory(memory) = &self.backend;
-        memory.control_with(sink);
+        match &self.backend {
+            Backend::Memory(memory) => memory.control_with(sink),
+            Backend::Redis(redis) => redis.outlets.control_with(sink),
+        }
     }
 
     /// Gives an order to the connections of every node. At most once; nothing says how many it found.
@@ -335,8 +368,10 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when it was not taken: then nothing is done.
     pub async fn control(&self, control: Control) -> Result<(), BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.control(control)
+        match &self.backend {
+            Backend::Memory(memory) => memory.control(control),
+            Backend::Redis(redis) => redis.control(control).await,
+        }
     }
 
     /// Removes what a history channel keeps. Its epoch and its newest offset stay, and so do idempotency keys: a reader who
@@ -345,9 +380,13 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
     pub async fn remove_history(&self, channel: &Channel) -> Result<(), BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.history.remove(channel);
-        Ok(())
+        match &self.backend {
+            Backend::Memory(memory) => {
+                memory.history.remove(channel);
+                Ok(())
+            }
+            Backend::Redis(redis) => redis.history.remove(channel).await,
+        }
     }
 
     /// Publishes an entry to a history channel: looking at key and version, offset, keeping, trimming and announcing are one step.
@@ -360,8 +399,10 @@ impl Broker {
         rules: &Namespace,
         publish: Publish,
     ) -> Result<Published, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.history.publish(channel, rules, publish)
+        match &self.backend {
+            Backend::Memory(memory) => memory.history.publish(channel, rules, publish),
+            Backend::Redis(redis) => redis.history.publish(channel, rules, publish).await,
+        }
     }
 
     /// Sends a publication that is not kept.
@@ -369,15 +410,21 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
     pub async fn signal(&self, channel: &Channel, publication: Publication) -> Result<(), BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.deliver(channel, Message::Signal(Arc::new(publication)));
-        Ok(())
+        match &self.backend {
+            Backend::Memory(memory) => {
+                memory.deliver(channel, Message::Signal(Arc::new(publication)));
+                Ok(())
+            }
+            Backend::Redis(redis) => redis.signal(channel, &publication).await,
+        }
     }
 
     /// Tells every node that the store has committed an entry. It may be lost: hubs find out by themselves within a second.
     pub async fn announce(&self, channel: &Channel, epoch: &Epoch, entry: Arc<Entry>) {
-        let Backend::Memory(memory) = &self.backend;
-        memory.deliver(channel, Message::Entry { epoch: epoch.clone(), entry });
+        match &self.backend {
+            Backend::Memory(memory) => memory.deliver(channel, Message::Entry { epoch: epoch.clone(), entry }),
+            Backend::Redis(redis) => redis.announce(channel, epoch, &entry).await,
+        }
     }
 
     /// Reads a history channel.
@@ -392,15 +439,19 @@ impl Broker {
         direction: Direction,
         limit: PageLimit,
     ) -> Result<Page, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.history.read(channel, rules, &since, direction, limit)
+        match &self.backend {
+            Backend::Memory(memory) => memory.history.read(channel, rules, &since, direction, limit),
+            Backend::Redis(redis) => redis.history.read(channel, rules, &since, direction, limit).await,
+        }
     }
 
-    /// What this node keeps in memory of history channels, in bytes.
+    /// What this node keeps in memory of history channels, in bytes: nothing where a shared broker keeps them.
     #[must_use]
     pub fn history_bytes(&self) -> usize {
-        let Backend::Memory(memory) = &self.backend;
-        memory.history.bytes()
+        match &self.backend {
+            Backend::Memory(memory) => memory.history.bytes(),
+            Backend::Redis(_) => 0,
+        }
     }
 
     /// Notes that a connection is subscribed; with `tell`, the subscribers of the channel hear of it.
@@ -414,21 +465,29 @@ impl Broker {
         info: &Arc<ClientInfo>,
         tell: Tell,
     ) -> Result<(), BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.presence.enter(channel, client, info)?;
-        if tell == Tell::Subscribers {
-            memory.deliver(channel, Message::Join(info.clone()));
+        match &self.backend {
+            Backend::Memory(memory) => {
+                memory.presence.enter(channel, client, info)?;
+                if tell == Tell::Subscribers {
+                    memory.deliver(channel, Message::Join(info.clone()));
+                }
+                Ok(())
+            }
+            Backend::Redis(redis) => redis.presence.enter(channel, client, info, tell).await,
         }
-        Ok(())
     }
 
     /// Notes that a connection is no longer subscribed. Leaving what one has not entered changes nothing and tells nobody.
     pub async fn leave(&self, channel: &Channel, client: &ClientId, tell: Tell) {
-        let Backend::Memory(memory) = &self.backend;
-        if let Some(info) = memory.presence.leave(channel, client)
-            && tell == Tell::Subscribers
-        {
-            memory.deliver(channel, Message::Leave(info));
+        match &self.backend {
+            Backend::Memory(memory) => {
+                if let Some(info) = memory.presence.leave(channel, client)
+                    && tell == Tell::Subscribers
+                {
+                    memory.deliver(channel, Message::Leave(info));
+                }
+            }
+            Backend::Redis(redis) => redis.presence.leave(channel, client, tell).await,
         }
     }
 
@@ -437,8 +496,10 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
     pub async fn presence(&self, channel: &Channel) -> Result<Vec<(ClientId, Arc<ClientInfo>)>, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        Ok(memory.presence.all(channel))
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.presence.all(channel)),
+            Backend::Redis(redis) => redis.presence.all(channel).await,
+        }
     }
 
     /// How many connections and how many users are subscribed to a channel.
@@ -446,8 +507,10 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
     pub async fn presence_stats(&self, channel: &Channel) -> Result<PresenceStats, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        Ok(memory.presence.stats(channel))
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.presence.stats(channel)),
+            Backend::Redis(redis) => redis.presence.stats(channel).await,
+        }
     }
 
     /// Begins an attempt at a generation: its text starts from nothing, and readers are told.
@@ -460,8 +523,10 @@ impl Broker {
         generation: &GenerationId,
         attempt: u32,
     ) -> Result<(), StreamError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.generations.begin(story, generation, attempt)
+        match &self.backend {
+            Backend::Memory(memory) => memory.generations.begin(story, generation, attempt),
+            Backend::Redis(redis) => redis.generations.begin(story, generation, attempt).await,
+        }
     }
 
     /// Appends to the text of the current attempt and sends the delta.
@@ -475,8 +540,10 @@ impl Broker {
         attempt: u32,
         text: &str,
     ) -> Result<(), StreamError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.generations.append(story, generation, attempt, text)
+        match &self.backend {
+            Backend::Memory(memory) => memory.generations.append(story, generation, attempt, text),
+            Backend::Redis(redis) => redis.generations.append(story, generation, attempt, text).await,
+        }
     }
 
     /// Ends the stream; its text stays readable for a while. Ending one that is not there, or by an attempt that never
@@ -491,8 +558,10 @@ impl Broker {
         attempt: u32,
         status: GenerationStatus,
     ) -> Result<(), StreamError> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.generations.end(story, generation, attempt, status)
+        match &self.backend {
+            Backend::Memory(memory) => memory.generations.end(story, generation, attempt, status),
+            Backend::Redis(redis) => redis.generations.end(story, generation, attempt, status).await,
+        }
     }
 
     /// The text of a generation so far, or nothing when no attempt has begun or it ended long ago.
@@ -504,16 +573,20 @@ impl Broker {
         story: &StoryId,
         generation: &GenerationId,
     ) -> Result<Option<GenerationSnapshot>, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        Ok(memory.generations.snapshot(story, generation))
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.generations.snapshot(story, generation)),
+            Backend::Redis(redis) => redis.generations.snapshot(story, generation).await,
+        }
     }
 
     /// Keeps where a reader of many channels stands, for a while. Says under which name: letters and digits. It does not wait for the
     /// broker: what could not be kept is found to be gone.
     #[must_use]
     pub fn keep_cursor(&self, positions: Vec<u8>) -> String {
-        let Backend::Memory(memory) = &self.backend;
-        memory.cursors.keep(positions)
+        match &self.backend {
+            Backend::Memory(memory) => memory.cursors.keep(positions),
+            Backend::Redis(redis) => redis.keep_cursor(&positions),
+        }
     }
 
     /// What was kept under a name, if it is still there.
@@ -521,35 +594,46 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::Unavailable`] when the broker does not answer.
     pub async fn kept_cursor(&self, name: &str) -> Result<Option<Vec<u8>>, BrokerError> {
-        let Backend::Memory(memory) = &self.backend;
-        Ok(memory.cursors.find(name))
+        match &self.backend {
+            Backend::Memory(memory) => Ok(memory.cursors.find(name)),
+            Backend::Redis(redis) => redis.kept_cursor(name).await,
+        }
     }
 
     /// Tells every process that runs jobs to look again. May be lost.
     pub fn wake(&self, wake: WakeUp) {
-        let Backend::Memory(memory) = &self.backend;
-        // Nobody listening is no fault: the sweep finds the work.
-        let _ = memory.wakeups.send(wake);
+        match &self.backend {
+            // Nobody listening is no fault: the sweep finds the work.
+            Backend::Memory(memory) => drop(memory.wakeups.send(wake)),
+            Backend::Redis(redis) => redis.wake(&wake),
+        }
     }
 
     /// Wake-ups from now on. A receiver that lags has to look at everything.
     #[must_use]
     pub fn wakeups(&self) -> broadcast::Receiver<WakeUp> {
-        let Backend::Memory(memory) = &self.backend;
-        memory.wakeups.subscribe()
+        match &self.backend {
+            Backend::Memory(memory) => memory.wakeups.subscribe(),
+            Backend::Redis(redis) => redis.outlets.wakeups.subscribe(),
+        }
     }
 
     /// Forgets what has outlived its time. Called every few seconds by the process; `publish` and `history` also trim what they touch.
     pub fn sweep(&self) {
-        let Backend::Memory(memory) = &self.backend;
-        memory.sweep();
+        match &self.backend {
+            Backend::Memory(memory) => memory.sweep(),
+            // Redis forgets by itself.
+            Backend::Redis(_) => {}
+        }
     }
 
     /// Moves the clock by which this broker forgets: for tests of expiry only.
     #[doc(hidden)]
     pub fn shift_clock(&self, by_ms: u64) {
-        let Backend::Memory(memory) = &self.backend;
-        memory.shift_clock(by_ms);
+        match &self.backend {
+            Backend::Memory(memory) => memory.shift_clock(by_ms),
+            Backend::Redis(redis) => redis.shift_clock(by_ms),
+        }
     }
 }
 

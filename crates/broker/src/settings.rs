@@ -2,19 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::RedisSettings;
+
 /// What carries publications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BrokerKind {
     /// The process itself: one node, nothing to install.
     InProcess,
+    /// Redis or Valkey: as many nodes as are wanted.
+    Redis,
 }
 
 /// The broker and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSettings {
-    /// What carries publications: `in_process` for one node alone.
+    /// What carries publications: `in_process` for one node alone, or `redis`.
     pub kind: BrokerKind,
     /// Time between two signs of life of a node, in milliseconds.
     pub node_beat_ms: u64,
@@ -46,6 +50,8 @@ pub struct BrokerSettings {
     pub cursor_age_ms: u64,
     /// Wake-ups waiting for one listener; a listener that lags looks at everything.
     pub wakeups_waiting_max: usize,
+    /// How Redis is reached, for the kind `redis`.
+    pub redis: RedisSettings,
 }
 
 impl Default for BrokerSettings {
@@ -67,6 +73,7 @@ impl Default for BrokerSettings {
             cursors_max: 100_000,
             cursor_age_ms: 300_000,
             wakeups_waiting_max: 1_024,
+            redis: RedisSettings::default(),
         }
     }
 }

@@ -67,6 +67,15 @@ impl Redis {
         self.process = spawn(self.port, &self.options, self.folder.path());
     }
 
+    /// Lets as much time pass for everything that it is to forget.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn pass_ms(&self, by_ms: u64) {
+        let by_ms = by_ms.to_string();
+        self.say(&["EVAL", PASS, "0", &by_ms]).expect("the server answers");
+    }
+
     /// Says a command on a connection of its own and gives the first line of the answer; of a bulk string, its first line.
     ///
     /// # Errors
@@ -76,8 +85,17 @@ impl Redis {
     }
 }
 
+/// Brings the end of every key nearer.
+const PASS: &str = "for _, key in ipairs(redis.call('KEYS', '*')) do \
+    local left = redis.call('PTTL', key) \
+    if left >= 0 and left <= tonumber(ARGV[1]) then redis.call('DEL', key) \
+    elseif left >= 0 then redis.call('PEXPIRE', key, left - tonumber(ARGV[1])) end end return 1";
+
+/// Names another program than `redis-server`, for example `valkey-server`.
+pub const PROGRAM_VARIABLE: &str = "TALEWIRE_TEST_REDIS_SERVER";
+
 fn spawn(port: u16, options: &[String], folder: &Path) -> Process {
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| "redis-server".into()));
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     command.args(["--dir", folder.to_str().expect("temporary folders are UTF-8"), "--maxmemory-policy", "noeviction"]);
     command.args(options).current_dir(folder);

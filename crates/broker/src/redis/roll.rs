@@ -1,0 +1,120 @@
+//! The roll of nodes: who lives, by the server's clock, and what each reports.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::answers::{integer, list, text, unknown};
+use super::scripts::Script;
+use super::servers::{Lost, Servers};
+use crate::{BrokerError, NodeId, NodeReport};
+
+/// Bytes of a node's stamp, as members of presence carry it.
+pub(crate) const STAMP_BYTES: usize = 20;
+
+/// How long the roll as it was read is believed.
+const BELIEVED: Duration = Duration::from_millis(1_000);
+
+pub(crate) struct Roll {
+    stamp: String,
+    lease_ms: u64,
+    /// What this node reports, as JSON; nothing before its first report.
+    report: Mutex<Option<String>>,
+    seen: Mutex<Option<(Instant, Arc<HashSet<String>>)>>,
+}
+
+/// What a sign of life has shown.
+pub(crate) struct Seen {
+    /// Whether the others still took this node to live.
+    pub(crate) was_known: bool,
+    /// Names the run of the master that keeps the roll.
+    pub(crate) mastership: String,
+    /// Nodes that do not live any more and have not been cleared away.
+    pub(crate) dead: Vec<String>,
+}
+
+impl Roll {
+    pub(crate) fn new(node: &NodeId, lease_ms: u64) -> Self {
+        // A node's id has as many letters and digits; one that somebody has named otherwise is made so.
+        let stamp: String = node.as_str().bytes().filter(u8::is_ascii_alphanumeric).map(char::from).collect();
+        let stamp = format!("{stamp:0<STAMP_BYTES$.STAMP_BYTES$}");
+        Self { stamp, lease_ms, report: Mutex::default(), seen: Mutex::default() }
+    }
+
+    /// This node as the others know it.
+    pub(crate) fn stamp(&self) -> &str {
+        &self.stamp
+    }
+
+    pub(crate) fn report(&self, report: &NodeReport) {
+        *self.report.lock() = serde_json::to_string(report).ok();
+    }
+
+    /// Gives a sign of life, and looks who else does.
+    pub(crate) async fn beat(&self, servers: &Servers) -> Result<Seen, BrokerError> {
+        let keys = [servers.names.nodes(), servers.names.reports()];
+        let lease = self.lease_ms.max(1).to_string();
+        let report = self.report.lock().clone().unwrap_or_default();
+        let arguments = [self.stamp.as_bytes(), lease.as_bytes(), report.as_bytes()];
+        let answer = servers.call(Script::Beat, &keys, &arguments, Lost::Repeat).await?;
+        let mut parts = list(answer.value)?.into_iter();
+        let (Some(known), Some(mastership), Some(live), Some(dead)) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(unknown());
+        };
+        let stamps = |value| list(value)?.into_iter().map(text).collect::<Result<Vec<String>, BrokerError>>();
+        self.note(stamps(live)?);
+        Ok(Seen { was_known: integer(&known)? == 1, mastership: text(mastership)?, dead: stamps(dead)? })
+    }
+
+    fn note(&self, live: Vec<String>) -> Arc<HashSet<String>> {
+        let live: Arc<HashSet<String>> = Arc::new(live.into_iter().collect());
+        *self.seen.lock() = Some((Instant::now(), live.clone()));
+        live
+    }
+
+    /// The nodes that live, as of a moment ago.
+    pub(crate) async fn live(&self, servers: &Servers) -> Result<HashSet<String>, BrokerError> {
+        let seen = self.seen.lock().clone();
+        match seen {
+            Some((at, live)) if at.elapsed() < BELIEVED => Ok((*live).clone()),
+            _ => self.look(servers).await,
+        }
+    }
+
+    /// The nodes that live now.
+    pub(crate) async fn look(&self, servers: &Servers) -> Result<HashSet<String>, BrokerError> {
+        let live = self.read(servers).await?.into_iter().map(|(stamp, _)| stamp).collect();
+        Ok((*self.note(live)).clone())
+    }
+
+    /// What the nodes that live report, those that have reported, oldest first.
+    pub(crate) async fn reports(&self, servers: &Servers) -> Result<Vec<NodeReport>, BrokerError> {
+        let read = self.read(servers).await?;
+        let mut reports: Vec<NodeReport> =
+            read.iter().filter_map(|(_, report)| serde_json::from_str(report).ok()).collect();
+        reports.sort_by(|a, b| (a.started_ms, &a.id).cmp(&(b.started_ms, &b.id)));
+        Ok(reports)
+    }
+
+    async fn read(&self, servers: &Servers) -> Result<Vec<(String, String)>, BrokerError> {
+        let keys = [servers.names.nodes(), servers.names.reports()];
+        let answer = servers.call(Script::Nodes, &keys, &[], Lost::Repeat).await?;
+        let mut parts = list(answer.value)?.into_iter();
+        let mut nodes = Vec::with_capacity(parts.len() / 2);
+        while let (Some(stamp), Some(report)) = (parts.next(), parts.next()) {
+            nodes.push((text(stamp)?, text(report)?));
+        }
+        Ok(nodes)
+    }
+
+    /// Takes a node off the roll: this one, that goes, or one that does not live.
+    pub(crate) async fn strike(&self, servers: &Servers, stamp: &str) -> Result<(), BrokerError> {
+        let keys = [servers.names.nodes(), servers.names.reports()];
+        let by_itself: &[u8] = if stamp == self.stamp { b"1" } else { b"0" };
+        servers.call(Script::Bury, &keys, &[stamp.as_bytes(), by_itself], Lost::Repeat).await.map(drop)
+    }
+}

@@ -1,0 +1,111 @@
+//! I3 and I5: one content per position, whoever says it; and no position that history has forgotten under the same epoch.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Invariant, Verdict};
+use crate::log::{self, Event, Kind, Name, Outcome, What};
+
+/// What somebody was told to stand at a position. An acknowledgement knows the key alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Said<'a> {
+    key: &'a Name,
+    sum: Option<u64>,
+}
+
+impl Said<'_> {
+    fn differs(self, other: Self) -> bool {
+        self.key != other.key || self.sum.zip(other.sum).is_some_and(|(a, b)| a != b)
+    }
+}
+
+/// By channel, epoch and offset.
+#[derive(Default)]
+struct Contents<'a> {
+    said: BTreeMap<(&'a Name, &'a Name), HashMap<u64, Said<'a>>>,
+}
+
+impl<'a> Contents<'a> {
+    fn say(&mut self, channel: &'a Name, epoch: &'a Name, offset: u64, said: Said<'a>, verdict: &mut Verdict) {
+        let known = self.said.entry((channel, epoch)).or_default().entry(offset).or_insert(said);
+        if known.differs(said) {
+            let known = *known;
+            verdict.counts.out_of_order += 1;
+            verdict.is_wrong(Invariant::Order, || {
+                format!("{channel}, {epoch}/{offset}: {} for some, {} for others", text(known), text(said))
+            });
+        }
+        known.sum = known.sum.or(said.sum);
+    }
+}
+
+fn text(said: Said<'_>) -> String {
+    said.sum.map_or_else(|| said.key.to_string(), |sum| format!("{} ({sum:x})", said.key))
+}
+
+pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
+    let kinds = log::kinds(events);
+    let mut contents = Contents::default();
+    let mut asked = HashMap::new();
+    for event in events {
+        match &event.what {
+            What::Asked { op, channel, key, .. } => {
+                asked.insert(*op, (channel, key));
+            }
+            What::Answered { op, outcome: Outcome::Kept(position) } => {
+                let Some((channel, key)) = asked.get(op) else { continue };
+                contents.say(channel, &position.epoch, position.offset, Said { key, sum: None }, verdict);
+            }
+            What::Delivered { channel, position, content, .. } => {
+                let said = Said { key: &content.key, sum: Some(content.sum) };
+                contents.say(channel, &position.epoch, position.offset, said, verdict);
+            }
+            What::Read { channel, top, entries, .. } => {
+                for (offset, content) in entries {
+                    let said = Said { key: &content.key, sum: Some(content.sum) };
+                    contents.say(channel, &top.epoch, *offset, said, verdict);
+                }
+            }
+            _ => {}
+        }
+    }
+    epochs(events, &kinds, &contents, verdict);
+}
+
+/// I5. A durable channel has one epoch for ever; any channel ends, at the last read, at the newest position that anybody saw.
+fn epochs(events: &[Event], kinds: &BTreeMap<Name, Kind>, contents: &Contents<'_>, verdict: &mut Verdict) {
+    for event in events {
+        let What::Read { node, channel, top, .. } = &event.what else { continue };
+        let newest = contents.said.get(&(channel, &top.epoch)).and_then(|offsets| offsets.keys().max());
+        if let Some(newest) = newest.filter(|newest| **newest > top.offset) {
+            let stands = top.offset;
+            verdict.is_wrong(Invariant::Epochs, || {
+                format!(
+                    "{channel} on {node} ends at {stands}, but {newest} was seen under the same epoch {}",
+                    top.epoch
+                )
+            });
+        }
+    }
+    for (channel, kind) in kinds {
+        let epochs: Vec<&Name> =
+            contents.said.keys().filter(|(of, _)| *of == channel).map(|(_, epoch)| *epoch).collect();
+        if *kind == Kind::Durable && epochs.len() > 1 {
+            verdict.is_wrong(Invariant::Epochs, || format!("{channel} is durable and has the epochs {epochs:?}"));
+        }
+    }
+    reused(contents, verdict);
+}
+
+/// A position under one epoch that was given twice is a loss that nobody could notice.
+fn reused(contents: &Contents<'_>, verdict: &mut Verdict) {
+    for ((channel, epoch), offsets) in &contents.said {
+        let mut places: HashMap<&Name, u64> = HashMap::new();
+        for (offset, said) in offsets {
+            if let Some(other) = places.insert(said.key, *offset) {
+                verdict.is_wrong(Invariant::Keys, || {
+                    format!("{channel}, {epoch}: {} was told at {offset} and at {other}", said.key)
+                });
+            }
+        }
+    }
+}

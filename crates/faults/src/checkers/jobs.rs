@@ -1,0 +1,49 @@
+//! I9: every generation that was accepted ends once, and its turn is the text that readers of its stream put together.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Invariant, Verdict};
+use crate::log::{Event, JobEnd, Name, What};
+
+pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
+    let mut ends: BTreeMap<&Name, Vec<&JobEnd>> = BTreeMap::new();
+    let mut texts: HashMap<&Name, (u64, &str)> = HashMap::new();
+    for event in events {
+        match &event.what {
+            What::JobAccepted { job } => {
+                ends.entry(job).or_default();
+            }
+            What::JobEnded { job, end } => ends.entry(job).or_default().push(end),
+            What::JobText { job, attempt, text, ended: true } => {
+                let known = texts.entry(job).or_insert((*attempt, text));
+                if *attempt >= known.0 {
+                    *known = (*attempt, text);
+                }
+            }
+            What::JobLate { job, attempt } => {
+                verdict.is_wrong(Invariant::Jobs, || format!("{job}: text of attempt {attempt} behind its end"));
+            }
+            _ => {}
+        }
+    }
+    for (job, ends) in ends {
+        verdict.counts.jobs += 1;
+        let [end] = ends.as_slice() else {
+            verdict.is_wrong(Invariant::Jobs, || format!("{job} was accepted and ended {} times", ends.len()));
+            continue;
+        };
+        if (end.status == "done") != end.turn.is_some() && end.status != "cancelled" {
+            verdict.is_wrong(Invariant::Jobs, || {
+                format!("{job} is {} and its turn is there: {}", end.status, end.turn.is_some())
+            });
+        }
+        let Some((turn, (attempt, text))) = end.turn.as_deref().zip(texts.get(job)) else { continue };
+        verdict.counts.job_texts += 1;
+        if turn.trim() != text.trim() {
+            let (a, b) = (turn.chars().count(), text.chars().count());
+            verdict.is_wrong(Invariant::Jobs, || {
+                format!("{job}: the turn of {a} characters is not the text of attempt {attempt}, {b} characters")
+            });
+        }
+    }
+}

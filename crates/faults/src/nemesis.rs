@@ -1,0 +1,217 @@
+//! Carries faults out, one after the other, on the stage of a run, and heals each before the next. Called by [`crate::run`].
+
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use crate::clients::{PATIENCE, World};
+use crate::http::{self, Who};
+use crate::log::What;
+use crate::schedule::{Fault, Step};
+use crate::socket::Socket;
+use crate::stage::proxy::Weather;
+use crate::stage::{API_KEY, Stage, set_clock};
+
+/// How often processes are looked at while nothing else is to do.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Descriptors that a node keeps when the others are taken.
+const DESCRIPTORS_LEFT: u64 = 3;
+
+/// Connections that ask for those.
+const VISITORS: usize = 40;
+
+/// Readers that do not read, and what is said to them: publications of so many bytes.
+const SLOW_READERS: usize = 4;
+const LONG_TEXT_BYTES: usize = 24_000;
+const LONG_TEXTS: usize = 150;
+
+/// Connections that are never given back.
+const LEAKED: usize = 80;
+
+/// The channel of long texts: nobody's history is asked for at the end.
+const LONG_TEXTS_CHANNEL: &str = "news:long-texts";
+
+/// What is held open until the end of a run.
+#[derive(Debug, Default)]
+pub struct Held {
+    sockets: Vec<TcpStream>,
+}
+
+/// Carries out all steps.
+///
+/// # Errors
+/// If the stage cannot be made whole again: the run is void.
+pub fn run(steps: &[Step], stage: &mut Stage, world: &World, drain: Duration, held: &mut Held) -> anyhow::Result<()> {
+    for (number, step) in (1..).zip(steps) {
+        rest(step.rest_ms, stage, world);
+        let Step { fault, .. } = step;
+        world.log.say(What::Fault { number, fault: format!("{fault:?}") });
+        one(*fault, stage, world, drain, held).with_context(|| format!("{fault:?}"))?;
+        world.log.say(What::Healed { number });
+    }
+    Ok(())
+}
+
+/// Waits, and keeps an eye on the processes.
+pub fn rest(ms: u64, stage: &mut Stage, world: &World) {
+    let until = Instant::now() + Duration::from_millis(ms);
+    loop {
+        for node in &mut stage.nodes {
+            node.look(&world.log);
+            node.measure(&world.log);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(LOOK_AGAIN));
+    }
+}
+
+fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &mut Held) -> anyhow::Result<()> {
+    match fault {
+        Fault::Kill { node, down_ms } => {
+            stage.nodes[node].kill();
+            rest(down_ms, stage, world);
+            stage.nodes[node].start()?;
+        }
+        Fault::KillStarting { node, after_ms } => {
+            stage.nodes[node].kill();
+            stage.nodes[node].spawn();
+            std::thread::sleep(Duration::from_millis(after_ms));
+            stage.nodes[node].kill();
+            stage.nodes[node].start()?;
+        }
+        Fault::Pause { node, ms } => {
+            stage.nodes[node].pause();
+            rest(ms, stage, world);
+            stage.nodes[node].go_on();
+        }
+        Fault::Drain { node } => {
+            stage.nodes[node].drain(drain, &world.log, |_| {});
+            stage.nodes[node].start()?;
+        }
+        Fault::FillDisk { ms, kill } => {
+            stage.disk.as_ref().context("this stage's disk cannot be filled")?.fill()?;
+            rest(ms / 2, stage, world);
+            if kill {
+                stage.nodes[0].kill();
+                stage.nodes[0].spawn();
+            }
+            rest(ms / 2, stage, world);
+            stage.disk.as_ref().context("the disk")?.clear()?;
+            if kill {
+                // It may have refused to start without room.
+                stage.nodes[0].kill();
+                stage.nodes[0].start()?;
+            }
+        }
+        Fault::MoveClock { seconds, ms } => {
+            let clock = stage.clock.clone().context("this stage's clock cannot be moved")?;
+            set_clock(&clock, seconds)?;
+            rest(ms, stage, world);
+            set_clock(&clock, 0)?;
+        }
+        Fault::TakeDescriptors { node, ms } => take_descriptors(node, ms, stage, world)?,
+        Fault::Storm { node, weather, ms } => {
+            stage.proxies[node].set(weather);
+            rest(ms, stage, world);
+            stage.proxies[node].set(Weather::Clear);
+        }
+        Fault::SlowReaders { node, ms } => slow_readers(node, ms, stage, world)?,
+        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } => broken(fault, stage, world, held)?,
+        Fault::EndlessStorm { node } => stage.proxies[node].set(Weather::BlackHole),
+        Fault::PauseInDrain { node } => {
+            stage.nodes[node].drain(drain, &world.log, |node| node.pause());
+            stage.nodes[node].start()?;
+        }
+    }
+    Ok(())
+}
+
+fn take_descriptors(node: usize, ms: u64, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    let address = stage.nodes[node].door.direct().context("it has never listened")?;
+    stage.nodes[node].limit_descriptors(Some(DESCRIPTORS_LEFT))?;
+    // Whether they get in is not the question.
+    let visitors: Vec<_> = (0..VISITORS).map(|_| TcpStream::connect_timeout(&address, PATIENCE)).collect();
+    rest(ms, stage, world);
+    drop(visitors);
+    stage.nodes[node].limit_descriptors(None)
+}
+
+/// Who reads nothing must cost a bounded queue and nobody else anything.
+fn slow_readers(node: usize, ms: u64, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    let address = stage.nodes[node].door.direct().context("it has never listened")?;
+    let token = stage.token("slow")?;
+    let mut readers = Vec::new();
+    for _ in 0..SLOW_READERS {
+        let opened = Socket::open(address, PATIENCE).and_then(|mut socket| {
+            socket.connect(&token, PATIENCE)?;
+            socket.call("subscribe", json!({ "channel": LONG_TEXTS_CHANNEL }), PATIENCE)?;
+            Ok(socket)
+        });
+        readers.push(opened.map_err(|trouble| anyhow::anyhow!("a slow reader: {trouble}"))?);
+    }
+    let text = "z".repeat(LONG_TEXT_BYTES);
+    for n in 0..LONG_TEXTS {
+        let body = json!({ "channel": LONG_TEXTS_CHANNEL, "data": { "n": n, "text": text } });
+        http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE)
+            .map_err(|trouble| anyhow::anyhow!("a long text: {trouble}"))?;
+    }
+    rest(ms, stage, world);
+    drop(readers);
+    let body = json!({ "channel": LONG_TEXTS_CHANNEL });
+    // What is left of it is bounded by the history's size.
+    let _ = http::post(address, "/api/history_remove", Who::Key(API_KEY), &body, PATIENCE);
+    Ok(())
+}
+
+/// What only tests do: the server is broken for good, so that a checker has something to find.
+fn broken(fault: Fault, stage: &mut Stage, world: &World, held: &mut Held) -> anyhow::Result<()> {
+    match fault {
+        Fault::Leak { node } => {
+            let address = stage.nodes[node].door.direct().context("it has never listened")?;
+            for _ in 0..LEAKED {
+                held.sockets.push(TcpStream::connect_timeout(&address, PATIENCE).context("a connection to leak")?);
+            }
+        }
+        Fault::OldBackup { node } => {
+            let backup = stage.folder().join("backup");
+            stage.nodes[node].kill();
+            copy_folder(&stage.nodes[node].data, &backup)?;
+            stage.nodes[node].start()?;
+            rest(700, stage, world);
+            stage.nodes[node].kill();
+            std::fs::remove_dir_all(&stage.nodes[node].data)?;
+            copy_folder(&backup, &stage.nodes[node].data)?;
+            stage.nodes[node].start()?;
+        }
+        Fault::LoseEntries { node } => {
+            stage.nodes[node].kill();
+            lose_entries(&stage.nodes[node].data)?;
+            stage.nodes[node].start()?;
+        }
+        other => bail!("{other:?} is no break of a test"),
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was committed since the last checkpoint is gone, as after a power failure on a disk that lies about syncing.
+fn lose_entries(data: &Path) -> anyhow::Result<()> {
+    std::fs::remove_file(data.join("talewire.db-wal")).context("the write-ahead log")
+}

@@ -1,0 +1,138 @@
+//! What a run says at its end, for people and as JSON.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::checkers::{Counts, Verdict};
+use crate::log::{Event, Name, Outcome, What};
+use crate::run::RunOptions;
+
+/// One fault and what it did to writers and readers.
+#[derive(Debug, Clone, Serialize)]
+pub struct FaultLine {
+    /// Its place in the schedule.
+    pub number: u32,
+    /// What was done.
+    pub fault: String,
+    /// Until everything was whole again, in milliseconds.
+    pub lasted_ms: u64,
+    /// The longest time without an acknowledgement, until the next fault, in milliseconds.
+    pub write_gap_ms: u64,
+    /// From its beginning until somebody got something that was published since, in milliseconds.
+    pub delivery_ms: Option<u64>,
+}
+
+/// A run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What it is made from again.
+    pub seed: u64,
+    /// On what the nodes stood.
+    pub stage: String,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How long it took, in seconds.
+    pub took_s: f64,
+    /// What was seen, and what was wrong.
+    pub verdict: Verdict,
+    /// Every fault.
+    pub faults: Vec<FaultLine>,
+}
+
+impl Report {
+    /// Out of a finished run.
+    #[must_use]
+    pub fn new(options: &RunOptions, events: &[Event], verdict: Verdict, took: Duration) -> Self {
+        Self {
+            seed: options.seed,
+            stage: format!("{:?}", options.stage.ground).to_lowercase(),
+            nodes: options.stage.nodes,
+            took_s: took.as_secs_f64(),
+            verdict,
+            faults: faults(events),
+        }
+    }
+}
+
+/// What is seen between the beginning of a fault and that of the next.
+fn faults(events: &[Event]) -> Vec<FaultLine> {
+    let mut lines: Vec<FaultLine> = Vec::new();
+    let mut asked: HashMap<&Name, u64> = HashMap::new();
+    let (mut began_us, mut acknowledged_us) = (0, 0);
+    for Event { at_us, what } in events {
+        let since_ms = |from_us: u64| at_us.saturating_sub(from_us) / 1_000;
+        let gap_ms = since_ms(acknowledged_us);
+        match what {
+            What::Fault { .. } | What::Quiet => {
+                if let Some(line) = lines.last_mut() {
+                    line.write_gap_ms = line.write_gap_ms.max(gap_ms);
+                }
+                if let What::Fault { number, fault } = what {
+                    (began_us, acknowledged_us) = (*at_us, *at_us);
+                    let (number, fault) = (*number, fault.clone());
+                    lines.push(FaultLine { number, fault, lasted_ms: 0, write_gap_ms: 0, delivery_ms: None });
+                } else {
+                    return lines;
+                }
+            }
+            What::Healed { .. } => {
+                if let Some(line) = lines.last_mut() {
+                    line.lasted_ms = since_ms(began_us);
+                }
+            }
+            What::Asked { key, .. } => {
+                asked.entry(key).or_insert(*at_us);
+            }
+            What::Answered { outcome: Outcome::Kept(_) | Outcome::Said, .. } => {
+                if let Some(line) = lines.last_mut() {
+                    line.write_gap_ms = line.write_gap_ms.max(gap_ms);
+                }
+                acknowledged_us = *at_us;
+            }
+            What::Delivered { content, .. } => {
+                let is_new = asked.get(&content.key).is_some_and(|asked_us| *asked_us >= began_us);
+                if let Some(line) = lines.last_mut().filter(|line| line.delivery_ms.is_none() && is_new) {
+                    line.delivery_ms = Some(since_ms(began_us));
+                }
+            }
+            _ => {}
+        }
+    }
+    lines
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, stage, nodes, took_s, verdict, faults } = self;
+        writeln!(f, "stage {stage}, {nodes} node(s), seed {seed}, {} faults in {took_s:.0} s", faults.len())?;
+        for FaultLine { number, fault, lasted_ms, write_gap_ms, delivery_ms } in faults {
+            let delivery = delivery_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
+            writeln!(
+                f,
+                "{number:>3}  {fault}: lasted {lasted_ms} ms, writing stood still for {write_gap_ms} ms, news after {delivery}"
+            )?;
+        }
+        let Counts { published, acknowledged, unknown, unknown_kept, refused, repeated, gone_with_epoch, .. } =
+            &verdict.counts;
+        writeln!(
+            f,
+            "published {published}: acknowledged {acknowledged}, refused {refused}, unknown {unknown} (of which kept \
+             {unknown_kept}); said again {repeated}; gone with their epoch, which was told: {gone_with_epoch}"
+        )?;
+        let Counts { delivered, breaks, resumes, resumes_lost, gaps, jobs, job_texts, presence_reads, .. } =
+            &verdict.counts;
+        writeln!(
+            f,
+            "delivered {delivered} over connections that broke {breaks} times; resumed {resumes} times, of which {resumes_lost} \
+             were told of a loss; gaps told on open connections {gaps}"
+        )?;
+        writeln!(f, "generations {jobs}, texts compared {job_texts}; presence compared {presence_reads} times")?;
+        let Counts { lost, doubled, out_of_order, lies, needless, .. } = &verdict.counts;
+        writeln!(f, "lost {lost}, doubled {doubled}, out of order {out_of_order}, lies {lies}, needless {needless}")?;
+        write!(f, "{verdict}")?;
+        f.write_str(if verdict.is_green() { "GREEN" } else { "RED" })
+    }
+}

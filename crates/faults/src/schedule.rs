@@ -1,0 +1,238 @@
+//! Which faults come when: a seed and a time in, steps out. Pure, so that a seed gives the same run again, as far as machines allow.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stage::Ground;
+use crate::stage::proxy::Weather;
+
+/// What is done to the stage. Times are in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// F1: SIGKILL, and started again.
+    Kill {
+        /// Which node.
+        node: usize,
+        /// How long it stays down.
+        down_ms: u64,
+    },
+    /// F1: killed again while it starts.
+    KillStarting {
+        /// Which node.
+        node: usize,
+        /// How long it has had to start.
+        after_ms: u64,
+    },
+    /// SIGSTOP, then SIGCONT.
+    Pause {
+        /// Which node.
+        node: usize,
+        /// For how long.
+        ms: u64,
+    },
+    /// I16: SIGTERM, and started again.
+    Drain {
+        /// Which node.
+        node: usize,
+    },
+    /// F12: the disk is full.
+    FillDisk {
+        /// For how long.
+        ms: u64,
+        /// Whether the first node is killed and started again meanwhile.
+        kill: bool,
+    },
+    /// F18: the wall clock of all nodes jumps, and jumps back.
+    MoveClock {
+        /// By how much.
+        seconds: i64,
+        /// For how long.
+        ms: u64,
+    },
+    /// F19: a node has no descriptors left.
+    TakeDescriptors {
+        /// Which node.
+        node: usize,
+        /// For how long.
+        ms: u64,
+    },
+    /// F16: what is between a node and half of its clients.
+    Storm {
+        /// Before which node.
+        node: usize,
+        /// What it is like.
+        weather: Weather,
+        /// For how long.
+        ms: u64,
+    },
+    /// F17: readers of long texts who do not read.
+    SlowReaders {
+        /// Of which node.
+        node: usize,
+        /// For how long.
+        ms: u64,
+    },
+
+    /// A break, for tests: connections that nobody gives back (I13).
+    Leak {
+        /// Of which node.
+        node: usize,
+    },
+    /// A break, for tests: the data of a while ago is put in place of what there is (I5).
+    OldBackup {
+        /// Of which node.
+        node: usize,
+    },
+    /// A break, for tests: a node that is down loses its newest commits (I1).
+    LoseEntries {
+        /// Of which node.
+        node: usize,
+    },
+    /// A break, for tests: a storm that does not end (I15).
+    EndlessStorm {
+        /// Before which node.
+        node: usize,
+    },
+    /// A break, for tests: a node that is paused when it is asked to end (I16).
+    PauseInDrain {
+        /// Which node.
+        node: usize,
+    },
+}
+
+/// One fault and the time of rest before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Everything is whole for so long, in milliseconds.
+    pub rest_ms: u64,
+    /// Then this comes.
+    pub fault: Fault,
+}
+
+/// How long rests are in a long run, in milliseconds.
+const REST_MS: std::ops::Range<u64> = 2_000..8_000;
+
+/// Steps in the given time.
+#[must_use]
+pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut steps = Vec::new();
+    let mut left_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    // Until every kind has had its turn once, then anything.
+    let mut due: Vec<usize> = Vec::new();
+    loop {
+        if due.is_empty() {
+            due = (0..KINDS).collect();
+            rng.shuffle(&mut due);
+        }
+        let kind = due.pop().unwrap_or(0);
+        let step = Step { rest_ms: rng.u64(REST_MS), fault: fault(kind, &mut rng, ground, nodes) };
+        let takes_ms = step.rest_ms + takes_ms(step.fault);
+        if takes_ms > left_ms {
+            return steps;
+        }
+        left_ms -= takes_ms;
+        steps.push(step);
+    }
+}
+
+/// Every kind of fault once, each as short as it can be, in an order of its own for each seed.
+#[must_use]
+pub fn short(seed: u64, ground: Ground, nodes: usize) -> Vec<Step> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut kinds: Vec<usize> = (0..KINDS).collect();
+    rng.shuffle(&mut kinds);
+    let step = |kind| Step { rest_ms: 400, fault: shortened(fault(kind, &mut rng, ground, nodes)) };
+    kinds.into_iter().map(step).collect()
+}
+
+/// How many kinds [`fault`] knows: kills are three of them, since they are what happens most.
+const KINDS: usize = 15;
+
+fn fault(kind: usize, rng: &mut fastrand::Rng, ground: Ground, nodes: usize) -> Fault {
+    let Ground::Alone = ground;
+    let node = rng.usize(0..nodes.max(1));
+    let ms = rng.u64(1_000..6_000);
+    let storm = |weather| Fault::Storm { node, weather, ms };
+    match kind {
+        0 | 1 => Fault::Kill { node, down_ms: rng.u64(0..1_500) },
+        2 => Fault::KillStarting { node, after_ms: rng.u64(5..400) },
+        3 => Fault::Pause { node, ms: rng.u64(1_000..12_000) },
+        4 => Fault::Drain { node },
+        5 => Fault::FillDisk { ms, kill: false },
+        6 => Fault::FillDisk { ms, kill: true },
+        7 => Fault::MoveClock { seconds: -3_600, ms },
+        8 => Fault::MoveClock { seconds: 86_400, ms },
+        9 => Fault::TakeDescriptors { node, ms },
+        10 => storm(Weather::Slow { latency_ms: rng.u64(20..150), jitter_ms: rng.u64(1..100) }),
+        11 => storm(Weather::BlackHole),
+        12 => storm(if rng.bool() { Weather::Cut } else { Weather::Reset }),
+        13 => storm(Weather::HalfClosed),
+        _ => Fault::SlowReaders { node, ms },
+    }
+}
+
+fn shortened(fault: Fault) -> Fault {
+    match fault {
+        Fault::Kill { node, down_ms } => Fault::Kill { node, down_ms: down_ms.min(200) },
+        Fault::Pause { node, .. } => Fault::Pause { node, ms: 800 },
+        Fault::FillDisk { kill, .. } => Fault::FillDisk { ms: 700, kill },
+        Fault::MoveClock { seconds, .. } => Fault::MoveClock { seconds, ms: 1_300 },
+        Fault::TakeDescriptors { node, .. } => Fault::TakeDescriptors { node, ms: 600 },
+        Fault::Storm { node, weather, .. } => Fault::Storm { node, weather, ms: 700 },
+        Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
+        other => other,
+    }
+}
+
+/// About how long a fault takes.
+fn takes_ms(fault: Fault) -> u64 {
+    match fault {
+        Fault::Kill { down_ms, .. } => down_ms + 500,
+        Fault::KillStarting { after_ms, .. } => after_ms + 1_000,
+        Fault::Pause { ms, .. }
+        | Fault::MoveClock { ms, .. }
+        | Fault::TakeDescriptors { ms, .. }
+        | Fault::Storm { ms, .. }
+        | Fault::SlowReaders { ms, .. } => ms + 100,
+        Fault::FillDisk { ms, .. } => ms + 1_000,
+        Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
+        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::EndlessStorm { .. } => 2_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_steps_again() {
+        let ten = Duration::from_secs(600);
+        assert_eq!(long(1, ten, Ground::Alone, 1), long(1, ten, Ground::Alone, 1));
+        assert_ne!(long(1, ten, Ground::Alone, 1), long(2, ten, Ground::Alone, 1));
+        assert!(long(1, ten, Ground::Alone, 1).len() > 30);
+        assert_eq!(short(7, Ground::Alone, 1), short(7, Ground::Alone, 1));
+    }
+
+    #[test]
+    fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
+        let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
+        let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
+        let all = names(short(1, Ground::Alone, 1));
+        assert_eq!(all.len(), 9, "{all:?}");
+        for seed in 1..5 {
+            assert_eq!(names(long(seed, Duration::from_secs(600), Ground::Alone, 1)), all);
+        }
+    }
+
+    #[test]
+    fn steps_fit_into_the_time() {
+        for seed in 0..20 {
+            let time = Duration::from_secs(60);
+            let steps = long(seed, time, Ground::Alone, 1);
+            let takes: u64 = steps.iter().map(|step| step.rest_ms + takes_ms(step.fault)).sum();
+            assert!(u128::from(takes) <= time.as_millis());
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A small disk that can be filled: a tmpfs in a mount namespace of its own, held by a process that sleeps. Nothing is mounted for
+//! anybody else, and no right is needed where the system lets users have namespaces.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use talewire_stand::process::Process;
+
+/// Its size.
+const MEGABYTES: u32 = 64;
+
+/// The disk; gone with the value.
+#[derive(Debug)]
+pub struct SmallDisk {
+    holder: Process,
+    inside: PathBuf,
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// Makes one.
+    ///
+    /// # Panics
+    /// If the system does not let us.
+    #[must_use]
+    pub fn mount(folder: &Path) -> Self {
+        let inside = folder.join("disk");
+        std::fs::create_dir_all(&inside).expect("a temporary folder can be written to");
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        let script =
+            format!("mount -t tmpfs -o size={MEGABYTES}m,mode=700 talewire \"$0\" && echo mounted && exec sleep 10800");
+        command.args(["sh", "-c", &script]).arg(&inside);
+        let log = folder.join("disk.log");
+        let mut holder = Process::start(&mut command, "util-linux", &log);
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        holder.wait_until("a tmpfs in a namespace (unshare --mount)", || said().contains("mounted"));
+        let path = PathBuf::from(format!("/proc/{}/root{}", holder.id(), inside.display()));
+        Self { holder, inside, path }
+    }
+
+    /// Where it is for a program that was started by [`SmallDisk::command`].
+    #[must_use]
+    pub fn inside(&self) -> &Path {
+        &self.inside
+    }
+
+    /// Where it is for everybody else. A program that resolves links finds another folder here.
+    #[must_use]
+    pub fn outside(&self) -> &Path {
+        &self.path
+    }
+
+    /// A program that sees the disk.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &self.holder.id().to_string()]);
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg("--").arg(program);
+        command
+    }
+
+    /// Fills it to the last byte.
+    ///
+    /// # Errors
+    /// If it cannot even be begun.
+    pub fn fill(&self) -> std::io::Result<()> {
+        let mut file = File::create(self.outside().join("filler"))?;
+        for size in [1 << 20, 4_096, 512, 1] {
+            let part = vec![7; size];
+            while file.write_all(&part).is_ok() {}
+        }
+        Ok(())
+    }
+
+    /// Makes room again.
+    ///
+    /// # Errors
+    /// If it was not filled.
+    pub fn clear(&self) -> std::io::Result<()> {
+        std::fs::remove_file(self.outside().join("filler"))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        self.holder.kill();
+    }
+}

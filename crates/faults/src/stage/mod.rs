@@ -1,0 +1,195 @@
+//! The servers of a run: Talewire's own processes with their settings, folders and proxies, and what they stand on. All of it is
+//! on the loopback address, on ports that were free, and ends with the value.
+
+pub mod disk;
+pub mod node;
+pub mod proxy;
+pub mod twist;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use self::disk::SmallDisk;
+use self::node::Node;
+use self::proxy::Proxy;
+use self::twist::Lie;
+use crate::clients::Door;
+
+/// The key of the server API.
+pub const API_KEY: &str = "the-key-of-a-run-of-faults";
+
+/// What signs the tokens of everybody in a run.
+const SECRET: &str = "a-secret-of-servers-that-live-for-a-run";
+
+/// How a stage is set up.
+#[derive(Debug, Clone)]
+pub struct StageOptions {
+    /// The program under test.
+    pub binary: PathBuf,
+    /// On what the nodes stand.
+    pub ground: Ground,
+    /// How many nodes.
+    pub nodes: usize,
+    /// Whether the data is on a disk that can be filled.
+    pub small_disk: bool,
+    /// Whether the nodes' clock can be moved.
+    pub moved_clock: bool,
+    /// What the proxies tell that is not so.
+    pub lie: Option<Lie>,
+}
+
+/// On what nodes stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// One node with SQLite and its own memory.
+    Alone,
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct Stage {
+    /// Talewire's own processes.
+    pub nodes: Vec<Node>,
+    /// One in front of each.
+    pub proxies: Vec<Proxy>,
+    /// Where the data of all nodes is, if it can be filled.
+    pub disk: Option<Arc<SmallDisk>>,
+    /// Where the clock of the nodes is set.
+    pub clock: Option<PathBuf>,
+    binary: PathBuf,
+    /// Goes last: the nodes' files are in it.
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Starts everything.
+    ///
+    /// # Errors
+    /// If a server does not start, with what it said.
+    pub fn start(options: &StageOptions) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("talewire-faults-").tempdir().context("a temporary folder")?;
+        let disk = options.small_disk.then(|| Arc::new(SmallDisk::mount(folder.path())));
+        let clock = options.moved_clock.then(|| folder.path().join("clock"));
+        if let Some(clock) = &clock {
+            set_clock(clock, 0)?;
+        }
+        let mut stage =
+            Self { nodes: Vec::new(), proxies: Vec::new(), disk, clock, binary: options.binary.clone(), folder };
+        let lie = options.lie.map(|lie| Arc::new(Mutex::new(twist::Liar::new(lie))));
+        for number in 1..=options.nodes {
+            let name = format!("n{number}");
+            let door = Arc::new(Door::new(&name));
+            let data = stage.disk.as_ref().map_or(stage.folder.path(), |disk| disk.outside()).join(&name);
+            let config = stage.folder.path().join(format!("{name}.toml"));
+            std::fs::write(&config, settings(options.ground)).context("writing settings")?;
+            let mut node = Node::new(door.clone(), &options.binary, &config, &data);
+            node.disk = stage.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
+            node.clock.clone_from(&stage.clock);
+            node.start()?;
+            stage.nodes.push(node);
+            let proxy = Proxy::start(door.clone(), lie.clone()).context("starting a proxy")?;
+            door.fronted(proxy.address);
+            stage.proxies.push(proxy);
+        }
+        Ok(stage)
+    }
+
+    /// Where each node is reached.
+    #[must_use]
+    pub fn doors(&self) -> Vec<Arc<Door>> {
+        self.nodes.iter().map(|node| node.door.clone()).collect()
+    }
+
+    /// A token for a user.
+    ///
+    /// # Errors
+    /// If the program does not make one.
+    pub fn token(&self, user: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.binary);
+        node::without_surroundings(&mut command);
+        command.args(["token", "--ttl", "30d", "--user", user, "--name", user, "--config"]);
+        let made = command.arg(self.folder.path().join("n1.toml")).output().context("running talewire token")?;
+        if !made.status.success() {
+            bail!("no token: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        Ok(String::from_utf8_lossy(&made.stdout).lines().last().unwrap_or_default().trim().to_owned())
+    }
+
+    /// A folder for whatever else is needed.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Moves the nodes' wall clock by so many seconds.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn set_clock(file: &Path, seconds: i64) -> anyhow::Result<()> {
+    // Renamed into place: a reader never sees half a line.
+    let new = file.with_extension("new");
+    std::fs::write(&new, format!("{seconds:+}\n")).context("setting the clock")?;
+    std::fs::rename(&new, file).context("setting the clock")
+}
+
+/// Short times, so that a fault is noticed soon, and limits that one machine with many clients does not meet.
+fn settings(ground: Ground) -> String {
+    let Ground::Alone = ground;
+    format!(
+        r#"[http]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+api_key = "{API_KEY}"
+requests_per_second = 100_000
+request_burst = 100_000
+[auth]
+hs256_secret = "{SECRET}"
+[limits]
+ping_interval_ms = 2_000
+pong_deadline_ms = 1_900
+comment_interval_ms = 2_000
+comment_interval_max_ms = 4_000
+commands_per_second = 10_000
+command_burst = 10_000
+[agents]
+lease_ms = 3_000
+sweep_ms = 1_000
+[agents.demo]
+tokens_per_second = 100
+[namespaces.talk]
+kind = "durable"
+publish = "authenticated"
+presence = true
+join_leave = true
+[namespaces.news]
+kind = "history"
+history_size = {HISTORY_SIZE}
+history_age_ms = 7_200_000
+publish = "authenticated"
+"#
+    )
+}
+
+/// Entries that history channels of a stage keep.
+pub const HISTORY_SIZE: u64 = 2_000;
+
+/// The program under test: `TALEWIRE_BIN`, or what this workspace has built beside the running program.
+///
+/// # Errors
+/// If it is not there.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    if let Some(named) = std::env::var_os("TALEWIRE_BIN") {
+        return Ok(named.into());
+    }
+    let own = std::env::current_exe().context("where this program is")?;
+    // A test stands one folder deeper than a program.
+    let folders = own.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join("talewire")).find(|candidate| candidate.is_file());
+    found.context("no talewire beside this program: cargo build -p talewire, or say where it is in TALEWIRE_BIN")
+}
