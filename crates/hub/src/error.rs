@@ -1,5 +1,7 @@
 //! What can go wrong when a channel is joined, told by what a caller can do.
 
+use std::sync::Arc;
+
 use talewire_broker::BrokerError;
 use talewire_proto::ErrorCode;
 use talewire_store::StoreError;
@@ -13,6 +15,9 @@ pub enum HubError {
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What several readers waited for together was not done.
+    #[error("{0}")]
+    Together(Arc<Self>),
 }
 
 impl HubError {
@@ -20,6 +25,7 @@ impl HubError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
+            Self::Together(error) => error.code(),
             Self::Broker(BrokerError::Full(_)) => ErrorCode::LimitExceeded,
             Self::Broker(BrokerError::Unavailable(_)) | Self::Store(_) => ErrorCode::Unavailable,
         }

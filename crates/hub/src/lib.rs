@@ -13,6 +13,7 @@ mod marks;
 mod node;
 mod outbox;
 mod queue;
+mod reads;
 mod recovery;
 mod repair;
 mod settings;

@@ -13,6 +13,7 @@ use talewire_store::Store;
 
 use crate::fanout::{Fanout, What};
 use crate::queue::{ShardMessage, ShardQueue, Ticket};
+use crate::reads::Reads;
 use crate::recovery::Read;
 use crate::repair::{HubParts, Repairs};
 use crate::settings::HubSettings;
@@ -38,6 +39,7 @@ struct Inner {
     /// The last ticket that was given. Read and raised under the lock of a channel's stripe, which orders it for that channel.
     tickets: AtomicU64,
     repairs: Repairs,
+    reads: Reads,
 }
 
 /// A channel that somebody on this node is subscribed to.
@@ -126,6 +128,7 @@ impl Hub {
             hasher: RandomState::new(),
             tickets: AtomicU64::new(0),
             repairs: Repairs::new(settings.repairs_waiting_max),
+            reads: Reads::new(settings.reads_shared_max, settings.read_gather_ms),
             compression: Compression::new(settings.compress_bytes_min, settings.compress_bytes_max),
             gzip: Arc::default(),
             settings,
@@ -211,6 +214,17 @@ impl Hub {
 
     pub(crate) fn repairs(&self) -> &Repairs {
         &self.inner.repairs
+    }
+
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.inner.reads
+    }
+
+    /// Reads of history that subscribers waited for, and subscribers that were answered by the read of another one.
+    #[must_use]
+    pub fn history_reads(&self) -> (u64, u64) {
+        let reads = &self.inner.reads;
+        (reads.made.load(Ordering::Relaxed), reads.shared.load(Ordering::Relaxed))
     }
 
     fn stripe(&self, channel: &Channel) -> &Mutex<HashMap<Channel, Served>> {

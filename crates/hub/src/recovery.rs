@@ -62,6 +62,7 @@ pub struct Missed {
     pub(crate) ticket: Ticket,
 }
 
+#[derive(Clone)]
 pub(crate) struct Read {
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) top: Position,
@@ -125,7 +126,7 @@ impl Hub {
                 Some(Recover::After(asked) | Recover::PagesAfter(asked)) => (Since::After(asked.offset), limit),
                 Some(Recover::PagesFromOldest) => (Since::Oldest, limit),
             };
-            let read = self.read(channel, rules, since, limit).await?;
+            let read = self.read_together(channel, rules, since, limit).await?;
             if self.observe(channel, look.since, &read.top) == Observed::Stale {
                 // The channel began anew on this node while it was read: what came in between was told to nobody.
                 continue;
@@ -161,7 +162,7 @@ impl Hub {
         if look.since > *ticket {
             return Ok(Found::Gone);
         }
-        let read = self.read(channel, rules, Since::After(next.saturating_sub(1)), limit).await?;
+        let read = self.read_together(channel, rules, Since::After(next.saturating_sub(1)), limit).await?;
         if self.observe(channel, look.since, &read.top) != Observed::Steady {
             return Ok(Found::Gone);
         }

@@ -32,6 +32,10 @@ pub struct HubSettings {
     pub repairs_waiting_max: usize,
     /// Channels whose gaps are repaired at the same time; further ones wait, so that a slow one delays few others.
     pub repairs_at_once_max: usize,
+    /// Pieces of history whose reads are shared by those who come back at the same time; of more each reader reads for itself.
+    pub reads_shared_max: usize,
+    /// Least time between two reads of the same piece of history for those who come back, in milliseconds: who comes in between shares the next.
+    pub read_gather_ms: u64,
     /// Smallest message that is compressed for WebSocket connections which agreed to it, in bytes; smaller ones are sent as they are.
     pub compress_bytes_min: usize,
     /// Largest message that is compressed, in bytes; larger ones are sent as they are, since they would hold their thread for more than a millisecond.
@@ -56,6 +60,8 @@ impl Default for HubSettings {
             position_check_ms: 10_000,
             repairs_waiting_max: 4_096,
             repairs_at_once_max: 8,
+            reads_shared_max: 4_096,
+            read_gather_ms: 10,
             compress_bytes_min: 1_024,
             compress_bytes_max: 131_072,
             gzip_bytes_min: 1_024,

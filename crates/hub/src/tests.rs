@@ -18,6 +18,7 @@ mod model;
 mod peer;
 mod repairs;
 mod shards;
+mod sharing;
 mod stage;
 mod waiting;
 

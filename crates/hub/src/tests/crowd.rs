@@ -25,6 +25,11 @@ pub(super) struct Joining {
 }
 
 impl Joining {
+    /// Carries the read on by one step. Says whether it is answered; then it cannot be finished any more.
+    pub(super) fn is_answered(&mut self) -> bool {
+        self.step.go().is_some()
+    }
+
     /// The answer of the read, for a subscriber that is gone.
     pub(super) fn into_answer(mut self) -> Result<Recovered, HubError> {
         loop {

@@ -401,6 +401,10 @@ impl Model {
                 any = true;
                 self.step(false);
                 self.flush();
+                if !self.readings.is_empty() {
+                    // It may wait for what another one reads.
+                    self.readings.rotate_left(1);
+                }
             }
             if !any && self.stage.hub.repairs().are_done() {
                 break;
@@ -448,6 +452,7 @@ fn nothing_is_lost_in_silence() {
         ..ProptestConfig::default()
     };
     let ops = prop::collection::vec(op(), 1..120);
+    crate::reads::BREATHES.set(true);
     proptest!(config, |(settings in limits(), ops in ops)| {
         let run = run.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut stage = Stage::new(settings, &disk.store, SHARDS);

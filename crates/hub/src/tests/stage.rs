@@ -62,6 +62,8 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(settings: HubSettings, store: &Store, shards: usize) -> Self {
+        // Tests have no timer.
+        let settings = HubSettings { read_gather_ms: 0, ..settings };
         let broker = Broker::in_process(&BrokerSettings { history_idle_ms: 100_000, ..BrokerSettings::default() });
         let parts = Hub::detached(settings, store.clone(), broker.clone(), shards);
         let hub = parts.hub.clone();
@@ -188,7 +190,9 @@ pub(super) const PAGE: PageLimit = PageLimit { entries: 5, bytes: 1_000_000 };
 /// Waits for what another thread answers.
 pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut step = Step::new(future);
+    let began = std::time::Instant::now();
     loop {
+        assert!(began.elapsed() < Duration::from_secs(60), "an answer of the store");
         if let Some(answer) = step.go() {
             return answer;
         }
@@ -216,12 +220,13 @@ impl<'a, T> Step<'a, T> {
         Self { future: Box::pin(future), waker: Waker::from(Arc::new(Woken(Mutex::new(sender)))), woken }
     }
 
-    /// One step: gives the answer, or returns when what it waits for is done and the next step can take it.
+    /// One step: gives the answer, or returns when what it waits for is done and the next step can take it, or when that may be for
+    /// another step to do.
     pub(super) fn go(&mut self) -> Option<T> {
         match self.future.as_mut().poll(&mut Context::from_waker(&self.waker)) {
             Poll::Ready(answer) => Some(answer),
             Poll::Pending => {
-                self.woken.recv_timeout(Duration::from_secs(20)).expect("an answer of the store");
+                let _ = self.woken.recv_timeout(Duration::from_micros(200));
                 None
             }
         }
