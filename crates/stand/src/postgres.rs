@@ -21,13 +21,15 @@ pub struct Postgres {
     folder: TempDir,
 }
 
-/// Settings beside the defaults: durable as in production, small, and as many connections as tests want.
-const OPTIONS: [&str; 6] = [
+/// Settings beside the defaults: durable as in production, small, and as many connections as tests want. After a kill it syncs
+/// its files by one call instead of one for each of the thousands that its databases have.
+const OPTIONS: [&str; 7] = [
     "unix_socket_directories=",
     "listen_addresses=127.0.0.1",
     "max_connections=200",
     "shared_buffers=32MB",
     "fsync=on",
+    "recovery_init_sync_method=syncfs",
     "logging_collector=off",
 ];
 
