@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod accounts;
+mod copies;
 mod faults;
 mod jobs;
 mod log;
@@ -30,13 +31,13 @@ impl Home {
         Store::open(&self.settings).await.unwrap()
     }
 
-    fn folder() -> Self {
+    pub(crate) fn folder() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = StoreSettings { path: folder.path().join("data"), ..StoreSettings::default() };
         Self { settings, is_alone: true, _folder: Some(folder) }
     }
 
-    async fn database(server: &Server) -> Self {
+    pub(crate) async fn database(server: &Server) -> Self {
         Self { settings: server.settings().await, is_alone: false, _folder: None }
     }
 }
@@ -99,4 +100,12 @@ async fn postgres_that_fails() {
     faults::a_restart_between_two_calls_is_not_noticed(&mut server).await;
     faults::nothing_acknowledged_is_lost_when_postgres_is_killed(&mut server).await;
     faults::an_absent_server_is_told_in_time(&mut server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn copies_are_whole() {
+    let server = Server::start();
+    copies::a_failed_move_harms_nothing().await;
+    copies::stores_move(&server).await;
+    copies::stores_are_saved_and_restored(&server).await;
 }

@@ -95,7 +95,8 @@ pub(crate) async fn writers_of_many_nodes_keep_one_order(server: &Server) {
         let tops: HashMap<Channel, u64> = acked.lock().iter().map(|(c, all)| (c.clone(), all.len() as u64)).collect();
         assert_eq!(told, tops);
     }
-    for (channel, entries) in acked.lock().clone() {
+    let acked = acked.lock().clone();
+    for (channel, entries) in acked {
         for node in &nodes {
             assert_eq!(texts(node, &channel).await, entries.values().cloned().collect::<Vec<_>>());
         }
@@ -166,9 +167,10 @@ pub(crate) async fn a_key_used_by_two_nodes_at_once_is_one_entry(server: &Server
         for node in nodes.iter().cycle().take(4) {
             let node = node.clone();
             tries.push(tokio::spawn(async move {
-                let key = Some(Key { user: user("ana"), key: format!("k{key}") });
-                let done = node.append(Append { key: key.clone(), ..append(&channel("once:1"), "x") }).await.unwrap();
-                (key.unwrap().key, done.position.offset, done.repeated)
+                let key = Key { user: user("ana"), key: format!("k{key}") };
+                let append = Append { key: Some(key.clone()), ..append(&channel("once:1"), "x") };
+                let done = node.append(append).await.unwrap();
+                (key.key, done.position.offset, done.repeated)
             }));
         }
     }
