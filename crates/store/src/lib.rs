@@ -9,6 +9,7 @@
 //! an answer is given only after the commit is on disk.
 
 mod accounts;
+mod copy;
 mod error;
 mod event;
 mod jobs;
@@ -21,6 +22,7 @@ mod stories;
 mod text;
 
 pub use accounts::Account;
+pub use copy::{Copied, CopyProgress, Epochs, backup, move_all, restore};
 pub use error::StoreError;
 pub use event::StoryEvent;
 pub use jobs::{Finish, Finished, Job, NewTurn, Renewed};
@@ -137,4 +139,11 @@ pub struct StoreFigures {
     pub writes_waiting: u64,
     /// Reads that wait now.
     pub reads_waiting: u64,
+}
+
+/// Random bytes of the operating system.
+fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
+    Ok(bytes)
 }

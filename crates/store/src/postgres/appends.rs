@@ -16,10 +16,10 @@ use tokio_postgres::Row;
 
 use super::connection::{CLOCK, Connection, Params, Work};
 use super::failure::{Failure, Tried};
-use super::log::{entry, fresh_epoch};
+use super::log::entry;
 use super::rows::count;
 use super::{CONFLICTS_MAX, LOST_MAX, Place, Postgres, Shared, storable};
-use crate::log::{Append, Appended, Key, json};
+use crate::log::{Append, Appended, Key, fresh_epoch, json};
 use crate::{StoreError, StoreSettings};
 
 /// Bytes of one group; what comes beyond them goes into the next.

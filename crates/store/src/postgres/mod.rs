@@ -12,6 +12,7 @@ mod accounts;
 mod appends;
 mod apply;
 mod connection;
+pub(crate) mod copy;
 mod erase;
 mod facts;
 mod failure;
@@ -21,6 +22,8 @@ mod pool;
 mod rows;
 mod schema;
 mod stories;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod told;
 mod views;
@@ -340,13 +343,6 @@ async fn begin(work: &Work<'_>, sql: &str) -> Tried<()> {
 
 async fn rolled_back(conn: &Connection, within: Duration) -> bool {
     matches!(tokio::time::timeout(within, conn.plain("ROLLBACK")).await, Ok(Ok(())))
-}
-
-/// Random bytes of the operating system.
-fn random<const N: usize>() -> Result<[u8; N], StoreError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
-    Ok(bytes)
 }
 
 /// PostgreSQL's texts cannot hold the character zero. Rules and names refuse it; what comes from elsewhere gets the sign

@@ -42,7 +42,10 @@ impl Address {
         let connect_time = Duration::from_millis(settings.acquire_ms_max);
         let operation_time = Duration::from_millis(settings.operation_ms_max);
         config.connect_timeout(connect_time).tcp_user_timeout(operation_time);
-        config.keepalives_idle(operation_time).keepalives_interval(operation_time / 4).keepalives_retries(3);
+        // The kernel counts in whole seconds here.
+        let second = Duration::from_secs(1);
+        config.keepalives_idle(operation_time.max(second)).keepalives_interval((operation_time / 4).max(second));
+        config.keepalives_retries(3);
         let tls = tls::connector(&settings.tls_ca)?;
         Ok(Self { config, tls, connect_time, session: session(settings.operation_ms_max) })
     }
