@@ -9,6 +9,7 @@ pub mod process;
 pub mod redis;
 pub mod redis_cluster;
 pub mod redis_sentinel;
+pub mod redis_tls;
 
 use std::net::TcpListener;
 

@@ -27,7 +27,7 @@ mod tests;
 mod wakeups;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,7 +68,6 @@ struct Pulse {
     mastership: Mutex<Option<String>>,
     /// Connections that were made, when they were last counted.
     connections: AtomicU64,
-    departed: AtomicBool,
     beating: tokio::sync::Mutex<()>,
 }
 
@@ -95,7 +94,6 @@ impl Redis {
             presence: presence.clone(),
             mastership: Mutex::default(),
             connections: AtomicU64::new(0),
-            departed: AtomicBool::new(false),
             beating: tokio::sync::Mutex::default(),
         });
         let redis = Self {
@@ -175,13 +173,13 @@ impl Redis {
     }
 
     pub(crate) async fn beat(&self, report: &NodeReport) -> Result<(), BrokerError> {
-        self.pulse.departed.store(false, Ordering::Relaxed);
+        self.pulse.roll.departed.store(false, Ordering::Relaxed);
         self.pulse.roll.report(report);
         self.pulse.beat().await
     }
 
     pub(crate) async fn depart(&self) {
-        self.pulse.departed.store(true, Ordering::Relaxed);
+        self.pulse.roll.departed.store(true, Ordering::Relaxed);
         let _beating = self.pulse.beating.lock().await;
         let departed = async {
             self.presence.depart().await?;
@@ -258,7 +256,7 @@ impl Pulse {
     /// Gives a sign of life; finds out whether Redis has lost something, and who has died.
     async fn beat(&self) -> Result<(), BrokerError> {
         let _beating = self.beating.lock().await;
-        if self.departed.load(Ordering::Relaxed) {
+        if self.roll.departed.load(Ordering::Relaxed) {
             return Ok(());
         }
         let connections = self.servers.connections();

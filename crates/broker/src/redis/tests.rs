@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clusters;
+mod doors;
 mod many;
 mod outages;
 mod present;

@@ -80,6 +80,8 @@ async fn a_node_that_takes_its_leave_is_gone_at_once() {
     assert_eq!(present(&one, "chat:a").await, BTreeSet::new());
     assert_eq!(who(&one.next().await), Some((true, "2".into())));
     assert_eq!(who(&one.next().await), Some((false, "2".into())));
+    enter(&two, "chat:a", "late").await;
+    assert_eq!(server.say(&["EXISTS", "talewire:c:{chat:a}:p"]).unwrap(), ":0", "nobody stays behind");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
