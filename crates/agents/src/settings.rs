@@ -17,6 +17,8 @@ pub struct AgentSettings {
     pub demo: DemoSettings,
     /// The OpenAI-compatible endpoint.
     pub openai: OpenAiSettings,
+    /// Whether agents work in the processes that `serve`; off where `talewire worker` does it elsewhere.
+    pub run_here: bool,
     /// Generations that this worker runs at once, 1 to 256; more jobs wait in the store.
     pub concurrency: usize,
     /// How long a job is this worker's without a renewal, in milliseconds (it renews after a third); then others may take it.
@@ -59,6 +61,7 @@ impl Default for AgentSettings {
             provider: ProviderKind::Demo,
             demo: DemoSettings::default(),
             openai: OpenAiSettings::default(),
+            run_here: true,
             concurrency: 8,
             lease_ms: 15_000,
             sweep_ms: 5_000,

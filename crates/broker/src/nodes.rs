@@ -64,6 +64,9 @@ pub struct NodeReport {
     pub name: String,
     /// The program's version.
     pub version: String,
+    /// Names its database: nodes of one broker have one. Empty if it does not say.
+    #[serde(default)]
+    pub store: String,
     /// When it started, in Unix milliseconds by its own clock.
     pub started_ms: i64,
     /// Open connections.

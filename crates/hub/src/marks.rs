@@ -29,8 +29,12 @@ impl Marks {
         self.moved
     }
 
+    pub(crate) fn position(&self, channel: &Channel) -> Option<&Position> {
+        self.positions.get(channel)
+    }
+
     pub(crate) fn epoch(&self, channel: &Channel) -> Option<Epoch> {
-        self.positions.get(channel).map(|position| position.epoch.clone())
+        self.position(channel).map(|position| position.epoch.clone())
     }
 
     pub(crate) fn begin(&mut self, channel: &Channel, position: Position) {

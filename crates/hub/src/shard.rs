@@ -191,6 +191,12 @@ impl Shard {
         self.connections.get(key)?.marks.as_deref()
     }
 
+    /// Where a reader without a protocol stands in one of its channels, if that is a place in a history.
+    #[must_use]
+    pub fn stands(&self, key: ConnectionKey, channel: &Channel) -> Option<Position> {
+        self.marks(key)?.position(channel).filter(|position| !position.epoch.is_empty()).cloned()
+    }
+
     /// The line that names where a reader of events stands. Empty if there is nothing to come back to.
     pub fn id_line(&mut self, key: ConnectionKey) -> Bytes {
         let Some(connection) = self.connections.get_mut(key) else { return Bytes::new() };

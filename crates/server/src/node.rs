@@ -100,6 +100,8 @@ pub struct NodeParts {
     pub id: NodeId,
     /// How operators call the node.
     pub name: String,
+    /// Names its database: nodes over one broker have the same.
+    pub store_name: String,
     /// Time between two signs of life, in milliseconds.
     pub beat_ms: u64,
     /// Sockets and HTTP.
@@ -134,7 +136,7 @@ impl Node {
     pub fn new(parts: NodeParts) -> Self {
         let guard = Arc::new(Guard::new(&parts.settings));
         let inboxes = Arc::new(OnceLock::new());
-        let peers = Peers::new(parts.name, parts.beat_ms);
+        let peers = Peers::new(parts.name, parts.store_name, parts.beat_ms);
         Self {
             metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone(), peers.known.clone()),
             id: parts.id,

@@ -29,6 +29,8 @@ pub(crate) const ALL_OTHERS: &str = "*";
 pub(crate) struct Peers {
     /// How operators call this node.
     pub(crate) name: String,
+    /// Names this node's database.
+    store: String,
     beat_ms: u64,
     /// Questions under way.
     asked: Mutex<HashMap<u64, oneshot::Sender<Result<Bytes, u32>>>>,
@@ -61,8 +63,9 @@ impl Drop for Waiting<'_> {
 }
 
 impl Peers {
-    pub(crate) fn new(name: String, beat_ms: u64) -> Self {
-        Self { name, beat_ms: beat_ms.max(1), asked: Mutex::default(), next: AtomicU64::new(1), known: Arc::default() }
+    pub(crate) fn new(name: String, store: String, beat_ms: u64) -> Self {
+        let (asked, next, known) = (Mutex::default(), AtomicU64::new(1), Arc::default());
+        Self { name, store, beat_ms: beat_ms.max(1), asked, next, known }
     }
 
     /// A number for a question, and where its answer will come; nothing when too many are under way.
@@ -99,6 +102,7 @@ impl Node {
             id: self.id.clone(),
             name: self.peers.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            store: self.peers.store.clone(),
             started_ms: self.started_ms,
             connections: self.metrics.open(),
             users: self.guard.users(),
@@ -106,6 +110,14 @@ impl Node {
             channels: self.hub.channels() as u64,
             draining: self.is_stopping(),
         }
+    }
+
+    /// A node over the same broker that keeps its data elsewhere, if the last sign of life showed one: what one of the two commits, the
+    /// other would never find.
+    #[must_use]
+    pub fn stranger(&self) -> Option<NodeReport> {
+        let known = self.peers.known.lock();
+        known.iter().find(|other| !other.store.is_empty() && other.store != self.peers.store).cloned()
     }
 
     /// Gives a sign of life, and looks who else lives. Says whether the broker took it.

@@ -47,6 +47,7 @@ pub(crate) fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
                 LiveFrom { next: next.min(live.next), more, ..live }.begin(&mut shard, peer.key);
             }
         }
+        Reply::Push { channel, push: Push::Subscribe(result) } => goes_on(reactor, peer, &channel, result),
         Reply::Ping => keep_alive(reactor, peer),
         Reply::Error { code, message, .. } if peer.gathered.is_some() => {
             if let Some(gathered) = &peer.gathered {
@@ -56,6 +57,23 @@ pub(crate) fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
         _ if peer.gathered.is_some() => {}
         reply => reactor.shard.borrow_mut().send(peer.key, frame(peer.wire, &reply)),
     }
+}
+
+/// The history of a channel has another name, and the reader has lost nothing: it gets what is new, under ids of the new name.
+fn goes_on(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: &Channel, result: SubscribeResult) {
+    let lives = peer.live_from.take();
+    let mut shard = reactor.shard.borrow_mut();
+    let position = result.position.unwrap_or_default();
+    let next = position.offset + 1;
+    shard.mark(peer.key, channel, position);
+    if peer.gathered.is_none() {
+        let id = shard.id_line(peer.key);
+        shard.send(peer.key, [&id[..], b"\n"].concat().into());
+    }
+    shard.replay(peer.key, channel, next, result.entries);
+    lives.iter().for_each(|live| live.begin(&mut shard, peer.key));
+    drop(shard);
+    peer.wake.call();
 }
 
 fn frame(wire: Wire, reply: &Reply) -> bytes::Bytes {

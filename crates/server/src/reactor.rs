@@ -15,7 +15,7 @@ use talewire_hub::{ConnectionKey, Shard, ShardEvent, ShardMessage};
 use talewire_proto::codec::Codec;
 use talewire_proto::session::Session;
 use talewire_proto::wire::Wire;
-use talewire_proto::{ClientId, CloseCode, UnsubscribeCode, UserId};
+use talewire_proto::{ClientId, CloseCode, UserId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -320,8 +320,9 @@ impl Reactor {
                 }
                 ShardEvent::Broken(key, channel) => {
                     if let Some(peer) = self.peer(key) {
+                        let at = self.shard.borrow().stands(key, &channel);
                         let mut session = peer.session.borrow_mut();
-                        session.handle_dropped(&channel, UnsubscribeCode::InsufficientState);
+                        session.handle_broken(&channel, at);
                         session.handle_ready(self.node.now());
                         drop(session);
                         perform::drive(self, &peer);

@@ -45,6 +45,21 @@ pub struct Server {
 }
 
 impl Server {
+    /// Opens the admin listener alone, on a thread of its own: for a process in which nobody connects.
+    ///
+    /// # Errors
+    /// [`ServerError`] when the address is taken or the thread cannot be started.
+    pub fn start_admin(node: Arc<Node>) -> Result<Self, ServerError> {
+        let stop = CancellationToken::new();
+        refuse_taken(node.settings.admin_listen)?;
+        let (admin, address) = listen_for_operators(&node)?;
+        let (inboxes, mut inbound) = Inboxes::new(1, node.settings.inbox_max);
+        node.open_inboxes(&inboxes);
+        let inbox = (inboxes.of(0).clone(), inbound.remove(0));
+        let thread = start_thread(&node, 0, inbox, vec![admin], &stop)?;
+        Ok(Self { node, address, admin_address: address, stop, threads: vec![thread] })
+    }
+
     /// Opens the listeners and starts the threads: one for each shard of the node's hub.
     ///
     /// # Errors
@@ -62,25 +77,17 @@ impl Server {
         while listeners.len() < node.hub.shards().len() {
             listeners.push(listen(address, settings.backlog)?);
         }
-        let admin = listen(settings.admin_listen, settings.backlog)?;
-        let admin_address =
-            admin.local_addr().map_err(|error| ServerError::Listen { address: settings.admin_listen, error })?;
+        let (admin, admin_address) = listen_for_operators(&node)?;
         let mut admin = Some(admin);
         let mut threads = Vec::new();
         let (inboxes, inbound) = Inboxes::new(listeners.len(), settings.inbox_max);
         node.open_inboxes(&inboxes);
         for (index, (listener, inbound)) in listeners.into_iter().zip(inbound).enumerate() {
-            let (node, stop, inbox) = (node.clone(), stop.clone(), (inboxes.of(index).clone(), inbound));
+            let inbox = (inboxes.of(index).clone(), inbound);
             let mut doors = vec![(listener, Door { router: routes::public(node.clone()), transports: true })];
             // Operators ask rarely: the first shard answers them beside its other work.
-            if let Some(admin) = admin.take() {
-                doors.push((admin, Door { router: routes::admin(node.clone()), transports: false }));
-            }
-            let thread = std::thread::Builder::new()
-                .name(format!("shard-{index}"))
-                .spawn(move || run_shard(node, index, inbox, doors, stop))
-                .map_err(ServerError::Thread)?;
-            threads.push(thread);
+            doors.extend(admin.take());
+            threads.push(start_thread(&node, index, inbox, doors, &stop)?);
         }
         Ok(Self { node, address, admin_address, stop, threads })
     }
@@ -138,6 +145,28 @@ fn listen(address: SocketAddr, backlog: u32) -> Result<std::net::TcpListener, Se
         Ok(socket.into())
     };
     open().map_err(|error| ServerError::Listen { address, error })
+}
+
+/// The listener for operators, with its address.
+fn listen_for_operators(node: &Arc<Node>) -> Result<((std::net::TcpListener, Door), SocketAddr), ServerError> {
+    let address = node.settings.admin_listen;
+    let listener = listen(address, node.settings.backlog)?;
+    let address = listener.local_addr().map_err(|error| ServerError::Listen { address, error })?;
+    Ok(((listener, Door { router: routes::admin(node.clone()), transports: false }), address))
+}
+
+fn start_thread(
+    node: &Arc<Node>,
+    index: usize,
+    inbox: Inbox,
+    doors: Vec<(std::net::TcpListener, Door)>,
+    stop: &CancellationToken,
+) -> Result<JoinHandle<()>, ServerError> {
+    let (node, stop) = (node.clone(), stop.clone());
+    std::thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || run_shard(node, index, inbox, doors, stop))
+        .map_err(ServerError::Thread)
 }
 
 type Inbox = (mpsc::Sender<Message>, mpsc::Receiver<Message>);

@@ -72,6 +72,12 @@ impl Store {
         Ok(Self { backend })
     }
 
+    /// Whether other processes use the same database.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
+    }
+
     /// Takes no more operations, waits until all that were accepted are written, and gives the folder or the connections back.
     pub async fn close(&self) {
         match &self.backend {

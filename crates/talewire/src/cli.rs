@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start the server.
     Serve(Serve),
+    /// Run agents without taking connections, beside servers over the same PostgreSQL and the same broker.
+    Worker(Work),
     /// Check a configuration without starting anything.
     Check(Check),
     /// Sign a token with the configured secret and print it.
@@ -79,6 +81,12 @@ impl Serve {
         ];
         flags.into_iter().filter_map(|(flag, path, text)| Some((flag, path, text.clone()?))).collect()
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Work {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
 }
 
 #[derive(Debug, Args)]

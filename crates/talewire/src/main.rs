@@ -19,6 +19,7 @@ use clap::Parser as _;
 
 use crate::cli::{Cli, Command, ConfigFile};
 use crate::config::{Config, Layers, Problem};
+use crate::run::Part;
 
 /// The system's allocator keeps much of what a burst of connections took; this one gives it back, and is faster.
 #[global_allocator]
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(serve) => {
             let source = Source { file: serve.file.clone(), flags: serve.flags() };
-            load(&source).and_then(|config| run::serve(config, source))
+            load(&source).and_then(|config| run::start(config, source, Part::Server))
+        }
+        Command::Worker(work) => {
+            let source = Source::of(work.file);
+            load(&source).and_then(|config| run::start(config, source, Part::Worker))
         }
         Command::Check(check) => load(&Source::of(check.file())).map(|config| check.print_good(&config)),
         Command::Token(token) => load(&Source::of(token.file.clone())).and_then(|config| token::print(&token, &config)),

@@ -20,16 +20,25 @@ use crate::config::Config;
 use crate::reload::Reloader;
 use crate::{Source, descriptors, logging, traces};
 
-/// Runs the server until a signal ends it.
-pub(crate) fn serve(config: Config, source: Source) -> anyhow::Result<()> {
+/// Which part of the whole a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Takes connections, and runs agents where the settings say so.
+    Server,
+    /// Runs agents, and has a listener for operators alone.
+    Worker,
+}
+
+/// Runs until a signal ends it.
+pub(crate) fn start(config: Config, source: Source, part: Part) -> anyhow::Result<()> {
     let log_filter = logging::start(&config.process)?;
     let reloader = Reloader { source, config: config.clone(), log_filter };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime does not start")?;
-    runtime.block_on(wire(config, reloader))
+    runtime.block_on(wire(config, reloader, part))
 }
 
-async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
+async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %config.data(), "talewire starts");
     if config.process.insecure {
         tracing::warn!("insecure: everything is allowed to everybody in configured namespaces; for development only");
@@ -42,6 +51,11 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let store = Store::open(&config.store).await?;
     let me = NodeId::new();
     let broker = Broker::open(&config.broker, &me).await?;
+    if part == Part::Worker && !(broker.is_shared() && store.is_shared()) {
+        anyhow::bail!(
+            "a worker shares its work with servers: set store.url to their PostgreSQL and broker.kind to their broker"
+        );
+    }
 
     // Who is subscribed here: one shard for each thread that carries connections.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -54,7 +68,9 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     // Stories, and the agents that write in them.
     let stories = Stories::new(store.clone(), broker.clone(), config.story.clone());
     let worker = Worker::new(store.clone(), broker.clone(), stories.clone(), config.agents.clone())?;
-    worker.take_over().await;
+    if !store.is_shared() {
+        worker.take_over().await;
+    }
     let provider = match config.agents.provider {
         ProviderKind::Demo => "demo",
         ProviderKind::OpenAi => "openai",
@@ -78,6 +94,7 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let parts = NodeParts {
         id: me.clone(),
         name: config.process.name(),
+        store_name: name_of(&store.secret("name").await?),
         beat_ms: config.broker.node_beat_ms,
         rules: config.rules()?,
         settings: config.http,
@@ -95,21 +112,44 @@ async fn wire(config: Config, reloader: Reloader) -> anyhow::Result<()> {
     let node = Arc::new(Node::new(parts));
     // Others know of this node before anybody is here.
     node.beat().await;
+    if let Some(other) = node.stranger() {
+        broker.depart().await;
+        anyhow::bail!(
+            "node {} ({}) over the same broker keeps its data in another database: give all nodes one store.url, or another broker prefix",
+            other.name,
+            other.id
+        );
+    }
     let attending = tokio::spawn(node.clone().attend());
-    let server = Server::start(node.clone())?;
+    let works = part == Part::Worker || config.agents.run_here;
+    let server = match part {
+        Part::Server => Server::start(node.clone())?,
+        Part::Worker => Server::start_admin(node.clone())?,
+    };
     tokio::spawn(reloader.run(node, requests));
-    let working = tokio::spawn(worker.run(stop.clone()));
-    tracing::info!(page = %format!("http://{}", server.address()), admin = %server.admin_address(), "talewire is ready");
+    let working = works.then(|| tokio::spawn(worker.run(stop.clone())));
+    let admin = server.admin_address();
+    match part {
+        Part::Server => tracing::info!(page = %format!("http://{}", server.address()), %admin, "talewire is ready"),
+        Part::Worker => tracing::info!(%admin, "the worker is ready"),
+    }
 
     // The end, in the opposite order.
     stop.cancelled().await;
     tracing::info!("talewire stops");
     server.stop().await;
-    working.await.context("the worker panicked")?;
+    if let Some(working) = working {
+        working.await.context("the worker panicked")?;
+    }
     attending.abort();
     broker.depart().await;
     store.close().await;
     Ok(())
+}
+
+/// A name for a database that tells it from others: the start of a secret that is for nothing else.
+fn name_of(secret: &[u8; 32]) -> String {
+    secret[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Forgets now and then what the broker and the store no longer need to keep.

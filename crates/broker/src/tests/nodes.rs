@@ -12,6 +12,7 @@ fn report(id: &NodeId) -> NodeReport {
         id: id.clone(),
         name: "here".into(),
         version: "1".into(),
+        store: "s".into(),
         started_ms: 5,
         connections: 1,
         users: 1,

@@ -592,8 +592,18 @@ impl Session {
         }
     }
 
-    /// The hub can no longer serve a subscription, or a right was taken away.
+    /// The hub can no longer serve a subscription: its history was broken off. `at` is where a reader without a protocol stands in it,
+    /// if that is known: it goes on from there, where nothing is lost.
+    pub fn handle_broken(&mut self, channel: &Channel, at: Option<Position>) {
+        self.drop_subscription(channel, UnsubscribeCode::InsufficientState, at);
+    }
+
+    /// A right was taken away, or somebody asked for a subscription's end.
     pub fn handle_dropped(&mut self, channel: &Channel, code: UnsubscribeCode) {
+        self.drop_subscription(channel, code, None);
+    }
+
+    fn drop_subscription(&mut self, channel: &Channel, code: UnsubscribeCode, at: Option<Position>) {
         let Some(subscription) = self.subscriptions.remove(channel) else { return };
         let by_server = subscription.by_server();
         let judged_elsewhere = subscription.rules.platform;
@@ -604,7 +614,8 @@ impl Session {
             // A reader without subscriptions cannot subscribe again: it is told of the gap and goes on.
             (Mode::Events | Mode::Poll, UnsubscribeCode::InsufficientState) if !judged_elsewhere => {
                 let filter = subscription.filter;
-                let recover = is_latest.then(|| Recover::After(Position::default()));
+                let at = if is_latest { Some(Position::default()) } else { at };
+                let recover = at.map(Recover::After);
                 self.wanted.push_back(Wanted { filter, recover, ..Wanted::new(channel.clone()) });
             }
             // Nor can a client subscribe again by itself to what the server has subscribed it to: it comes back as a whole.
@@ -756,7 +767,7 @@ impl Session {
         }
     }
 
-    /// Carries on with what [`Session::handle_dropped`] has put aside.
+    /// Carries on with what [`Session::handle_dropped`] or [`Session::handle_broken`] has put aside.
     pub fn handle_ready(&mut self, now: Now) {
         self.go_on(now);
     }

@@ -10,7 +10,7 @@ use crate::channel::Channel;
 use crate::codes::{CloseCode, ErrorCode};
 use crate::command::Wanted;
 use crate::grant::Grant;
-use crate::namespace::{Action, Namespace, Subscribed, Verdict};
+use crate::namespace::{Action, Namespace, Recovery, Subscribed, Verdict};
 use crate::payload::Payload;
 use crate::publication::ClientInfo;
 use crate::reply::{ConnectResult, Push, Reply, SubscribeResult};
@@ -227,8 +227,11 @@ impl Session {
             }
             Err(_) => return,
         };
+        // A reader of the newest alone has missed nothing else; to it, what stands between is a gap.
+        let goes_on = result.recovered && subscription.rules.recovery != Recovery::Latest;
         self.subscriptions.insert(channel.clone(), subscription);
         let push = match (self.mode, &result.position) {
+            (Mode::Events | Mode::Poll, Some(_)) if goes_on => Push::Subscribe(result),
             (Mode::Events | Mode::Poll, Some(position)) => Push::Gap(position.clone()),
             _ => Push::Subscribe(result),
         };

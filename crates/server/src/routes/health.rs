@@ -120,6 +120,7 @@ mod tests {
             id: NodeId::named("n1"),
             name: "<b>a&b</b>".into(),
             version: "0.1.0".into(),
+            store: String::new(),
             started_ms: 0,
             connections: 3,
             users: 2,

@@ -127,6 +127,7 @@ impl Stage {
         let parts = NodeParts {
             id,
             name: name.into(),
+            store_name: "stage".into(),
             beat_ms: 1_000,
             traces: None,
             settings: settings.http,

@@ -1,7 +1,9 @@
 //! The binary as people run it: arguments, files and variables in, output and exit code out.
 
+mod broker_restart;
 mod restart;
 mod traces;
+mod workers;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

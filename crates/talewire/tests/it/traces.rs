@@ -53,15 +53,15 @@ fn take(socket: &TcpStream, spans: &mpsc::Sender<Span>) -> Option<()> {
     answer.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n").ok()
 }
 
-/// A server whose publications are followed; its address.
-fn serve(endpoint: &str, folder: &std::path::Path) -> (Running, String) {
+/// A server with a channel `chat:a` and further settings; its address.
+pub(super) fn serve(folder: &std::path::Path, settings: &[(&str, &str)]) -> (Running, String) {
     let data = folder.join("data");
     let data = data.to_str().expect("UTF-8");
     let config = super::file(folder, "[namespaces.chat]\nhistory_size = 10\n");
     let arguments = ["serve", "--insecure", "--config", &config, "--listen", "127.0.0.1:0", "--data", data];
     let mut command = talewire(&arguments);
-    command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").env("TALEWIRE_TRACES_ENDPOINT", endpoint);
-    command.env("TALEWIRE_PROCESS_LOG_FORMAT", "json").env("TALEWIRE_TRACES_RATIO", "0");
+    command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").env("TALEWIRE_PROCESS_LOG_FORMAT", "json");
+    command.envs(settings.iter().copied());
     command.env("TALEWIRE_HTTP_API_KEY", "a-key-for-tests-that-is-long-enough");
     let mut running = Running(command.stderr(Stdio::piped()).spawn().expect("the binary starts"));
     let mut lines = BufReader::new(running.0.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
@@ -73,9 +73,15 @@ fn serve(endpoint: &str, folder: &std::path::Path) -> (Running, String) {
 }
 
 /// A reader of `chat:a` that has begun to listen.
-fn reader(address: &str) -> BufReader<TcpStream> {
+pub(super) fn reader(address: &str) -> BufReader<TcpStream> {
+    reader_from(address, "")
+}
+
+/// A reader of `chat:a` that was last told this id.
+pub(super) fn reader_from(address: &str, id: &str) -> BufReader<TcpStream> {
     let mut socket = TcpStream::connect(address).expect("the server");
-    write!(socket, "GET /events?channel=chat:a HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("an open socket");
+    let last = if id.is_empty() { String::new() } else { format!("Last-Event-ID: {id}\r\n") };
+    write!(socket, "GET /events?channel=chat:a HTTP/1.1\r\nHost: {address}\r\n{last}\r\n").expect("an open socket");
     socket.set_read_timeout(Some(SOON)).expect("a socket");
     let mut reader = BufReader::new(socket);
     let mut line = String::new();
@@ -86,17 +92,23 @@ fn reader(address: &str) -> BufReader<TcpStream> {
     reader
 }
 
-fn publish(address: &str, traceparent: &str) {
+/// Publishes, with further header lines; the whole answer.
+pub(super) fn post(address: &str, body: &str, more: &str) -> String {
     let mut socket = TcpStream::connect(address).expect("the server");
-    let body = r#"{"channel":"chat:a","data":{"words":"hello"}}"#;
     let head = format!(
         "POST /api/publish HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n",
         body.len()
     );
     let key = "X-API-Key: a-key-for-tests-that-is-long-enough";
-    write!(socket, "{head}{key}\r\ntraceparent: {traceparent}\r\n\r\n{body}").expect("an open socket");
+    write!(socket, "{head}{key}\r\n{more}\r\n{body}").expect("an open socket");
     let mut said = String::new();
     socket.read_to_string(&mut said).expect("an answer");
+    said
+}
+
+fn publish(address: &str, traceparent: &str) {
+    let body = r#"{"channel":"chat:a","data":{"words":"hello"}}"#;
+    let said = post(address, body, &format!("traceparent: {traceparent}\r\n"));
     assert!(said.starts_with("HTTP/1.1 200") && said.contains("offset"), "{said}");
 }
 
@@ -104,7 +116,8 @@ fn publish(address: &str, traceparent: &str) {
 fn a_publication_is_followed_to_the_sockets() {
     let (endpoint, spans) = collect();
     let folder = tempfile::tempdir().expect("a folder");
-    let (_running, address) = serve(&endpoint, folder.path());
+    let (_running, address) =
+        serve(folder.path(), &[("TALEWIRE_TRACES_ENDPOINT", &endpoint), ("TALEWIRE_TRACES_RATIO", "0")]);
     let _reader = reader(&address);
     // Not sampled: nothing is told of it.
     publish(&address, "00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00");
