@@ -8,6 +8,7 @@
 mod answers;
 mod dial;
 mod ear;
+mod facts;
 mod generations;
 mod hearing;
 mod history;
@@ -37,6 +38,7 @@ use talewire_proto::{Channel, Entry, Epoch, Publication};
 use tokio::task::AbortHandle;
 
 use crate::{BrokerError, BrokerHealth, BrokerSettings, Control, NodeId, NodeReport, WakeUp};
+pub use facts::{RedisFacts, redis_facts};
 use hearing::Hearing;
 use names::slot;
 use outlets::{Outlets, Target};

@@ -66,3 +66,26 @@ async fn a_user_needs_no_more_than_the_document_says() {
     let Err(error) = Broker::open(&settings, &NodeId::new()).await else { panic!("anybody may enter") };
     assert!(!error.to_string().contains("guessed") && !format!("{settings:?}").contains("guessed"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_say_how_they_are_set() {
+    let server = Server::lasting();
+    let mut settings = quick(vec![server.url()]).redis;
+    let facts = crate::redis_facts(&settings).await.unwrap();
+    let [one] = &facts[..] else { panic!("one server: {facts:?}") };
+    assert!(
+        one.version.starts_with(|c: char| c.is_ascii_digit()) && one.is_master && one.ahead_ms.abs() < 10_000,
+        "{one:?}"
+    );
+    assert_eq!((&*one.eviction, one.memory_bytes_max, one.replicas, one.appends), ("noeviction", 0, 0, true));
+    assert_eq!((one.append_sync.as_deref(), one.replicas_min, one.needs_all_slots), (Some("always"), Some(0), None));
+    server.say(&["ACL", "SETUSER", "default", "-config"]).unwrap();
+    let facts = crate::redis_facts(&settings).await.unwrap();
+    assert_eq!((&facts[0].append_sync, facts[0].appends), (&None, true));
+    let cluster = talewire_stand::redis_cluster::RedisCluster::start(3, 0);
+    (settings.mode, settings.urls) = (RedisMode::Cluster, cluster.urls());
+    let facts = crate::redis_facts(&settings).await.unwrap();
+    assert_eq!(facts.iter().map(|facts| facts.needs_all_slots).collect::<Vec<_>>(), [Some(false); 3]);
+    drop(cluster);
+    assert!(crate::redis_facts(&settings).await.is_err());
+}
