@@ -24,7 +24,7 @@ use talewire_proto::{
 };
 use tokio::sync::broadcast;
 
-pub use crate::redis::{Password, RedisMode, RedisSettings};
+pub use crate::redis::{Password, RedisFacts, RedisMode, RedisSettings, redis_facts};
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
 pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport, ServerTold};
