@@ -178,6 +178,8 @@ pub enum What {
     Over,
     /// What a process uses.
     Vitals { node: Name, number: u32, rss_bytes: u64, descriptors: u64 },
+    /// What stands in Redis, while all is whole.
+    Keys { keys: u64 },
     /// A line of a log that nobody should ever see.
     Panic { node: Name, line: String },
     /// A process ended by itself.

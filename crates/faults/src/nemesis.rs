@@ -55,6 +55,7 @@ pub struct Held {
 pub fn run(steps: &[Step], stage: &mut Stage, world: &World, drain: Duration, held: &mut Held) -> anyhow::Result<()> {
     for (number, step) in (1..).zip(steps) {
         rest(step.rest_ms, stage, world);
+        stage.count_keys(&world.log);
         let Step { fault, .. } = step;
         world.log.say(What::Fault { number, fault: format!("{fault:?}") });
         one(*fault, stage, world, drain, held).with_context(|| format!("{fault:?}"))?;
@@ -67,10 +68,7 @@ pub fn run(steps: &[Step], stage: &mut Stage, world: &World, drain: Duration, he
 pub fn rest(ms: u64, stage: &mut Stage, world: &World) {
     let until = Instant::now() + Duration::from_millis(ms);
     loop {
-        for node in &mut stage.nodes {
-            node.look(&world.log);
-            node.measure(&world.log);
-        }
+        stage.look(&world.log);
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;

@@ -117,6 +117,7 @@ fn whole(
     let story = crowd.quiet();
     presence(options, stage, world);
     nemesis::rest(100, stage, world);
+    stage.count_keys(&world.log);
     read_all(world)?;
     if let Some(story) = story {
         read_story(world, &story)?;

@@ -22,7 +22,7 @@ use self::node::Node;
 use self::proxy::Proxy;
 use self::twist::{Liar, Lie};
 use crate::clients::Door;
-use crate::log::Lasts;
+use crate::log::{Lasts, Log, What};
 use crate::schedule::Place;
 
 /// The key of the server API.
@@ -157,6 +157,25 @@ impl Stage {
     #[must_use]
     pub fn doors(&self) -> Vec<Arc<Door>> {
         self.nodes.iter().map(|node| node.door.clone()).collect()
+    }
+
+    /// Writes down what everything uses, and who ended by themselves.
+    pub fn look(&mut self, log: &Log) {
+        for node in &mut self.nodes {
+            node.look(log);
+            node.measure(log);
+        }
+        if let Some(redis) = &self.redis {
+            node::measure("redis", redis.process.id(), 0, log);
+        }
+    }
+
+    /// Writes down how many keys Redis has: asked between faults alone, since a paused Redis does not answer.
+    pub fn count_keys(&self, log: &Log) {
+        let said = self.redis.as_ref().and_then(|redis| redis.say(&["DBSIZE"]).ok());
+        if let Some(keys) = said.and_then(|said| said.trim_start_matches(':').parse().ok()) {
+            log.say(What::Keys { keys });
+        }
     }
 
     /// The proxy at a place.
