@@ -7,6 +7,8 @@
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod redis_cluster;
+pub mod redis_sentinel;
 
 use std::net::TcpListener;
 
