@@ -102,6 +102,8 @@ pub struct Promises {
     pub rss_bytes: u64,
     /// By how many descriptors a process may then be above what it had.
     pub descriptors: u64,
+    /// By how many keys Redis may have more at the end than before the first fault.
+    pub keys: u64,
     /// Resumes in a hundred that may be told that something is lost although nothing is.
     pub needless_percent: u64,
 }
@@ -118,6 +120,7 @@ impl Default for Promises {
             rss_percent: 25,
             rss_bytes: 64 * 1024 * 1024,
             descriptors: 24,
+            keys: 40,
             needless_percent: 1,
         }
     }

@@ -1,7 +1,7 @@
 //! Small logs in, what each checker finds in them out: green for what is right, red for the one thing that is wrong.
 
 use super::*;
-use crate::log::{Content, JobEnd, Kind, Log, Name, Outcome, Position, Told, What};
+use crate::log::{Content, JobEnd, Kind, Lasts, Log, Name, Outcome, Position, Told, What};
 
 const CHANNEL: &str = "talk:a";
 
@@ -21,6 +21,10 @@ fn in_epoch(epoch: &str, offset: u64) -> Position {
 
 fn content(key: &str) -> Content {
     Content { key: key.into(), tag: CHANNEL.into(), sum: crate::log::sum(key.as_bytes()) }
+}
+
+fn in_memory(size: u64) -> Kind {
+    Kind::History { size, lasts: Lasts::InMemory }
 }
 
 impl Script {
@@ -108,7 +112,7 @@ fn what_was_acknowledged_has_to_be_there() {
 
 #[test]
 fn history_may_forget_what_is_old_and_what_went_with_its_epoch() {
-    let two = Kind::History { size: 2 };
+    let two = in_memory(2);
     let read = |script: &mut Script| {
         let entries = vec![(3, content("c")), (4, content("d"))];
         script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top: at(4), entries });
@@ -118,7 +122,7 @@ fn history_may_forget_what_is_old_and_what_went_with_its_epoch() {
     script.kept("a", 1).kept("b", 2).kept("c", 3).kept("d", 4);
     read(&mut script);
     assert_eq!(script.is_green().gone_with_epoch, 1);
-    let mut script = Script::new(Kind::History { size: 3 });
+    let mut script = Script::new(in_memory(3));
     script.kept("a", 1).kept("b", 2).kept("c", 3).kept("d", 4);
     read(&mut script);
     assert_eq!(script.is_red(&[Invariant::Kept]).lost, 1, "b is one of the newest three");
@@ -183,7 +187,7 @@ fn a_recovery_is_whole_and_a_loss_is_one() {
 #[test]
 fn a_recovery_over_a_change_of_the_epoch_keeps_what_the_reader_had() {
     let script = |key: &str| {
-        let mut script = Script::new(Kind::History { size: 10 });
+        let mut script = Script::new(in_memory(10));
         script.published("b", Outcome::Kept(in_epoch("f", 2)));
         script.published("a", Outcome::Kept(at(1))).published("x", Outcome::Kept(in_epoch("f", 1)));
         script.subscribed(None, Told::Fresh, at(0)).got("a", 1);
@@ -197,7 +201,7 @@ fn a_recovery_over_a_change_of_the_epoch_keeps_what_the_reader_had() {
 
 #[test]
 fn a_gap_that_is_told_is_no_loss() {
-    let mut script = Script::new(Kind::History { size: 1 });
+    let mut script = Script::new(in_memory(1));
     script.kept("a", 1).kept("b", 2).kept("c", 3).subscribed(None, Told::Fresh, at(0)).got("a", 1);
     script.say(What::Gap { reader: 1, channel: CHANNEL.into(), position: at(2) }).got("c", 3);
     let entries = vec![(3, content("c"))];
