@@ -15,6 +15,7 @@ mod index;
 mod letters;
 mod listing;
 mod metrics;
+mod network;
 mod node;
 mod nodes;
 mod perform;
@@ -36,6 +37,7 @@ mod transport;
 mod wake;
 
 pub use metrics::Metrics;
+pub use network::{Network, NoNetwork};
 pub use node::{About, Node, NodeParts};
 pub use reload::{RELOADS_WAITING_MAX, ReloadRequest, Reloaded};
 pub use rules::{BadSchema, Rules};
