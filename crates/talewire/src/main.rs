@@ -7,6 +7,7 @@ mod descriptors;
 mod doctor;
 mod list;
 mod logging;
+mod ready;
 mod reload;
 mod run;
 mod token;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Doctor(typed) => {
             load(&Source::of(typed.file.clone())).and_then(|config| doctor::examine(&typed, &config))
         }
+        Command::Ready(file) => load(&Source::of(file)).and_then(|config| ready::ask(&config)),
         Command::Settings => list::print(),
     };
     match done {
