@@ -13,7 +13,7 @@ import { launchChromium } from './src/browser.ts';
 import { Http2 } from './src/http2.ts';
 import { disconnectAll, Ear, quick, track } from './src/official.ts';
 import { KINDS, Proxy, twoAddresses, type Nodes } from './src/proxy.ts';
-import { Server, type Address } from './src/server.ts';
+import { binary, Server, withoutSettings, type Address } from './src/server.ts';
 import { API_CONFIG, API_KEY, tell } from './src/teller.ts';
 import { SECRET, signed } from './src/tokens.ts';
 import { until, within } from './src/until.ts';
@@ -213,6 +213,14 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     }
   });
 
+  it('is what the doctor calls good', async () => {
+    const asked = ['doctor', '--through', proxy.url, '--token', token, '--channel', channel('doctor')];
+    // It may find more wrong with this machine than is our matter here.
+    const { stdout } = await run(binary(), asked, { env: withoutSettings({ SSL_CERT_FILE: proxy.certificate }) }).catch((error: unknown) => error as { stdout: string });
+    expect(stdout).toMatch(/good +the first event of a stream through \S+ came after/);
+    expect(stdout).toMatch(/good +a WebSocket through \S+ opens/);
+  });
+
   it('an address that a visitor makes up is not believed', async () => {
     /** A login from one of this machine's own addresses, by a visitor who says to be somebody else each time. */
     const login = (from: string, n: number): ReturnType<typeof curl> => {
@@ -298,7 +306,7 @@ function trusting(ca: string): typeof NodeWebSocket {
 function over(http: Http2): typeof NodeEventSource {
   return class extends NodeEventSource {
     constructor(url: string | URL) {
-      super(url, { fetch: (to, init) => http.fetch(to, init as RequestInit) });
+      super(url, { fetch: (to, init) => http.fetch(to, init) });
     }
   };
 }

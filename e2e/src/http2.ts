@@ -59,7 +59,7 @@ function asResponse(answer: IncomingHttpHeaders & IncomingHttpStatusHeader, stre
   const status = answer[':status'] ?? 0;
   const headers = new Headers();
   for (const [name, value] of Object.entries(answer)) {
-    if (!name.startsWith(':')) for (const one of [value].flat()) if (one !== undefined) headers.append(name, String(one));
+    if (!name.startsWith(':')) for (const one of [value].flat()) if (one !== undefined) headers.append(name, one);
   }
   const body = BODILESS.includes(status) ? null : (Readable.toWeb(stream) as ReadableStream<Uint8Array>);
   return new Response(body, { status, headers });

@@ -121,8 +121,9 @@ export class Proxy {
   readonly socketUrl: string;
   /** Where it listens without TLS. */
   readonly plainUrl: string;
-  /** The certificate that it shows. */
+  /** The authority that signed its certificate, and its file. */
   readonly ca: string;
+  readonly certificate: string;
   readonly #folder: string;
   readonly #child: ChildProcess;
   readonly #ended: Promise<string>;
@@ -131,7 +132,8 @@ export class Proxy {
     this.url = `https://localhost:${place.tls}`;
     this.socketUrl = `wss://localhost:${place.tls}/connection/websocket`;
     this.plainUrl = `http://localhost:${place.plain}`;
-    this.ca = readFileSync(join(place.folder, 'fullchain.pem'), 'utf8');
+    this.certificate = join(place.folder, 'ca.pem');
+    this.ca = readFileSync(this.certificate, 'utf8');
     this.#folder = place.folder;
     const environment = { ...process.env, PATH, HOME: place.folder, XDG_DATA_HOME: place.folder, XDG_CONFIG_HOME: place.folder };
     const child = spawn(kind.program, kind.arguments(place.folder), { stdio: ['ignore', 'pipe', 'pipe'], env: environment });
@@ -205,11 +207,18 @@ function changed(file: string, text: string, from: string, to: string): string {
   return text.replaceAll(from, to);
 }
 
-/** For `localhost`, in the forms that proxies want. */
+/** For `localhost`, in the forms that proxies want, and the authority that signed it. */
 function makeCertificate(folder: string): void {
-  const [key, chain] = [join(folder, 'privkey.pem'), join(folder, 'fullchain.pem')];
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', key];
-  const made = spawnSync('openssl', ['req', '-x509', '-days', '2', ...curve, '-out', chain, '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']);
-  if (made.status !== 0) throw new Error(`openssl made no certificate: ${made.error?.message ?? made.stderr.toString()}`);
-  writeFileSync(join(folder, 'haproxy.pem'), readFileSync(chain, 'utf8') + readFileSync(key, 'utf8'));
+  const at = (name: string): string => join(folder, name);
+  const openssl = (...parameters: string[]): void => {
+    const made = spawnSync('openssl', parameters);
+    if (made.status !== 0) throw new Error(`openssl made no certificate: ${made.error?.message ?? made.stderr.toString()}`);
+  };
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+  openssl('req', '-x509', ...key, '-keyout', at('ca.key'), '-out', at('ca.pem'), '-days', '2', '-subj', '/CN=tests');
+  openssl('req', ...key, '-keyout', at('privkey.pem'), '-out', at('request.pem'), '-subj', '/CN=localhost');
+  writeFileSync(at('extensions'), 'subjectAltName=DNS:localhost\n');
+  const signed = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-extfile', at('extensions'), '-days', '2'];
+  openssl('x509', '-req', '-in', at('request.pem'), ...signed, '-out', at('fullchain.pem'));
+  writeFileSync(at('haproxy.pem'), readFileSync(at('fullchain.pem'), 'utf8') + readFileSync(at('privkey.pem'), 'utf8'));
 }
