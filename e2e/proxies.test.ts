@@ -19,8 +19,11 @@ import { SECRET, signed } from './src/tokens.ts';
 import { until, within } from './src/until.ts';
 
 const LOGINS = 3;
+/** As deploy/systemd/talewire.toml says. */
+const NOTICE_MS = 3_000;
 const CONFIG = `${API_CONFIG}
 login_burst = ${LOGINS}
+drain_wait_ms = ${NOTICE_MS}
 trusted_proxies = ["127.0.0.1"]
 
 [auth]
@@ -59,9 +62,7 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
   });
   afterAll(async () => {
     http.close();
-    await proxy.stop();
-    await a.stop();
-    await b?.stop();
+    await Promise.all([proxy.stop(), a.stop(), b?.stop()]);
   });
 
   const channel = (of: string): string => `durable:${of}`;
@@ -283,6 +284,35 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     await a.restart();
     await until('the reader is back', () => reader.told.filter(({ event }) => event === 'connected').length > 1);
     expect(reader.source.readyState).not.toBe(NodeEventSource.CLOSED);
+  });
+
+  it('nobody who asks notices that a node leaves', async () => {
+    await b?.restart();
+    let [asked, stopped] = [0, false];
+    const asking = (async () => {
+      while (!stopped) {
+        const answer = await http.fetch(`${proxy.url}/app/config`);
+        expect(answer.status).toBe(200);
+        await answer.text();
+        const login = await http.fetch(`${proxy.url}/app/rpc/story.list`, { method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` }, body: '{}' });
+        expect([200, 401]).toContain(login.status);
+        await login.text();
+        const poll = await http.fetch(`${proxy.url}/poll?channel=${channel('leaving')}&wait=0&token=${token}`);
+        expect(poll.status).toBe(200);
+        await poll.text();
+        asked += 1;
+      }
+    })();
+    asking.catch(() => undefined);
+    const more = async (): Promise<void> => {
+      const goal = asked + 20;
+      await Promise.race([asking, until('more was asked', () => asked >= goal)]);
+    };
+    await more();
+    await a.halt();
+    await more();
+    stopped = true;
+    await within('the last answer', asking);
   });
 
   it('has written no token into any log', async () => {
