@@ -74,8 +74,10 @@ describe('limits and times fit those of the nodes', () => {
     expect(says(nginx, /location = \/poll \{[^}]*proxy_read_timeout (\d+)s;/)).toBeGreaterThan(POLL_S);
     for (const which of ['client', 'server', 'tunnel']) expect(says(haproxy, new RegExp(`timeout ${which} (\\d+)s`))).toBeGreaterThan(longest);
     // A proxy lets go of a socket before the node does.
-    expect(says(nginx, /keepalive_timeout (\d+)s; +# less than/)).toBeLessThan(seconds('http.head_ms'));
-    expect(says(caddy, /keepalive (\d+)s/)).toBeLessThan(seconds('http.head_ms'));
+    const kept_s = Math.min(seconds('http.head_ms'), Number(/drain_wait_ms = (\S+)/.exec(text('deploy/systemd/talewire.toml'))?.[1]?.replace('_', '')) / 1000);
+    expect(says(nginx, /keepalive 32;[^}]*keepalive_timeout (\d+)s;/)).toBeLessThan(kept_s);
+    expect(says(caddy, /keepalive (\d+)s/)).toBeLessThan(kept_s);
+    expect(says(haproxy, /pool-purge-delay (\d+)ms/)).toBeLessThan(1000 * kept_s);
     expect(says(nginx, /proxy_read_timeout (\d+)s; +# http.request_ms/)).toBeGreaterThan(Math.max(seconds('http.request_ms'), seconds('http.export_ms_max')));
   });
 

@@ -287,7 +287,8 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
   });
 
   it('nobody who asks notices that a node leaves', async () => {
-    await b?.restart();
+    if (b === undefined) b = await start(nodes.b);
+    else await b.restart();
     let [asked, stopped] = [0, false];
     const asking = (async () => {
       while (!stopped) {
