@@ -16,6 +16,7 @@ mod index;
 mod letters;
 mod listing;
 mod metrics;
+mod network;
 mod node;
 mod nodes;
 mod perform;
@@ -38,6 +39,7 @@ mod wake;
 
 pub use imports::{Import, ImportRefused, Imported};
 pub use metrics::Metrics;
+pub use network::{Network, NoNetwork};
 pub use node::{About, Node, NodeParts};
 pub use reload::{RELOADS_WAITING_MAX, ReloadRequest, Reloaded};
 pub use rules::{BadSchema, Rules};

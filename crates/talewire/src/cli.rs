@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Token(Token),
     /// Look at the machine, the services and what stands in front, and say what to change.
     Doctor(Doctor),
+    /// Say whether the server with this configuration can serve: exit code 0 if /ready says so.
+    Ready(ConfigFile),
     /// List every setting: path in the file, environment variable, unit, default.
     Settings,
 }

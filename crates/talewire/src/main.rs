@@ -8,6 +8,7 @@ mod doctor;
 mod imports;
 mod list;
 mod logging;
+mod ready;
 mod reload;
 mod run;
 mod token;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Doctor(typed) => {
             load(&Source::of(typed.file.clone())).and_then(|config| doctor::examine(&typed, &config))
         }
+        Command::Ready(file) => load(&Source::of(file)).and_then(|config| ready::ask(&config)),
         Command::Settings => list::print(),
     };
     match done {
