@@ -41,7 +41,8 @@ pub(super) fn check(events: &[Event], promises: &Promises, verdict: &mut Verdict
     if let (Some(was), Some(is)) = (keys.first(), keys.last())
         && *is > was + promises.keys
     {
-        verdict.is_wrong(Invariant::Bounds, || format!("Redis has {is} keys at the end, and had {was} before the faults"));
+        verdict
+            .is_wrong(Invariant::Bounds, || format!("Redis has {is} keys at the end, and had {was} before the faults"));
     }
     let (Some(first_fault_us), Some(over_us)) = (first_fault_us, over_us) else { return };
     for (node, samples) in samples {
