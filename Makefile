@@ -4,9 +4,12 @@ RUST_MIN := 1.95
 NODE_MIN := 20.19
 PORT     ?= 8000
 
-# What the tests need beside Rust and Node, as command:package of Debian.
+# What the tests need beside Rust and Node, as command:package of Debian. Programs for operators lie in /usr/sbin, which is not in
+# everybody's path.
 TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python3 redis-server:redis-server \
-              redis-sentinel:redis-sentinel redis-benchmark:redis-tools pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy
+              redis-sentinel:redis-sentinel redis-benchmark:redis-tools pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy \
+              nats-server:nats-server rabbitmq-server:rabbitmq-server \
+              caddy:caddy openssl:openssl
 # The same for modules of Python, as module:package.
 PYTHON_NEEDS := ensurepip:python3-venv
 # The same for files, as path:package.
@@ -52,7 +55,7 @@ versions:
 # Names what the machine lacks, and installs it if that needs no password.
 needs:
 	@missing=; for need in $(TEST_NEEDS); do \
-	  command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
+	  PATH=$$PATH:/usr/sbin command -v $${need%%:*} >/dev/null || missing="$$missing $${need##*:}"; \
 	done; \
 	for need in $(PYTHON_NEEDS); do \
 	  python3 -c "import $${need%%:*}" 2>/dev/null || missing="$$missing $${need##*:}"; \

@@ -16,7 +16,12 @@ const READY_MS = 20_000;
 const STOP_MS = 25_000;
 const ROOT = resolve(import.meta.dirname, '../..');
 
+/** Where a server listens, when others have to know that before it starts. */
+export interface Address { host: string; port: number; admin: number }
+
 export interface ServerOptions {
+  /** Without one, on 127.0.0.1 at free ports. */
+  at?: Address;
   insecure?: boolean;
   /** The text of a configuration file. */
   config?: string;
@@ -59,18 +64,22 @@ export class Server {
   /** Starts one and waits until it says that it is ready. */
   static async start(options: ServerOptions = {}): Promise<Server> {
     const folder = mkdtempSync(join(tmpdir(), 'talewire-e2e-'));
-    const server = new Server(await freePort(), folder, options);
+    const server = new Server(options.at?.port ?? await freePort(), folder, options);
     if (options.config !== undefined) writeFileSync(server.configFile, options.config);
     await server.restart();
     return server;
   }
 
+  get host(): string {
+    return this.#options.at?.host ?? '127.0.0.1';
+  }
+
   get url(): string {
-    return `http://127.0.0.1:${this.port}`;
+    return `http://${this.host}:${this.port}`;
   }
 
   get socketUrl(): string {
-    return `ws://127.0.0.1:${this.port}/connection/websocket`;
+    return `ws://${this.host}:${this.port}/connection/websocket`;
   }
 
   get adminUrl(): string {
@@ -92,11 +101,11 @@ export class Server {
   /** Starts it again after `kill9`, on the same port and data. */
   async restart(): Promise<void> {
     if (this.#life !== undefined) throw new Error('the server still runs');
-    const { insecure, config, variables } = this.#options;
-    const flags = ['serve', '--listen', `127.0.0.1:${this.port}`, '--data', join(this.folder, 'data')];
+    const { at, insecure, config, variables } = this.#options;
+    const flags = ['serve', '--listen', `${this.host}:${this.port}`, '--data', join(this.folder, 'data')];
     if (insecure === true) flags.push('--insecure');
     if (config !== undefined) flags.push('--config', this.configFile);
-    const environment = withoutSettings({ TALEWIRE_HTTP_ADMIN_LISTEN: '127.0.0.1:0', RUST_BACKTRACE: '1', ...variables });
+    const environment = withoutSettings({ TALEWIRE_HTTP_ADMIN_LISTEN: `${this.host}:${at?.admin ?? 0}`, RUST_BACKTRACE: '1', ...variables });
     const child = spawn(binary(), flags, { stdio: ['ignore', 'pipe', 'pipe'], env: environment });
     if (child.pid === undefined) throw new Error('the server could not be started');
     const life: Life = { child, pid: child.pid, ended: Promise.resolve(''), end: undefined, admin: undefined };
@@ -195,7 +204,7 @@ export function withoutSettings(more: Record<string, string>): NodeJS.ProcessEnv
 /**
  * A port below the range that the system hands out: while the server is down, a client's own socket must not get it.
  */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 10_000);
     const free = await new Promise<boolean>((resolve) => {

@@ -34,7 +34,43 @@ const BEFORE_TESTS: &[Step] = &[
 const NEXTEST: Step = step("test", "cargo", &["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
 const CARGO_TEST: Step = step("test", "cargo", &["test", "--workspace", "--locked", "--no-fail-fast"]);
 
+/// What is a feature of the build, and its own tests: about a minute and a half of one core for the C library of Kafka, once.
+const SOURCES: &str = "kafka,rabbitmq";
+
 const AFTER_TESTS: &[Step] = &[
+    step(
+        "lint: sources",
+        "cargo",
+        &[
+            "clippy",
+            "--package",
+            "talewire-sources",
+            "--features",
+            SOURCES,
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
+    step(
+        "test: sources",
+        "cargo",
+        &[
+            "test",
+            "--package",
+            "talewire-sources",
+            "--features",
+            SOURCES,
+            "--test",
+            "it",
+            "--locked",
+            "--",
+            "kafka::",
+            "rabbitmq::",
+        ],
+    ),
     step("doc examples", "cargo", &["test", "--workspace", "--locked", "--doc"]),
     step("end to end: check", "npm", &["run", "check", "--workspace", "e2e"]),
     // The official client over every transport, and two browsers in one story, against that binary. A missing folder

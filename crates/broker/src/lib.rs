@@ -19,15 +19,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use talewire_proto::generation::{GenerationFrame, GenerationStatus};
 use talewire_proto::{
-    Channel, ClientId, ClientInfo, Entry, Epoch, GenerationId, Namespace, Position, Publication, Since, StoryId,
-    UserId, Version,
+    Channel, ClientId, ClientInfo, Entry, Epoch, GenerationId, Namespace, Notice, Notices, Position, Publication,
+    Since, StoryId, UserId, Version,
 };
 use tokio::sync::broadcast;
 
-pub use crate::redis::{Password, RedisMode, RedisSettings};
+pub use crate::redis::{Password, RedisFacts, RedisMode, RedisSettings, redis_facts};
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
-pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport};
+pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport, ServerTold};
 pub use settings::{BrokerKind, BrokerSettings};
 
 /// Something for the subscribers of a channel.
@@ -161,6 +161,8 @@ pub enum WakeUp {
 #[derive(Clone)]
 pub struct Broker {
     backend: Backend,
+    /// What other systems are told of what happens on this node.
+    notices: Notices,
 }
 
 #[derive(Clone)]
@@ -177,11 +179,11 @@ impl Broker {
     pub async fn open(settings: &BrokerSettings, node: &NodeId) -> Result<Self, BrokerError> {
         match settings.kind {
             BrokerKind::InProcess => {
-                Ok(Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), node.clone()))) })
+                Ok(Self::of(Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), node.clone())))))
             }
             BrokerKind::Redis => {
                 let redis = crate::redis::Redis::open(settings, node).await?;
-                Ok(Self { backend: Backend::Redis(Arc::new(redis)) })
+                Ok(Self::of(Backend::Redis(Arc::new(redis))))
             }
         }
     }
@@ -189,7 +191,11 @@ impl Broker {
     /// A broker inside this process; what it keeps ends with the process.
     #[must_use]
     pub fn in_process(settings: &BrokerSettings) -> Self {
-        Self { backend: Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), NodeId::new()))) }
+        Self::of(Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), NodeId::new()))))
+    }
+
+    fn of(backend: Backend) -> Self {
+        Self { backend, notices: Notices::default() }
     }
 
     /// Another node over the same in-process broker: for tests of many nodes in one process. To be made before anything is published.
@@ -197,7 +203,7 @@ impl Broker {
     #[must_use]
     pub fn beside(&self, node: &NodeId) -> Self {
         let Backend::Memory(memory) = &self.backend else { panic!("only an in-process broker stands in one process") };
-        Self { backend: Backend::Memory(Arc::new(memory.beside(node.clone()))) }
+        Self::of(Backend::Memory(Arc::new(memory.beside(node.clone()))))
     }
 
     /// Says who takes the deliveries of this node. Called once, before anything is published.
@@ -208,12 +214,29 @@ impl Broker {
         }
     }
 
+    /// The way to whoever tells other systems what happens on this node.
+    #[must_use]
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
     /// Whether other nodes publish over the same broker.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         match &self.backend {
             Backend::Memory(memory) => memory.is_shared(),
             Backend::Redis(_) => true,
+        }
+    }
+
+    /// What the server beside this process tells of itself; nothing where there is none.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when it does not answer.
+    pub async fn told(&self) -> Result<Option<ServerTold>, BrokerError> {
+        match &self.backend {
+            Backend::Memory(_) => Ok(None),
+            Backend::Redis(redis) => redis.servers.told().await.map(Some),
         }
     }
 
@@ -229,6 +252,7 @@ impl Broker {
     /// Somebody on this node is subscribed to a channel from now on: what is published there is to be delivered here. It takes a
     /// moment; [`Broker::listening`] tells when it is so. Does not block.
     pub fn listen(&self, channel: &Channel) {
+        self.notices.tell(|| Notice::ChannelOccupied { channel: channel.clone() });
         match &self.backend {
             // Inside the process everything is delivered anyway.
             Backend::Memory(_) => {}
@@ -238,6 +262,7 @@ impl Broker {
 
     /// Nobody on this node is subscribed to a channel any more. Does not block.
     pub fn unlisten(&self, channel: &Channel) {
+        self.notices.tell(|| Notice::ChannelVacated { channel: channel.clone() });
         match &self.backend {
             Backend::Memory(_) => {}
             Backend::Redis(redis) => redis.unlisten(channel),
@@ -558,6 +583,11 @@ impl Broker {
         attempt: u32,
         status: GenerationStatus,
     ) -> Result<(), StreamError> {
+        // Whoever ends a stream has committed the end before, whatever becomes of the stream.
+        self.notices.tell(|| {
+            let (story, generation) = (story.clone(), generation.clone());
+            Notice::GenerationEnded { story, generation, attempt, status }
+        });
         match &self.backend {
             Backend::Memory(memory) => memory.generations.end(story, generation, attempt, status),
             Backend::Redis(redis) => redis.generations.end(story, generation, attempt, status).await,

@@ -21,11 +21,52 @@ pub type Name = Arc<str>;
 pub enum Kind {
     /// Everything that was acknowledged is there for good.
     Durable,
-    /// The newest so many entries, for as long as the epoch lasts.
+    /// The newest so many entries.
     History {
         /// Entries kept.
         size: u64,
+        /// For how long.
+        lasts: Lasts,
     },
+}
+
+/// How long a history channel's entries are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lasts {
+    /// For as long as the process; then the epoch changes.
+    InMemory,
+    /// For good: the broker syncs every write. What stands before the `.` of the epoch never changes.
+    Synced,
+    /// For good, but for the newest, which may go when a replica takes over. Then what stands behind the `.` of the epoch
+    /// changes, and whoever had them is told.
+    Replicated,
+}
+
+impl Kind {
+    /// What names an unbroken history: all of the epoch, or what stands before the `.`, where nothing may be lost with the rest.
+    #[must_use]
+    pub fn history(self, epoch: &str) -> &str {
+        match self {
+            Self::History { lasts: Lasts::Synced, .. } => base(epoch),
+            _ => epoch,
+        }
+    }
+
+    /// Whether entries under another epoch may be gone.
+    #[must_use]
+    pub fn may_forget(self, before: &str, now: &str) -> bool {
+        match self {
+            Self::Durable | Self::History { lasts: Lasts::Synced, .. } => false,
+            Self::History { lasts: Lasts::InMemory, .. } => before != now,
+            Self::History { lasts: Lasts::Replicated, .. } => before != now && base(before) == base(now),
+        }
+    }
+}
+
+/// The part of an epoch that does not change when a replica takes over.
+#[must_use]
+pub fn base(epoch: &str) -> &str {
+    epoch.rsplit_once('.').map_or(epoch, |(base, _)| base)
 }
 
 /// Where an entry stands.
@@ -120,8 +161,9 @@ pub enum What {
 
     /// A generation was accepted.
     JobAccepted { job: Name },
-    /// Text that a reader of the generation stream put together; with `ended` the stream said that the attempt is over.
-    JobText { job: Name, attempt: u64, text: String, ended: bool },
+    /// Text that a reader of the generation stream put together; with `ended` the stream said that the attempt is over. `trail` says
+    /// how it came to that, for people.
+    JobText { job: Name, attempt: u64, text: String, ended: bool, trail: String },
     /// A delta that came behind the end that its reader had seen.
     JobLate { job: Name, attempt: u64 },
     /// An end of it in the story's log.
@@ -137,6 +179,8 @@ pub enum What {
     Over,
     /// What a process uses.
     Vitals { node: Name, number: u32, rss_bytes: u64, descriptors: u64 },
+    /// What stands in Redis, while all is whole.
+    Keys { keys: u64 },
     /// A line of a log that nobody should ever see.
     Panic { node: Name, line: String },
     /// A process ended by itself.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::clients::{PATIENCE, World};
@@ -12,6 +13,7 @@ use crate::http::{self, Who};
 use crate::log::What;
 use crate::schedule::{Fault, Step};
 use crate::socket::Socket;
+use crate::stage::broker::Broker;
 use crate::stage::proxy::Weather;
 use crate::stage::{API_KEY, Stage, set_clock};
 
@@ -28,6 +30,19 @@ const VISITORS: usize = 40;
 const SLOW_READERS: usize = 4;
 const LONG_TEXT_BYTES: usize = 24_000;
 const LONG_TEXTS: usize = 150;
+
+/// Long texts after which a full disk has to refuse: some more than fit into what SQLite has allotted.
+const LONG_TEXTS_UNTIL_REFUSED: usize = 2_000;
+
+/// The durable channel of those.
+const FULL_DISK_CHANNEL: &str = "talk:long-texts";
+
+/// Cuts off the older half of every stream, and says how many there were.
+const LOSE_KEYS: &str = "local cut = 0 \
+    for _, key in ipairs(redis.call('KEYS', '*')) do \
+    if redis.call('TYPE', key).ok == 'stream' then \
+    cut = cut + redis.call('XTRIM', key, 'MAXLEN', math.floor(redis.call('XLEN', key) / 2)) end end \
+    return cut";
 
 /// Connections that are never given back.
 const LEAKED: usize = 80;
@@ -48,6 +63,7 @@ pub struct Held {
 pub fn run(steps: &[Step], stage: &mut Stage, world: &World, drain: Duration, held: &mut Held) -> anyhow::Result<()> {
     for (number, step) in (1..).zip(steps) {
         rest(step.rest_ms, stage, world);
+        stage.count_keys(&world.log);
         let Step { fault, .. } = step;
         world.log.say(What::Fault { number, fault: format!("{fault:?}") });
         one(*fault, stage, world, drain, held).with_context(|| format!("{fault:?}"))?;
@@ -60,10 +76,7 @@ pub fn run(steps: &[Step], stage: &mut Stage, world: &World, drain: Duration, he
 pub fn rest(ms: u64, stage: &mut Stage, world: &World) {
     let until = Instant::now() + Duration::from_millis(ms);
     loop {
-        for node in &mut stage.nodes {
-            node.look(&world.log);
-            node.measure(&world.log);
-        }
+        stage.look(&world.log);
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;
@@ -97,40 +110,111 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
         }
         Fault::FillDisk { ms, kill } => {
             stage.disk.as_ref().context("this stage's disk cannot be filled")?.fill()?;
+            until_refused(stage)?;
             rest(ms / 2, stage, world);
             if kill {
                 stage.nodes[0].kill();
                 stage.nodes[0].spawn();
+                // It may refuse to start without room: nobody looks whether it runs.
+                std::thread::sleep(Duration::from_millis(ms / 2));
+            } else {
+                rest(ms / 2, stage, world);
             }
-            rest(ms / 2, stage, world);
             stage.disk.as_ref().context("the disk")?.clear()?;
             if kill {
-                // It may have refused to start without room.
                 stage.nodes[0].kill();
                 stage.nodes[0].start()?;
             }
         }
-        Fault::MoveClock { seconds, ms } => {
-            let clock = stage.clock.clone().context("this stage's clock cannot be moved")?;
+        Fault::MoveClock { node, seconds, ms } => {
+            let clock = stage.nodes[node].clock.clone().context("this stage's clock cannot be moved")?;
             set_clock(&clock, seconds)?;
             rest(ms, stage, world);
             set_clock(&clock, 0)?;
         }
         Fault::TakeDescriptors { node, ms } => take_descriptors(node, ms, stage, world)?,
-        Fault::Storm { node, weather, ms } => {
-            stage.proxies[node].set(weather);
+        Fault::KillStore { .. }
+        | Fault::PauseStore { .. }
+        | Fault::KillBroker { .. }
+        | Fault::PauseBroker { .. }
+        | Fault::FailOver { .. }
+        | Fault::MoveSlots { .. } => underneath(fault, stage, world)?,
+        Fault::Storm { place, weather, ms } => {
+            stage.way(place)?.set(weather);
             rest(ms, stage, world);
-            stage.proxies[node].set(Weather::Clear);
+            stage.way(place)?.set(Weather::Clear);
         }
         Fault::SlowReaders { node, ms } => slow_readers(node, ms, stage, world)?,
-        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } => broken(fault, stage, world, held)?,
-        Fault::EndlessStorm { node } => stage.proxies[node].set(Weather::BlackHole),
+        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::LoseKeys => {
+            broken(fault, stage, world, held)?;
+        }
+        Fault::EndlessStorm { node } => stage.fronts[node].set(Weather::BlackHole),
         Fault::PauseInDrain { node } => {
             stage.nodes[node].drain(drain, &world.log, |node| node.pause());
             stage.nodes[node].start()?;
         }
     }
     Ok(())
+}
+
+/// What nodes stand on is killed or paused.
+fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    match fault {
+        Fault::KillStore { down_ms } => {
+            stage.postgres.as_mut().context("no PostgreSQL")?.kill();
+            rest(down_ms, stage, world);
+            stage.postgres.as_mut().context("no PostgreSQL")?.restart();
+        }
+        Fault::PauseStore { ms } => {
+            let id = stage.postgres.as_ref().context("no PostgreSQL")?.process.id();
+            signal_all(id, Signal::STOP);
+            rest(ms, stage, world);
+            signal_all(id, Signal::CONT);
+        }
+        Fault::KillBroker { slot, down_ms } => {
+            broker(stage)?.kill_master(slot, Duration::from_millis(down_ms))?;
+        }
+        Fault::PauseBroker { slot, ms } => {
+            let master = broker(stage)?.master(slot)?;
+            broker(stage)?.servers()[master].process.pause();
+            rest(ms, stage, world);
+            broker(stage)?.servers()[master].process.go_on();
+        }
+        Fault::FailOver { slot } => broker(stage)?.fail_over(slot)?,
+        Fault::MoveSlots { count } => {
+            if broker(stage)?.move_slots(count)? == 0 {
+                bail!("no slot with a key was moved");
+            }
+        }
+        other => bail!("{other:?} is above the ground"),
+    }
+    Ok(())
+}
+
+fn broker(stage: &mut Stage) -> anyhow::Result<&mut Broker> {
+    stage.broker.as_mut().context("no Redis")
+}
+
+/// A process of ours and those that it has started: PostgreSQL has one for each connection.
+fn signal_all(id: u32, signal: Signal) {
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    let children = children.split_ascii_whitespace().filter_map(|id| id.parse().ok());
+    for id in children.chain(i32::try_from(id)).filter_map(Pid::from_raw) {
+        // It may have ended meanwhile.
+        let _ = kill_process(id, signal);
+    }
+}
+
+/// Writes long texts until one is refused: what was allotted before is used up then, and a full disk is one.
+fn until_refused(stage: &Stage) -> anyhow::Result<()> {
+    let address = stage.nodes[0].door.direct().context("it has never listened")?;
+    let body = json!({ "channel": FULL_DISK_CHANNEL, "data": { "text": "z".repeat(LONG_TEXT_BYTES) } });
+    for _ in 0..LONG_TEXTS_UNTIL_REFUSED {
+        if http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE).is_err() {
+            return Ok(());
+        }
+    }
+    bail!("the disk is full, and {LONG_TEXTS_UNTIL_REFUSED} long texts were kept all the same")
 }
 
 fn take_descriptors(node: usize, ms: u64, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
@@ -194,6 +278,12 @@ fn broken(fault: Fault, stage: &mut Stage, world: &World, held: &mut Held) -> an
             stage.nodes[node].kill();
             lose_entries(&stage.nodes[node].data)?;
             stage.nodes[node].start()?;
+        }
+        Fault::LoseKeys => {
+            let said = broker(stage)?.servers()[0].say(&["EVAL", LOSE_KEYS, "0"]).context("Redis")?;
+            if said == ":0" {
+                bail!("there was nothing to lose");
+            }
         }
         other => bail!("{other:?} is no break of a test"),
     }

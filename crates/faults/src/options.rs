@@ -61,6 +61,16 @@ pub struct Run {
 pub enum StageName {
     /// One node with SQLite and its own memory
     Alone,
+    /// One node with PostgreSQL and its own memory
+    Postgres,
+    /// Two nodes that share PostgreSQL and one Redis
+    Redis,
+    /// The same with a Redis master, two replicas and three Sentinels
+    Sentinel,
+    /// The same with a Redis cluster of six
+    Cluster,
+    /// Four nodes that share PostgreSQL and one Redis
+    Grown,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -74,6 +84,11 @@ impl StageName {
     fn ground(self) -> (Ground, usize) {
         match self {
             Self::Alone => (Ground::Alone, 1),
+            Self::Postgres => (Ground::Postgres, 1),
+            Self::Redis => (Ground::Redis, 2),
+            Self::Sentinel => (Ground::Sentinel, 2),
+            Self::Cluster => (Ground::Cluster, 2),
+            Self::Grown => (Ground::Redis, 4),
         }
     }
 }
@@ -97,7 +112,8 @@ impl Run {
     pub fn options(&self) -> anyhow::Result<RunOptions> {
         let (ground, nodes) = self.stage.ground();
         let binary = self.binary.clone().map_or_else(crate::stage::binary, Ok)?;
-        let stage = StageOptions { binary, ground, nodes, small_disk: true, moved_clock: true, lie: None };
+        let stage =
+            StageOptions { binary, ground, nodes, small_disk: ground == Ground::Alone, moved_clock: true, lie: None };
         Ok(RunOptions {
             stage,
             steps: self.steps(),

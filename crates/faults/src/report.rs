@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::checkers::{Counts, Verdict};
-use crate::log::{Event, Name, Outcome, What};
+use crate::log::{self, Event, Kind, Name, Outcome, What};
 use crate::run::RunOptions;
 
 /// One fault and what it did to writers and readers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct FaultLine {
     /// Its place in the schedule.
     pub number: u32,
@@ -19,8 +19,10 @@ pub struct FaultLine {
     pub fault: String,
     /// Until everything was whole again, in milliseconds.
     pub lasted_ms: u64,
-    /// The longest time without an acknowledgement, until the next fault, in milliseconds.
-    pub write_gap_ms: u64,
+    /// The longest time without an acknowledgement in durable channels, until the next fault, in milliseconds.
+    pub durable_gap_ms: u64,
+    /// The same in history channels.
+    pub history_gap_ms: u64,
     /// From its beginning until somebody got something that was published since, in milliseconds.
     pub delivery_ms: Option<u64>,
 }
@@ -59,38 +61,42 @@ impl Report {
 
 /// What is seen between the beginning of a fault and that of the next.
 fn faults(events: &[Event]) -> Vec<FaultLine> {
+    let kinds = log::kinds(events);
     let mut lines: Vec<FaultLine> = Vec::new();
     let mut asked: HashMap<&Name, u64> = HashMap::new();
-    let (mut began_us, mut acknowledged_us) = (0, 0);
+    let mut is_durable: HashMap<u64, bool> = HashMap::new();
+    let mut began_us = 0;
+    // In durable and in history channels.
+    let mut acknowledged_us = [0, 0];
     for Event { at_us, what } in events {
         let since_ms = |from_us: u64| at_us.saturating_sub(from_us) / 1_000;
-        let gap_ms = since_ms(acknowledged_us);
         match what {
             What::Fault { .. } | What::Quiet => {
                 if let Some(line) = lines.last_mut() {
-                    line.write_gap_ms = line.write_gap_ms.max(gap_ms);
+                    line.durable_gap_ms = line.durable_gap_ms.max(since_ms(acknowledged_us[0]));
+                    line.history_gap_ms = line.history_gap_ms.max(since_ms(acknowledged_us[1]));
                 }
-                if let What::Fault { number, fault } = what {
-                    (began_us, acknowledged_us) = (*at_us, *at_us);
-                    let (number, fault) = (*number, fault.clone());
-                    lines.push(FaultLine { number, fault, lasted_ms: 0, write_gap_ms: 0, delivery_ms: None });
-                } else {
-                    return lines;
-                }
+                let What::Fault { number, fault } = what else { return lines };
+                (began_us, acknowledged_us) = (*at_us, [*at_us; 2]);
+                let line = FaultLine { number: *number, fault: fault.clone(), ..FaultLine::default() };
+                lines.push(line);
             }
             What::Healed { .. } => {
                 if let Some(line) = lines.last_mut() {
                     line.lasted_ms = since_ms(began_us);
                 }
             }
-            What::Asked { key, .. } => {
+            What::Asked { op, channel, key, .. } => {
                 asked.entry(key).or_insert(*at_us);
+                is_durable.insert(*op, kinds.get(channel) == Some(&Kind::Durable));
             }
-            What::Answered { outcome: Outcome::Kept(_) | Outcome::Said, .. } => {
+            What::Answered { op, outcome: Outcome::Kept(_) | Outcome::Said } => {
+                let which = usize::from(is_durable.remove(op) == Some(false));
                 if let Some(line) = lines.last_mut() {
-                    line.write_gap_ms = line.write_gap_ms.max(gap_ms);
+                    let gap_ms = if which == 0 { &mut line.durable_gap_ms } else { &mut line.history_gap_ms };
+                    *gap_ms = (*gap_ms).max(since_ms(acknowledged_us[which]));
                 }
-                acknowledged_us = *at_us;
+                acknowledged_us[which] = *at_us;
             }
             What::Delivered { content, .. } => {
                 let is_new = asked.get(&content.key).is_some_and(|asked_us| *asked_us >= began_us);
@@ -108,11 +114,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, stage, nodes, took_s, verdict, faults } = self;
         writeln!(f, "stage {stage}, {nodes} node(s), seed {seed}, {} faults in {took_s:.0} s", faults.len())?;
-        for FaultLine { number, fault, lasted_ms, write_gap_ms, delivery_ms } in faults {
+        for FaultLine { number, fault, lasted_ms, durable_gap_ms, history_gap_ms, delivery_ms } in faults {
             let delivery = delivery_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
             writeln!(
                 f,
-                "{number:>3}  {fault}: lasted {lasted_ms} ms, writing stood still for {write_gap_ms} ms, news after {delivery}"
+                "{number:>3}  {fault}: lasted {lasted_ms} ms, writing stood still for {durable_gap_ms} ms (durable) and {history_gap_ms} ms (history), \
+                 news after {delivery}"
             )?;
         }
         let Counts { published, acknowledged, unknown, unknown_kept, refused, repeated, gone_with_epoch, .. } =
@@ -122,14 +129,27 @@ impl fmt::Display for Report {
             "published {published}: acknowledged {acknowledged}, refused {refused}, unknown {unknown} (of which kept \
              {unknown_kept}); said again {repeated}; gone with their epoch, which was told: {gone_with_epoch}"
         )?;
-        let Counts { delivered, breaks, resumes, resumes_lost, gaps, jobs, job_texts, presence_reads, .. } =
-            &verdict.counts;
+        let Counts {
+            delivered,
+            breaks,
+            resumes,
+            resumes_lost,
+            gaps,
+            jobs,
+            job_texts,
+            job_texts_cut,
+            presence_reads,
+            ..
+        } = &verdict.counts;
         writeln!(
             f,
             "delivered {delivered} over connections that broke {breaks} times; resumed {resumes} times, of which {resumes_lost} \
              were told of a loss; gaps told on open connections {gaps}"
         )?;
-        writeln!(f, "generations {jobs}, texts compared {job_texts}; presence compared {presence_reads} times")?;
+        writeln!(
+            f,
+            "generations {jobs}, texts compared {job_texts} (cut off {job_texts_cut}); presence compared {presence_reads} times"
+        )?;
         let Counts { lost, doubled, out_of_order, lies, needless, .. } = &verdict.counts;
         writeln!(f, "lost {lost}, doubled {doubled}, out of order {out_of_order}, lies {lies}, needless {needless}")?;
         write!(f, "{verdict}")?;

@@ -18,7 +18,7 @@ use crate::clients::reader::Reader;
 use crate::clients::teller::{self, Teller};
 use crate::clients::{PATIENCE, Way, World};
 use crate::http::{self, Who};
-use crate::log::{self, Kind, Name, Outcome, Position, What};
+use crate::log::{self, Kind, Lasts, Name, Outcome, Position, What};
 use crate::nemesis::{self, Held};
 use crate::report::Report;
 use crate::schedule::Step;
@@ -57,10 +57,15 @@ pub struct RunOptions {
 }
 
 /// The channels of a run, and what they promise.
-fn channels() -> Vec<(Name, Kind)> {
-    let history = Kind::History { size: HISTORY_SIZE };
+fn channels(lasts: Lasts) -> Vec<(Name, Kind)> {
+    let history = Kind::History { size: HISTORY_SIZE, lasts };
     let all = [("talk:a", Kind::Durable), ("talk:b", Kind::Durable), ("news:a", history), ("news:b", history)];
     all.into_iter().map(|(name, kind)| (name.into(), kind)).collect()
+}
+
+/// Their names.
+fn names() -> Vec<Name> {
+    channels(Lasts::InMemory).into_iter().map(|(channel, _)| channel).collect()
 }
 
 /// Makes a run and judges it.
@@ -71,7 +76,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Report> {
     let began = Instant::now();
     let mut stage = Stage::start(&options.stage)?;
     let world = Arc::new(World::new(stage.doors(), API_KEY));
-    for (channel, kind) in channels() {
+    for (channel, kind) in channels(options.stage.ground.history()) {
         world.log.say(What::Channel { channel, kind });
     }
     let crowd = Crowd::begin(options, &stage, &world)?;
@@ -112,6 +117,7 @@ fn whole(
     let story = crowd.quiet();
     presence(options, stage, world);
     nemesis::rest(100, stage, world);
+    stage.count_keys(&world.log);
     read_all(world)?;
     if let Some(story) = story {
         read_story(world, &story)?;
@@ -161,7 +167,7 @@ impl Crowd {
     }
 
     fn readers(&mut self, stage: &Stage, world: &Arc<World>, seed: u64, is_lied_to: bool) -> anyhow::Result<()> {
-        let all: Vec<Name> = channels().into_iter().map(|(channel, _)| channel).collect();
+        let all = names();
         let talk = all[..2].to_vec();
         let way = |way| if is_lied_to { Way::Proxied } else { way };
         let native = [
@@ -194,7 +200,7 @@ impl Crowd {
     }
 
     fn publishers(&mut self, stage: &Stage, world: &Arc<World>, seed: u64, is_lied_to: bool) -> anyhow::Result<()> {
-        let all: Vec<Name> = channels().into_iter().map(|(channel, _)| channel).collect();
+        let all = names();
         let talk = all[..2].to_vec();
         let token = stage.token("writer")?;
         let kinds = [
@@ -237,7 +243,7 @@ fn all_readers(world: &World, wanted: usize, reader: impl Fn(&What) -> Option<u3
 
 /// Takes a channel away from a reader.
 fn revoke(world: &World) -> anyhow::Result<()> {
-    let (channel, _) = channels().swap_remove(1);
+    let channel = names().swap_remove(1);
     let (_, address) = world.front(0).context("the first node has never listened")?;
     let body = json!({ "channel": *channel, "user": format!("reader-{REVOKED}") });
     http::post(address, "/api/unsubscribe", Who::Key(API_KEY), &body, PATIENCE)
@@ -252,7 +258,7 @@ fn probe(options: &RunOptions, stage: &mut Stage, world: &World, readers: usize)
     let deadline = Instant::now() + Duration::from_millis(options.promises.alive_ms);
     let mut last = None;
     for number in 0..world.doors.len() {
-        for (channel, _) in channels() {
+        for channel in names() {
             let key: Name = format!("probe-{number}").into();
             while Instant::now() < deadline && !publish(world, number, &channel, &key) {
                 nemesis::rest(50, stage, world);
@@ -304,7 +310,7 @@ fn presence(options: &RunOptions, stage: &mut Stage, world: &World) {
     let deadline = Instant::now() + Duration::from_millis(options.promises.presence_ms);
     loop {
         let mut is_true = true;
-        for (channel, _) in channels().into_iter().filter(|(_, kind)| *kind == Kind::Durable) {
+        for channel in names().into_iter().filter(|channel| channel.starts_with("talk:")) {
             let truth = here(world, &channel);
             world.log.say(What::Truth { channel: channel.clone(), clients: truth.clone() });
             for number in 0..world.doors.len() {
@@ -340,7 +346,7 @@ fn here(world: &World, channel: &Name) -> Vec<Name> {
 fn read_all(world: &World) -> anyhow::Result<()> {
     for door in &world.doors {
         let address = door.direct().context("a node has never listened")?;
-        for (channel, _) in channels() {
+        for channel in names() {
             let read = history::page_all(address, API_KEY, &channel)
                 .map_err(|trouble| anyhow::anyhow!("reading {channel} on {}: {trouble}", door.name))?;
             let entries = read.entries.iter().map(|(offset, data)| (*offset, payload::content(data))).collect();

@@ -43,8 +43,10 @@ pub enum Fault {
         /// Whether the first node is killed and started again meanwhile.
         kill: bool,
     },
-    /// F18: the wall clock of all nodes jumps, and jumps back.
+    /// F18: the wall clock of a node jumps, and jumps back.
     MoveClock {
+        /// Which node.
+        node: usize,
         /// By how much.
         seconds: i64,
         /// For how long.
@@ -57,10 +59,45 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
-    /// F16: what is between a node and half of its clients.
+    /// F2: SIGKILL to all of PostgreSQL, and started again.
+    KillStore {
+        /// How long it stays down.
+        down_ms: u64,
+    },
+    /// SIGSTOP to all of PostgreSQL, then SIGCONT.
+    PauseStore {
+        /// For how long.
+        ms: u64,
+    },
+    /// F2, F4, F9: SIGKILL to the Redis master. It is started again, where there are others when one of them has taken its place.
+    KillBroker {
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
+        /// How long it stays down at least.
+        down_ms: u64,
+    },
+    /// F5: SIGSTOP to the Redis master, then SIGCONT: where there are others, it comes back as one who does not know that it is
+    /// no longer the master.
+    PauseBroker {
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
+        /// For how long.
+        ms: u64,
+    },
+    /// F4: a replica takes over, in order.
+    FailOver {
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
+    },
+    /// F8: slots with keys move to other masters.
+    MoveSlots {
+        /// At most so many from each.
+        count: usize,
+    },
+    /// F13, F16: what is between a node and half of its clients, or between a node and what it stands on.
     Storm {
-        /// Before which node.
-        node: usize,
+        /// Where.
+        place: Place,
         /// What it is like.
         weather: Weather,
         /// For how long.
@@ -89,6 +126,8 @@ pub enum Fault {
         /// Of which node.
         node: usize,
     },
+    /// A break, for tests: the older half of every stream in Redis is cut off (I1).
+    LoseKeys,
     /// A break, for tests: a storm that does not end (I15).
     EndlessStorm {
         /// Before which node.
@@ -99,6 +138,17 @@ pub enum Fault {
         /// Which node.
         node: usize,
     },
+}
+
+/// Where a storm is. Each is of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// Between the node and half of its clients.
+    Front(usize),
+    /// Between the node and PostgreSQL.
+    Store(usize),
+    /// Between the node and Redis.
+    Broker(usize),
 }
 
 /// One fault and the time of rest before it.
@@ -123,11 +173,11 @@ pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step
     let mut due: Vec<usize> = Vec::new();
     loop {
         if due.is_empty() {
-            due = (0..KINDS).collect();
+            due = kinds(ground);
             rng.shuffle(&mut due);
         }
         let kind = due.pop().unwrap_or(0);
-        let step = Step { rest_ms: rng.u64(REST_MS), fault: fault(kind, &mut rng, ground, nodes) };
+        let step = Step { rest_ms: rng.u64(REST_MS), fault: fault(kind, &mut rng, nodes) };
         let takes_ms = step.rest_ms + takes_ms(step.fault);
         if takes_ms > left_ms {
             return steps;
@@ -141,35 +191,63 @@ pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step
 #[must_use]
 pub fn short(seed: u64, ground: Ground, nodes: usize) -> Vec<Step> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut kinds: Vec<usize> = (0..KINDS).collect();
+    let mut kinds = kinds(ground);
     rng.shuffle(&mut kinds);
-    let step = |kind| Step { rest_ms: 400, fault: shortened(fault(kind, &mut rng, ground, nodes)) };
+    let step = |kind| Step { rest_ms: 400, fault: shortened(fault(kind, &mut rng, nodes)) };
     kinds.into_iter().map(step).collect()
 }
 
-/// How many kinds [`fault`] knows: kills are three of them, since they are what happens most.
-const KINDS: usize = 15;
+/// The kinds that there are on a ground, as [`fault`] numbers them. Kills are several: they are what happens most.
+fn kinds(ground: Ground) -> Vec<usize> {
+    let everywhere = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14];
+    let mut kinds = everywhere.to_vec();
+    if ground == Ground::Alone {
+        kinds.extend([5, 6]);
+    }
+    if ground.has_postgres() {
+        kinds.extend([20, 21, 22]);
+    }
+    match ground {
+        Ground::Alone | Ground::Postgres => {}
+        Ground::Redis => kinds.extend([30, 31, 32]),
+        Ground::Sentinel => kinds.extend([30, 31, 33]),
+        Ground::Cluster => kinds.extend([30, 31, 33, 34]),
+    }
+    kinds
+}
 
-fn fault(kind: usize, rng: &mut fastrand::Rng, ground: Ground, nodes: usize) -> Fault {
-    let Ground::Alone = ground;
+fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let node = rng.usize(0..nodes.max(1));
     let ms = rng.u64(1_000..6_000);
-    let storm = |weather| Fault::Storm { node, weather, ms };
+    let down_ms = rng.u64(0..1_500);
+    let slow = Weather::Slow { latency_ms: rng.u64(20..150), jitter_ms: rng.u64(1..100) };
+    let ended = if rng.bool() { Weather::Cut } else { Weather::Reset };
+    let front = |weather| Fault::Storm { place: Place::Front(node), weather, ms };
+    let slot = rng.u16(0..16_384);
+    let any = *rng.choice(&[slow, ended, Weather::BlackHole, Weather::BlackHole]).unwrap_or(&ended);
     match kind {
-        0 | 1 => Fault::Kill { node, down_ms: rng.u64(0..1_500) },
+        0 | 1 => Fault::Kill { node, down_ms },
         2 => Fault::KillStarting { node, after_ms: rng.u64(5..400) },
         3 => Fault::Pause { node, ms: rng.u64(1_000..12_000) },
         4 => Fault::Drain { node },
         5 => Fault::FillDisk { ms, kill: false },
         6 => Fault::FillDisk { ms, kill: true },
-        7 => Fault::MoveClock { seconds: -3_600, ms },
-        8 => Fault::MoveClock { seconds: 86_400, ms },
+        7 => Fault::MoveClock { node, seconds: -3_600, ms },
+        8 => Fault::MoveClock { node, seconds: 86_400, ms },
         9 => Fault::TakeDescriptors { node, ms },
-        10 => storm(Weather::Slow { latency_ms: rng.u64(20..150), jitter_ms: rng.u64(1..100) }),
-        11 => storm(Weather::BlackHole),
-        12 => storm(if rng.bool() { Weather::Cut } else { Weather::Reset }),
-        13 => storm(Weather::HalfClosed),
-        _ => Fault::SlowReaders { node, ms },
+        10 => front(slow),
+        11 => front(Weather::BlackHole),
+        12 => front(ended),
+        13 => front(Weather::HalfClosed),
+        14 => Fault::SlowReaders { node, ms },
+        20 => Fault::KillStore { down_ms },
+        21 => Fault::PauseStore { ms },
+        22 => Fault::Storm { place: Place::Store(node), weather: any, ms },
+        30 => Fault::KillBroker { slot, down_ms },
+        31 => Fault::PauseBroker { slot, ms },
+        33 => Fault::FailOver { slot },
+        34 => Fault::MoveSlots { count: rng.usize(1..4) },
+        _ => Fault::Storm { place: Place::Broker(node), weather: any, ms },
     }
 }
 
@@ -178,9 +256,13 @@ fn shortened(fault: Fault) -> Fault {
         Fault::Kill { node, down_ms } => Fault::Kill { node, down_ms: down_ms.min(200) },
         Fault::Pause { node, .. } => Fault::Pause { node, ms: 800 },
         Fault::FillDisk { kill, .. } => Fault::FillDisk { ms: 700, kill },
-        Fault::MoveClock { seconds, .. } => Fault::MoveClock { seconds, ms: 1_300 },
+        Fault::MoveClock { node, seconds, .. } => Fault::MoveClock { node, seconds, ms: 1_300 },
         Fault::TakeDescriptors { node, .. } => Fault::TakeDescriptors { node, ms: 600 },
-        Fault::Storm { node, weather, .. } => Fault::Storm { node, weather, ms: 700 },
+        Fault::Storm { place, weather, .. } => Fault::Storm { place, weather, ms: 700 },
+        Fault::KillStore { down_ms } => Fault::KillStore { down_ms: down_ms.min(200) },
+        Fault::PauseStore { .. } => Fault::PauseStore { ms: 700 },
+        Fault::KillBroker { slot, down_ms } => Fault::KillBroker { slot, down_ms: down_ms.min(200) },
+        Fault::PauseBroker { slot, .. } => Fault::PauseBroker { slot, ms: 700 },
         Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
         other => other,
     }
@@ -189,16 +271,23 @@ fn shortened(fault: Fault) -> Fault {
 /// About how long a fault takes.
 fn takes_ms(fault: Fault) -> u64 {
     match fault {
-        Fault::Kill { down_ms, .. } => down_ms + 500,
+        Fault::Kill { down_ms, .. } | Fault::KillStore { down_ms } | Fault::KillBroker { down_ms, .. } => down_ms + 500,
         Fault::KillStarting { after_ms, .. } => after_ms + 1_000,
         Fault::Pause { ms, .. }
         | Fault::MoveClock { ms, .. }
         | Fault::TakeDescriptors { ms, .. }
+        | Fault::PauseStore { ms }
+        | Fault::PauseBroker { ms, .. }
         | Fault::Storm { ms, .. }
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
+        Fault::FailOver { .. } | Fault::MoveSlots { .. } => 2_000,
         Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
-        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::EndlessStorm { .. } => 2_000,
+        Fault::Leak { .. }
+        | Fault::OldBackup { .. }
+        | Fault::LoseEntries { .. }
+        | Fault::LoseKeys
+        | Fault::EndlessStorm { .. } => 2_000,
     }
 }
 
@@ -206,23 +295,29 @@ fn takes_ms(fault: Fault) -> u64 {
 mod tests {
     use super::*;
 
+    const GROUNDS: [Ground; 5] = [Ground::Alone, Ground::Postgres, Ground::Redis, Ground::Sentinel, Ground::Cluster];
+
     #[test]
     fn a_seed_gives_the_same_steps_again() {
         let ten = Duration::from_secs(600);
-        assert_eq!(long(1, ten, Ground::Alone, 1), long(1, ten, Ground::Alone, 1));
-        assert_ne!(long(1, ten, Ground::Alone, 1), long(2, ten, Ground::Alone, 1));
-        assert!(long(1, ten, Ground::Alone, 1).len() > 30);
-        assert_eq!(short(7, Ground::Alone, 1), short(7, Ground::Alone, 1));
+        for ground in GROUNDS {
+            assert_eq!(long(1, ten, ground, 2), long(1, ten, ground, 2));
+            assert_ne!(long(1, ten, ground, 2), long(2, ten, ground, 2));
+            assert!(long(1, ten, ground, 2).len() > 30);
+            assert_eq!(short(7, ground, 2), short(7, ground, 2));
+        }
     }
 
     #[test]
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        let all = names(short(1, Ground::Alone, 1));
-        assert_eq!(all.len(), 9, "{all:?}");
-        for seed in 1..5 {
-            assert_eq!(names(long(seed, Duration::from_secs(600), Ground::Alone, 1)), all);
+        for (ground, count) in GROUNDS.into_iter().zip([9, 10, 12, 13, 14]) {
+            let all = names(short(1, ground, 1));
+            assert_eq!(all.len(), count, "{all:?}");
+            for seed in 1..5 {
+                assert_eq!(names(long(seed, Duration::from_secs(600), ground, 1)), all);
+            }
         }
     }
 

@@ -53,11 +53,13 @@ struct Batch {
     answer: OnceCell<Result<Read, Arc<HubError>>>,
 }
 
+/// Held while one reads; with when the last one began.
+type Turn = Arc<tokio::sync::Mutex<Option<Instant>>>;
+
 /// The reads of one key: one at a time.
 #[derive(Default)]
 struct Flight {
-    /// Held while one reads; with when the last one began.
-    turn: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    turn: Turn,
     /// Who comes now waits here, for a read that has not begun.
     open: Option<Arc<Batch>>,
 }
@@ -85,7 +87,7 @@ impl Reads {
     }
 
     /// A read that has not begun, and whose turn has to be waited for; nothing when too many are kept apart.
-    fn join(&self, key: &Key, after: u64) -> Option<(Arc<Batch>, Arc<tokio::sync::Mutex<Option<Instant>>>)> {
+    fn join(&self, key: &Key, after: u64) -> Option<(Arc<Batch>, Turn)> {
         let mut flights = self.flights.lock();
         if flights.len() >= self.max && !flights.contains_key(key) {
             flights.retain(|_, flight| flight.open.is_some() || Arc::strong_count(&flight.turn) > 1);

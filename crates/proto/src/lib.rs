@@ -5,7 +5,7 @@
 //! ([`ids`], [`channel`], [`payload`], [`publication`]), the rules ([`namespace`], [`grant`], [`limits`], [`codes`]), the
 //! wire ([`command`], [`reply`], and how they stand as bytes: [`codec`], [`json`], [`protobuf`], [`events`], [`wire`],
 //! [`compression`], [`websocket`]) and the machine
-//! ([`session`]).
+//! ([`session`]). Beside them: what is told to other systems ([`notice`]).
 
 pub mod by_channel;
 pub mod channel;
@@ -22,6 +22,7 @@ pub mod ids;
 pub mod json;
 pub mod limits;
 pub mod namespace;
+pub mod notice;
 pub mod payload;
 pub mod protobuf;
 pub mod publication;
@@ -39,6 +40,7 @@ pub use grant::Grant;
 pub use ids::{BranchId, ChoiceId, ClientId, GenerationId, JobOwner, StoryId, TurnId, UserId};
 pub use limits::Limits;
 pub use namespace::{Kind, Namespace, Namespaces};
+pub use notice::{Notice, NoticeKind, Notices};
 pub use payload::Payload;
 pub use publication::{ClientInfo, Entry, Epoch, Position, Publication, Since};
 pub use version::Version;

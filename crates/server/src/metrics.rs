@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -54,7 +55,11 @@ pub struct Metrics {
     reloads: Family<OutcomeLabel, Counter>,
     delivery: Histogram,
     shards: Vec<Arc<ShardIo>>,
+    others: OnceLock<Others>,
 }
+
+/// Writes figures that others count, in the same format and without its end.
+type Others = Box<dyn Fn(&mut String) + Send + Sync>;
 
 type Codes = Family<CodeLabel, Counter>;
 
@@ -179,7 +184,16 @@ impl Metrics {
             reloads,
             delivery,
             shards,
+            others: OnceLock::new(),
         }
+    }
+
+    /// Says who writes the figures of what the server does not know.
+    ///
+    /// # Panics
+    /// When somebody does already.
+    pub fn with_others(&self, write: impl Fn(&mut String) + Send + Sync + 'static) {
+        assert!(self.others.set(Box::new(write)).is_ok(), "a process has one place for figures of others");
     }
 
     fn connections(&self, wire: Wire) -> &Gauge {
@@ -251,7 +265,12 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("a String takes every byte");
+        let whole = "a String takes every byte";
+        encode_registry(&mut text, &self.registry).expect(whole);
+        if let Some(write) = self.others.get() {
+            write(&mut text);
+        }
+        encode_eof(&mut text).expect(whole);
         text
     }
 }

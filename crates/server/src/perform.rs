@@ -340,6 +340,8 @@ pub(crate) struct Publishing<'a> {
 /// What publishing came to.
 pub(crate) struct Kept {
     pub(crate) position: Position,
+    /// Nothing was added: the same key had been published before.
+    pub(crate) repeated: bool,
     /// Nothing was added: the channel already had this version or a newer one.
     pub(crate) skipped: bool,
 }
@@ -392,13 +394,13 @@ async fn keep(node: &Node, publishing: Publishing<'_>) -> Result<Kept, Refused> 
         Kind::Signal if version.is_some() => Err(ErrorCode::NotAvailable.into()),
         Kind::Signal => {
             node.broker.signal(channel, publication).await.map_err(|_| ErrorCode::Unavailable)?;
-            Ok(Kept { position: Position::default(), skipped: false })
+            Ok(Kept { position: Position::default(), repeated: false, skipped: false })
         }
         Kind::History => {
             let publish = talewire_broker::Publish { publication, key, version };
             let published = node.broker.publish(channel, rules, publish).await;
             let published = published.map_err(|error| talewire_hub::HubError::from(error).code())?;
-            Ok(Kept { position: published.position, skipped: published.skipped })
+            Ok(Kept { position: published.position, repeated: published.repeated, skipped: published.skipped })
         }
         Kind::Durable => {
             let key = key.map(|Key { user, key }| talewire_store::Key { user, key });
@@ -411,7 +413,7 @@ async fn keep(node: &Node, publishing: Publishing<'_>) -> Result<Kept, Refused> 
             if let Some(entry) = appended.entry.filter(|_| !appended.repeated) {
                 node.broker.announce(channel, &appended.position.epoch, entry).await;
             }
-            Ok(Kept { position: appended.position, skipped })
+            Ok(Kept { position: appended.position, repeated: appended.repeated, skipped })
         }
         Kind::Generation => Err(ErrorCode::PermissionDenied.into()),
     }

@@ -15,7 +15,7 @@ use talewire_hub::{ConnectionKey, Shard, ShardEvent, ShardMessage};
 use talewire_proto::codec::Codec;
 use talewire_proto::session::Session;
 use talewire_proto::wire::Wire;
-use talewire_proto::{ClientId, CloseCode, UserId};
+use talewire_proto::{ClientId, CloseCode, Notice, UserId};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -175,11 +175,26 @@ impl Reactor {
             self.users.borrow_mut().insert(peer.key, hash);
         }
         peer.known.set(true);
+        self.tell(peer, |client, user, transport| Notice::ClientConnected { client, user, transport });
         true
+    }
+
+    /// Tells other systems of a connection, if they want to know. A poll is a question and no connection to them.
+    fn tell(&self, peer: &Peer, notice: impl FnOnce(ClientId, UserId, &'static str) -> Notice) {
+        if peer.wire != Wire::Poll {
+            self.node.broker.notices().tell(|| {
+                let session = peer.session.borrow();
+                let user = session.grant().map(|grant| grant.user.clone()).unwrap_or_default();
+                notice(session.client().clone(), user, peer.wire.transport())
+            });
+        }
     }
 
     /// The connection's task is over.
     pub(crate) fn remove(self: &Rc<Self>, peer: &Rc<Peer>) {
+        if peer.known.get() {
+            self.tell(peer, |client, user, transport| Notice::ClientDisconnected { client, user, transport });
+        }
         peer.session.borrow_mut().handle_gone();
         perform::drive(self, peer);
         peer.gone.set(true);

@@ -1,9 +1,11 @@
 //! The server's settings and limits, each with its unit in its name and what happens beyond it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use talewire_auth::Secret;
+
+use crate::network::Network;
 
 /// Settings of sockets and HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +29,8 @@ pub struct ServerSettings {
     pub strangers_max: usize,
     /// The same from one IP address; one more is closed at once.
     pub strangers_per_ip_max: usize,
-    /// Addresses of proxies in front: their `X-Forwarded-For` is believed (its last entry), and limits per address are for whom it names.
-    pub trusted_proxies: Vec<IpAddr>,
+    /// Addresses and networks (`10.0.0.0/8`) of proxies in front: their `X-Forwarded-For` is believed (its last entry), and limits per address are for whom it names.
+    pub trusted_proxies: Vec<Network>,
     /// Time to the first byte of a new socket, in milliseconds; then it is closed.
     pub first_byte_ms: u64,
     /// Time for the head of a request, also the idle time between requests, in milliseconds; then it is closed.

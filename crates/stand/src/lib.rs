@@ -4,9 +4,14 @@
 //! Nothing here is skipped: a program that the machine lacks is a panic that names its Debian package. Tests kill, stop
 //! and restart what they have started here, by its process id, and nothing else.
 
+pub mod nats;
 pub mod postgres;
 pub mod process;
+pub mod rabbitmq;
 pub mod redis;
+pub mod redis_cluster;
+pub mod redis_sentinel;
+pub mod redis_tls;
 
 use std::net::TcpListener;
 

@@ -1,6 +1,6 @@
 //! One `redis-server`.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -105,11 +105,27 @@ fn spawn(port: u16, options: &[String], folder: &Path) -> Process {
     process
 }
 
-/// Says one command to the server on `port`.
+/// Says one command to the server on `port` and gives the first line of the answer; of a bulk string, its first line.
 ///
 /// # Errors
 /// Those of the connection.
 pub fn say(port: u16, words: &[&str]) -> std::io::Result<String> {
+    let mut answers = ask(port, words)?;
+    let first = line(&mut answers)?;
+    if first.starts_with('$') && first != "$-1" { line(&mut answers) } else { Ok(first) }
+}
+
+/// Says one command to the server on `port` and gives all texts of the answer, lists within lists too, in their order.
+///
+/// # Errors
+/// Those of the connection, and what the server refuses.
+pub fn say_all(port: u16, words: &[&str]) -> std::io::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    read_texts(&mut ask(port, words)?, &mut texts)?;
+    Ok(texts)
+}
+
+fn ask(port: u16, words: &[&str]) -> std::io::Result<BufReader<TcpStream>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut request = format!("*{}\r\n", words.len());
@@ -117,8 +133,35 @@ pub fn say(port: u16, words: &[&str]) -> std::io::Result<String> {
         request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
     }
     stream.write_all(request.as_bytes())?;
-    let mut lines = BufReader::new(stream).lines();
-    let mut next = || lines.next().unwrap_or_else(|| Err(std::io::ErrorKind::UnexpectedEof.into()));
-    let first = next()?;
-    if first.starts_with('$') && first != "$-1" { next() } else { Ok(first) }
+    Ok(BufReader::new(stream))
+}
+
+fn line(answers: &mut impl BufRead) -> std::io::Result<String> {
+    let mut line = String::new();
+    if answers.read_line(&mut line)? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn read_texts(answers: &mut impl BufRead, texts: &mut Vec<String>) -> std::io::Result<()> {
+    let head = line(answers)?;
+    let (kind, rest) = head.split_at_checked(1).ok_or(std::io::ErrorKind::InvalidData)?;
+    let count = || rest.parse::<i64>().map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidData));
+    match kind {
+        "*" => (0..count()?).try_for_each(|_| read_texts(answers, texts)),
+        "$" => {
+            let Ok(length) = usize::try_from(count()?) else { return Ok(()) };
+            let mut text = vec![0; length + 2];
+            answers.read_exact(&mut text)?;
+            text.truncate(length);
+            texts.push(String::from_utf8_lossy(&text).into_owned());
+            Ok(())
+        }
+        "-" => Err(std::io::Error::other(rest.to_owned())),
+        _ => {
+            texts.push(rest.to_owned());
+            Ok(())
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! an answer is given only after the commit is on disk.
 
 mod accounts;
+mod copy;
 mod error;
 mod event;
 mod jobs;
@@ -21,6 +22,7 @@ mod stories;
 mod text;
 
 pub use accounts::Account;
+pub use copy::{Copied, CopyProgress, Epochs, backup, move_all, restore};
 pub use error::StoreError;
 pub use event::StoryEvent;
 pub use jobs::{Finish, Finished, Job, NewTurn, Renewed};
@@ -70,6 +72,15 @@ impl Store {
             Backend::Postgres(Arc::new(postgres::Postgres::open(settings).await?))
         };
         Ok(Self { backend })
+    }
+
+    /// What the server that the settings name tells of itself: its settings, by its own names, and as `now_ms` its clock in Unix
+    /// milliseconds; nothing for a database without a server. Opens no store, and leaves tables as they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not answer.
+    pub async fn ask_server(settings: &StoreSettings) -> Result<Vec<(String, String)>, StoreError> {
+        if settings.url.is_empty() { Ok(Vec::new()) } else { postgres::told(settings).await }
     }
 
     /// Whether other processes use the same database.
@@ -128,4 +139,11 @@ pub struct StoreFigures {
     pub writes_waiting: u64,
     /// Reads that wait now.
     pub reads_waiting: u64,
+}
+
+/// Random bytes of the operating system.
+fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
+    Ok(bytes)
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use talewire_proto::ids::text_of_random;
 use talewire_proto::{Channel, Entry, Epoch, Position, Publication, Since, UserId, Version};
 
 use crate::{Backend, Store, StoreError};
@@ -103,6 +104,13 @@ impl Bounds {
         };
         Self { from, to, direction }
     }
+}
+
+/// A name for a history that begins now.
+pub(crate) fn fresh_epoch() -> Result<String, StoreError> {
+    let mut epoch = text_of_random(crate::random()?);
+    epoch.truncate(8);
+    Ok(epoch)
 }
 
 /// Information and tags of an entry are kept as JSON text.

@@ -2,7 +2,8 @@
 //!
 //! Every section is a struct of the crate that uses it. The names of settings, their environment variables and types come
 //! from the serialised defaults ([`Known`]), so that a new field has them by itself. Namespaces are written
-//! `[namespaces.NAME]`; `[namespaces.default]` holds the rules of channels without a namespace (`news`, not `a:news`).
+//! `[namespaces.NAME]`; `[namespaces.default]` holds the rules of channels without a namespace (`news`, not `a:news`). Sources and
+//! webhooks have names in the same way.
 
 mod check;
 mod file;
@@ -23,6 +24,7 @@ use talewire_broker::BrokerSettings;
 use talewire_hub::HubSettings;
 use talewire_proto::{Limits, Namespace, Namespaces};
 use talewire_server::{BadSchema, Rules, ServerSettings};
+use talewire_sources::{SourceSettings, WebhookSettings};
 use talewire_store::StoreSettings;
 use talewire_story::StoryLimits;
 
@@ -60,6 +62,10 @@ pub(crate) struct Config {
     pub(crate) auth: AuthSettings,
     /// The rules of channels, by namespace.
     pub(crate) namespaces: BTreeMap<String, Namespace>,
+    /// Streams and queues of other systems that become publications, by name.
+    pub(crate) sources: BTreeMap<String, SourceSettings>,
+    /// Other systems that are told what happens here, by name.
+    pub(crate) webhooks: BTreeMap<String, WebhookSettings>,
 }
 
 /// The process itself: its log and its mode.

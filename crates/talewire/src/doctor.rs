@@ -2,6 +2,7 @@
 //! each with what to change. It starts nothing and changes nothing.
 
 mod proxy;
+mod services;
 mod system;
 
 use std::fmt;
@@ -75,6 +76,8 @@ pub(crate) fn examine(typed: &Doctor, config: &Config) -> anyhow::Result<()> {
 
 async fn look(typed: &Doctor, config: &Config) -> Vec<Finding> {
     let mut findings = system::look(config);
+    findings.extend(services::broker(config, PATIENCE).await);
+    findings.extend(services::store(config, PATIENCE).await);
     if let Some(url) = &typed.through {
         findings.extend(proxy::look(url, typed, PATIENCE).await);
     }

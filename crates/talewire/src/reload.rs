@@ -83,9 +83,12 @@ fn differences(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
         ("http.api_key", old.http.api_key != new.http.api_key),
         ("broker.redis.password", old.broker.redis.password != new.broker.redis.password),
         ("broker.redis.sentinel_password", old.broker.redis.sentinel_password != new.broker.redis.sentinel_password),
+        ("sources", old.sources != new.sources),
+        ("webhooks", old.webhooks != new.webhooks),
     ];
     for (path, differs) in secrets {
-        if differs && !different.iter().any(|known| known == path) {
+        let is_told = |known: &String| known == path || known.starts_with(&format!("{path}."));
+        if differs && !different.iter().any(is_told) {
             different.push(path.to_owned());
         }
     }
@@ -96,7 +99,7 @@ fn is_exchanged(path: &str) -> bool {
     path == "process.log_filter" || path.starts_with("namespaces.") || path.starts_with("limits.")
 }
 
-/// All values by path. A namespace is one value: that it came, went or changed is what matters.
+/// All values by path. What has a name is one value: that it came, went or changed is what matters.
 fn values(config: &Config) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
     let tree = serde_json::to_value(config).expect("settings are plain data");
@@ -105,9 +108,9 @@ fn values(config: &Config) -> BTreeMap<String, Value> {
 }
 
 fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
-    let is_namespace = path.starts_with("namespaces.");
+    let has_name = ["namespaces.", "sources.", "webhooks."].iter().any(|table| path.starts_with(table));
     match value {
-        Value::Object(members) if !is_namespace => {
+        Value::Object(members) if !has_name => {
             for (name, member) in members {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 leaves(&path, member, into);
@@ -164,9 +167,19 @@ mod tests {
         old.auth.hs256_secret = Some(Secret::new("one"));
         new.auth.hs256_secret = Some(Secret::new("other"));
         new.http.api_key = Some(Secret::new("new"));
+        let hook = |secret: &str| talewire_sources::WebhookSettings {
+            secret: talewire_sources::settings::Hidden::new(secret),
+            ..talewire_sources::WebhookSettings::default()
+        };
+        old.webhooks.insert("a".into(), hook("one"));
+        new.webhooks.insert("a".into(), hook("other"));
+        new.sources.insert("b".into(), talewire_sources::SourceSettings::default());
         let (changed, waiting) = differences(&old, &new);
         let namespaces = ["namespaces.changes", "namespaces.comes", "namespaces.goes"];
         assert_eq!(changed, [&["limits.subscriptions_max"], &namespaces[..], &["process.log_filter"]].concat());
-        assert_eq!(waiting, ["http.api_key", "hub.gap_wait_ms", "process.insecure", "auth.hs256_secret"]);
+        assert_eq!(
+            waiting,
+            ["http.api_key", "hub.gap_wait_ms", "process.insecure", "sources.b", "auth.hs256_secret", "webhooks"]
+        );
     }
 }

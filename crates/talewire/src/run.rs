@@ -11,6 +11,7 @@ use talewire_broker::{Broker, NodeId};
 use talewire_hub::Hub;
 use talewire_proto::session::Anonymous;
 use talewire_server::{About, Node, NodeParts, RELOADS_WAITING_MAX, Server};
+use talewire_sources::{Counts, Sources, Webhooks};
 use talewire_store::Store;
 use talewire_story::Stories;
 use tokio::sync::mpsc;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::reload::Reloader;
-use crate::{Source, descriptors, logging, traces};
+use crate::{Source, descriptors, imports, logging, traces};
 
 /// Which part of the whole a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,12 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         anyhow::bail!(
             "a worker shares its work with servers: set store.url to their PostgreSQL and broker.kind to their broker"
         );
+    }
+
+    // Who is told what happens here.
+    let (webhooks, sink) = Webhooks::start(&config.webhooks, me.as_str())?;
+    if let Some(sink) = sink {
+        broker.notices().told_to(sink);
     }
 
     // Who is subscribed here: one shard for each thread that carries connections.
@@ -126,6 +133,11 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         Part::Server => Server::start(node.clone())?,
         Part::Worker => Server::start_admin(node.clone())?,
     };
+    // What comes from elsewhere comes in where people do.
+    let wanted = if part == Part::Server { config.sources } else { Default::default() };
+    let sources = Sources::start(&wanted, &imports::publisher(&node), &stop);
+    let counts = Counts { sources: sources.counts(), webhooks: webhooks.counts() };
+    node.metrics.with_others(move |text| counts.write(text));
     tokio::spawn(reloader.run(node, requests));
     let working = works.then(|| tokio::spawn(worker.run(stop.clone())));
     let admin = server.admin_address();
@@ -137,6 +149,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     // The end, in the opposite order.
     stop.cancelled().await;
     tracing::info!("talewire stops");
+    sources.ended().await;
     server.stop().await;
     if let Some(working) = working {
         working.await.context("the worker panicked")?;
@@ -145,6 +158,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     sweeping.abort();
     broker.release(PRUNER).await;
     broker.depart().await;
+    webhooks.stop().await;
     store.close().await;
     Ok(())
 }

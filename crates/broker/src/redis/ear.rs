@@ -276,10 +276,13 @@ impl Ear {
             }
         }
         let (ear, told, mut connection) = (self.clone(), told.clone(), connection.clone());
+        let patience = Duration::from_millis(self.settings.probe_lost_ms);
         // What is confirmed comes as pushes; here only refusals are looked for.
         let mut saying = Box::pin(async move {
             let commands = pipe.len();
-            let Ok(answers) = connection.send_packed_commands(&pipe, 0, commands).await else { return };
+            let answering = connection.send_packed_commands(&pipe, 0, commands);
+            // It must not keep a connection that is given up from being closed.
+            let Ok(Ok(answers)) = tokio::time::timeout(patience, answering).await else { return };
             let mut errors = answers.into_iter().filter_map(|answer| answer.extract_error().err());
             if let Some(error) = errors.next() {
                 let refused = 1 + errors.count() as u64;

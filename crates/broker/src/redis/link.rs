@@ -13,6 +13,9 @@ use super::scripts::Scripts;
 use super::sentinels::Sentinels;
 use super::settings::RedisSettings;
 
+/// The oldest version that has everything we use.
+const OLDEST: u32 = 7;
+
 /// Where the server of a link is.
 pub(crate) enum Whereabouts {
     /// There.
@@ -164,11 +167,12 @@ impl Link {
         });
         let mut connection = self.dialer.dial(&address, Some(pushed)).await?;
         let look = async {
-            let info = ask(&mut connection, cmd("INFO").arg("replication").arg("memory")).await?;
-            let info = String::from_utf8_lossy(&info).into_owned();
-            // An old version takes one section at most, and says nothing of the other.
-            if !info.contains("role:master") {
+            let info = ask_info(&mut connection).await?;
+            if !info.is_master() {
                 return Err("it is not a master".to_owned());
+            }
+            if info.major() < OLDEST {
+                return Err(format!("Redis {} is too old: {OLDEST}.0 or later is needed", info.version()));
             }
             warn_of_eviction(&address, &info);
             self.load(&mut connection).await
@@ -196,19 +200,45 @@ impl Link {
     }
 }
 
-/// Asks for a text.
-async fn ask(connection: &mut MultiplexedConnection, command: &redis::Cmd) -> Result<Vec<u8>, String> {
-    let answer = connection.send_packed_command(command).await.and_then(Value::extract_error);
+/// What a server says of itself.
+pub(crate) struct Info(String);
+
+impl Info {
+    /// What stands behind a name with its colon.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.trim_end().strip_prefix(name))
+    }
+
+    pub(crate) fn is_master(&self) -> bool {
+        self.value("role:") == Some("master")
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        self.value("redis_version:").unwrap_or("0")
+    }
+
+    /// What it forgets when its memory is full.
+    pub(crate) fn eviction(&self) -> Option<&str> {
+        self.value("maxmemory_policy:")
+    }
+
+    fn major(&self) -> u32 {
+        self.version().split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// Asks a server about itself: all that it says unasked, since old versions take no list of what is wanted.
+pub(crate) async fn ask_info(connection: &mut MultiplexedConnection) -> Result<Info, String> {
+    let answer = connection.send_packed_command(&cmd("INFO")).await.and_then(Value::extract_error);
     match answer.map_err(|error| error.to_string())? {
-        Value::BulkString(text) => Ok(text),
-        Value::VerbatimString { text, .. } => Ok(text.into_bytes()),
+        Value::BulkString(text) => Ok(Info(String::from_utf8_lossy(&text).into_owned())),
+        Value::VerbatimString { text, .. } => Ok(Info(text)),
         _ => Err("it answers in an unknown way".to_owned()),
     }
 }
 
-fn warn_of_eviction(address: &Address, info: &str) {
-    let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
-    if let Some(policy) = policy.filter(|policy| *policy != "noeviction") {
+fn warn_of_eviction(address: &Address, info: &Info) {
+    if let Some(policy) = info.eviction().filter(|policy| *policy != "noeviction") {
         tracing::warn!(
             %address, policy,
             "this Redis forgets keys when its memory is full: set maxmemory-policy to noeviction, or histories and presence will have holes"

@@ -8,6 +8,7 @@
 mod answers;
 mod dial;
 mod ear;
+mod facts;
 mod generations;
 mod hearing;
 mod history;
@@ -24,10 +25,11 @@ mod servers;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod told;
 mod wakeups;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +39,7 @@ use talewire_proto::{Channel, Entry, Epoch, Publication};
 use tokio::task::AbortHandle;
 
 use crate::{BrokerError, BrokerHealth, BrokerSettings, Control, NodeId, NodeReport, WakeUp};
+pub use facts::{RedisFacts, redis_facts};
 use hearing::Hearing;
 use names::slot;
 use outlets::{Outlets, Target};
@@ -55,7 +58,7 @@ pub(crate) struct Redis {
     pub(crate) outlets: Arc<Outlets>,
     settings: Arc<BrokerSettings>,
     node: NodeId,
-    servers: Arc<Servers>,
+    pub(crate) servers: Arc<Servers>,
     pulse: Arc<Pulse>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -68,7 +71,6 @@ struct Pulse {
     mastership: Mutex<Option<String>>,
     /// Connections that were made, when they were last counted.
     connections: AtomicU64,
-    departed: AtomicBool,
     beating: tokio::sync::Mutex<()>,
 }
 
@@ -95,7 +97,6 @@ impl Redis {
             presence: presence.clone(),
             mastership: Mutex::default(),
             connections: AtomicU64::new(0),
-            departed: AtomicBool::new(false),
             beating: tokio::sync::Mutex::default(),
         });
         let redis = Self {
@@ -175,13 +176,13 @@ impl Redis {
     }
 
     pub(crate) async fn beat(&self, report: &NodeReport) -> Result<(), BrokerError> {
-        self.pulse.departed.store(false, Ordering::Relaxed);
+        self.pulse.roll.departed.store(false, Ordering::Relaxed);
         self.pulse.roll.report(report);
         self.pulse.beat().await
     }
 
     pub(crate) async fn depart(&self) {
-        self.pulse.departed.store(true, Ordering::Relaxed);
+        self.pulse.roll.departed.store(true, Ordering::Relaxed);
         let _beating = self.pulse.beating.lock().await;
         let departed = async {
             self.presence.depart().await?;
@@ -258,7 +259,7 @@ impl Pulse {
     /// Gives a sign of life; finds out whether Redis has lost something, and who has died.
     async fn beat(&self) -> Result<(), BrokerError> {
         let _beating = self.beating.lock().await;
-        if self.departed.load(Ordering::Relaxed) {
+        if self.roll.departed.load(Ordering::Relaxed) {
             return Ok(());
         }
         let connections = self.servers.connections();

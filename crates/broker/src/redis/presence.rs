@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -62,6 +63,10 @@ impl Presence {
         tell: Tell,
     ) -> Result<(), BrokerError> {
         let _changing = self.changing.read().await;
+        if self.roll.departed.load(Ordering::Relaxed) {
+            // Whoever still comes goes down with the node.
+            return Ok(());
+        }
         let who = self.written(info, tell);
         let (listed, before) = {
             let mut own = self.own.lock();

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub(crate) struct Roll {
     /// What this node reports, as JSON; nothing before its first report.
     report: Mutex<Option<String>>,
     seen: Mutex<Option<(Instant, Arc<HashSet<String>>)>>,
+    /// Whether this node has taken its leave: nobody is present on it any more.
+    pub(crate) departed: AtomicBool,
 }
 
 /// What a sign of life has shown.
@@ -40,7 +43,7 @@ impl Roll {
         // A node's id has as many letters and digits; one that somebody has named otherwise is made so.
         let stamp: String = node.as_str().bytes().filter(u8::is_ascii_alphanumeric).map(char::from).collect();
         let stamp = format!("{stamp:0<STAMP_BYTES$.STAMP_BYTES$}");
-        Self { stamp, lease_ms, report: Mutex::default(), seen: Mutex::default() }
+        Self { stamp, lease_ms, report: Mutex::default(), seen: Mutex::default(), departed: false.into() }
     }
 
     /// This node as the others know it.

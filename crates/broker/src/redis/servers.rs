@@ -551,7 +551,7 @@ impl Map {
 }
 
 /// The ranges of slots with their masters, as one server sees them.
-async fn slots_of(
+pub(crate) async fn slots_of(
     connection: &mut redis::aio::MultiplexedConnection,
     asked: &Address,
 ) -> Result<Vec<(u16, u16, Address)>, String> {

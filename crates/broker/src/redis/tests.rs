@@ -4,10 +4,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod clusters;
+mod doors;
 mod many;
 mod outages;
 mod present;
 mod proxy;
+mod sentinels;
 mod successors;
 
 use std::sync::Arc;
@@ -117,11 +120,71 @@ impl Node {
     }
 }
 
+/// What a node's hub does with what it hears: entries that follow are taken, whatever else there is is read.
+struct Reader {
+    name: &'static str,
+    seen: std::collections::BTreeMap<u64, String>,
+    doubts: usize,
+    /// Entries that were read and not heard.
+    read: usize,
+}
+
+impl Reader {
+    fn new(name: &'static str) -> Self {
+        Self { name, seen: std::collections::BTreeMap::new(), doubts: 0, read: 0 }
+    }
+
+    /// Takes what has been delivered until now.
+    async fn catch_up(&mut self, node: &mut Node) {
+        while let Ok(delivery) = node.delivered.try_recv() {
+            if delivery.channel != channel(self.name) {
+                continue;
+            }
+            match delivery.message {
+                Message::Entry { entry, .. } => self.see(entry.offset, words(&entry.publication)),
+                Message::Doubt => {
+                    self.doubts += 1;
+                    self.read(node).await;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn read(&mut self, node: &Node) {
+        let all = PageLimit { entries: 100_000, bytes: 100_000_000 };
+        let page = node.broker.history(&channel(self.name), &rules(), Since::Oldest, Direction::Forward, all).await;
+        for entry in page.iter().flat_map(|page| &page.entries) {
+            self.read += usize::from(!self.seen.contains_key(&entry.offset));
+            self.see(entry.offset, words(&entry.publication));
+        }
+    }
+
+    fn see(&mut self, offset: u64, words: String) {
+        let before = self.seen.insert(offset, words.clone());
+        assert!(before.as_ref().is_none_or(|before| *before == words), "{offset} is {words} and was {before:?}");
+    }
+}
+
+/// Publishes with a key until it is acknowledged, once or many times.
+async fn publish_surely(broker: &Broker, name: &str, words: &str) -> Position {
+    let key = crate::Key { user: "ana".parse().unwrap(), key: words.to_owned() };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let publish = crate::Publish { key: Some(key.clone()), ..says(words).into() };
+        match broker.publish(&channel(name), &rules(), publish).await {
+            Ok(published) => return published.position,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits until something is so that nobody tells of.
 async fn wait_until(is: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !is() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "not within twenty seconds");
+        assert!(Instant::now() < deadline, "not within thirty seconds");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

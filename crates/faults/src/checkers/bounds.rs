@@ -18,6 +18,7 @@ pub(super) fn check(events: &[Event], promises: &Promises, verdict: &mut Verdict
     let mut first_fault_us = None;
     let mut healed = Vec::new();
     let mut over_us = None;
+    let mut keys = Vec::new();
     for event in events {
         let at_us = event.at_us;
         match &event.what {
@@ -26,6 +27,7 @@ pub(super) fn check(events: &[Event], promises: &Promises, verdict: &mut Verdict
                 samples.entry(node).or_default().push(sample);
             }
             What::Fault { .. } => first_fault_us = first_fault_us.or(Some(at_us)),
+            What::Keys { keys: now } => keys.push(*now),
             What::Healed { number } => healed.push((*number, at_us)),
             What::Over => over_us = Some(at_us),
             What::Panic { node, line } => verdict.is_wrong(Invariant::Panics, || format!("{node}: {line}")),
@@ -35,6 +37,12 @@ pub(super) fn check(events: &[Event], promises: &Promises, verdict: &mut Verdict
             What::Void { why } => verdict.is_wrong(Invariant::Valid, || why.clone()),
             _ => {}
         }
+    }
+    if let (Some(was), Some(is)) = (keys.first(), keys.last())
+        && *is > was + promises.keys
+    {
+        verdict
+            .is_wrong(Invariant::Bounds, || format!("Redis has {is} keys at the end, and had {was} before the faults"));
     }
     let (Some(first_fault_us), Some(over_us)) = (first_fault_us, over_us) else { return };
     for (node, samples) in samples {

@@ -1,9 +1,9 @@
 //! I3 and I5: one content per position, whoever says it; and no position that history has forgotten under the same epoch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Invariant, Verdict};
-use crate::log::{self, Event, Kind, Name, Outcome, What};
+use crate::log::{self, Event, Kind, Lasts, Name, Outcome, What};
 
 /// What somebody was told to stand at a position. An acknowledgement knows the key alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +19,18 @@ impl Said<'_> {
 }
 
 /// By channel, epoch and offset.
-#[derive(Default)]
 struct Contents<'a> {
-    said: BTreeMap<(&'a Name, &'a Name), HashMap<u64, Said<'a>>>,
+    said: BTreeMap<(&'a Name, &'a str), HashMap<u64, Said<'a>>>,
+    kinds: BTreeMap<Name, Kind>,
 }
 
 impl<'a> Contents<'a> {
+    fn history<'b>(&self, channel: &Name, epoch: &'b str) -> &'b str {
+        self.kinds.get(channel).map_or(epoch, |kind| kind.history(epoch))
+    }
+
     fn say(&mut self, channel: &'a Name, epoch: &'a Name, offset: u64, said: Said<'a>, verdict: &mut Verdict) {
+        let epoch = self.history(channel, epoch);
         let known = self.said.entry((channel, epoch)).or_default().entry(offset).or_insert(said);
         if known.differs(said) {
             let known = *known;
@@ -43,8 +48,7 @@ fn text(said: Said<'_>) -> String {
 }
 
 pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
-    let kinds = log::kinds(events);
-    let mut contents = Contents::default();
+    let mut contents = Contents { said: BTreeMap::new(), kinds: log::kinds(events) };
     let mut asked = HashMap::new();
     for event in events {
         match &event.what {
@@ -68,14 +72,15 @@ pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
             _ => {}
         }
     }
-    epochs(events, &kinds, &contents, verdict);
+    epochs(events, &contents, verdict);
 }
 
 /// I5. A durable channel has one epoch for ever; any channel ends, at the last read, at the newest position that anybody saw.
-fn epochs(events: &[Event], kinds: &BTreeMap<Name, Kind>, contents: &Contents<'_>, verdict: &mut Verdict) {
+fn epochs(events: &[Event], contents: &Contents<'_>, verdict: &mut Verdict) {
     for event in events {
         let What::Read { node, channel, top, .. } = &event.what else { continue };
-        let newest = contents.said.get(&(channel, &top.epoch)).and_then(|offsets| offsets.keys().max());
+        let epoch = contents.history(channel, &top.epoch);
+        let newest = contents.said.get(&(channel, epoch)).and_then(|offsets| offsets.keys().max());
         if let Some(newest) = newest.filter(|newest| **newest > top.offset) {
             let stands = top.offset;
             verdict.is_wrong(Invariant::Epochs, || {
@@ -86,11 +91,17 @@ fn epochs(events: &[Event], kinds: &BTreeMap<Name, Kind>, contents: &Contents<'_
             });
         }
     }
-    for (channel, kind) in kinds {
-        let epochs: Vec<&Name> =
-            contents.said.keys().filter(|(of, _)| *of == channel).map(|(_, epoch)| *epoch).collect();
-        if *kind == Kind::Durable && epochs.len() > 1 {
-            verdict.is_wrong(Invariant::Epochs, || format!("{channel} is durable and has the epochs {epochs:?}"));
+    for (channel, kind) in &contents.kinds {
+        let named = |epoch: &'_ str| match kind {
+            // The rest of the epoch may change with the server that is asked.
+            Kind::History { .. } => log::base(epoch).to_owned(),
+            Kind::Durable => epoch.to_owned(),
+        };
+        let of_channel = contents.said.keys().filter(|(of, _)| *of == channel);
+        let epochs: BTreeSet<String> = of_channel.map(|(_, epoch)| named(epoch)).collect();
+        let may_change = matches!(kind, Kind::History { lasts: Lasts::InMemory, .. });
+        if !may_change && epochs.len() > 1 {
+            verdict.is_wrong(Invariant::Epochs, || format!("{channel} lasts and has the epochs {epochs:?}"));
         }
     }
     reused(contents, verdict);

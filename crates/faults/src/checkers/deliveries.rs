@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Invariant, Promises, Verdict};
-use crate::log::{Content, Event, Name, Position, Told, What};
+use crate::log::{self, Content, Event, Kind, Lasts, Name, Position, Told, What};
 
 /// Where a reader stands in a channel.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ struct Stand<'a> {
 type Histories<'a> = HashMap<&'a Name, (&'a Name, BTreeMap<u64, &'a Content>)>;
 
 struct Checker<'a> {
+    kinds: BTreeMap<Name, Kind>,
     histories: Histories<'a>,
     promises: &'a Promises,
     stands: HashMap<(u32, &'a Name), Stand<'a>>,
@@ -33,7 +34,14 @@ struct Checker<'a> {
 
 pub(super) fn check<'a>(events: &'a [Event], promises: &'a Promises, verdict: &'a mut Verdict) {
     let histories = histories(events);
-    let mut checker = Checker { histories, promises, stands: HashMap::new(), verdict, needless: Vec::new() };
+    let mut checker = Checker {
+        kinds: log::kinds(events),
+        histories,
+        promises,
+        stands: HashMap::new(),
+        verdict,
+        needless: Vec::new(),
+    };
     for event in events {
         match &event.what {
             What::Subscribed { reader, channel, from, told, top, .. } => {
@@ -86,11 +94,11 @@ impl<'a> Checker<'a> {
             }
             (Told::Fresh | Told::Recovered, _) => self.begin_at(reader, channel, top),
             (Told::Lost, from) => {
-                self.begin_at(reader, channel, top);
                 self.verdict.counts.resumes_lost += 1;
                 if let Some(from) = from {
                     self.is_needless(reader, channel, from, top);
                 }
+                self.begin_at(reader, channel, top);
             }
         }
     }
@@ -101,8 +109,8 @@ impl<'a> Checker<'a> {
         let missing = std::mem::take(&mut stand.missing);
         if stand.epoch != top.epoch {
             stand.had.clear();
-            stand.epoch = top.epoch.clone();
         }
+        stand.epoch = top.epoch.clone();
         (stand.last, stand.promised, stand.newest) = (top.offset, 0, None);
         self.never_came(reader, channel, &missing);
     }
@@ -124,7 +132,17 @@ impl<'a> Checker<'a> {
     fn is_needless(&mut self, reader: u32, channel: &'a Name, from: &Position, top: &Position) {
         let missed = top.offset.saturating_sub(from.offset);
         let Some((epoch, entries)) = self.histories.get(channel) else { return };
-        let is_known = from.epoch == top.epoch && **epoch == top.epoch && from.offset <= top.offset;
+        let is_same = match self.kinds.get(channel) {
+            Some(kind @ Kind::History { lasts: Lasts::Synced, .. }) => {
+                kind.history(&from.epoch) == kind.history(&top.epoch) && kind.history(&top.epoch) == kind.history(epoch)
+            }
+            // Of two masters that do not know of each other, one has another history than the one that was read.
+            _ => from.epoch == top.epoch || (top.epoch == **epoch && log::base(&from.epoch) == log::base(epoch)),
+        };
+        // Under another generation, what the reader had may be what was lost.
+        let newest = self.stands.get(&(reader, channel)).and_then(|stand| stand.newest);
+        let had_it = from.epoch == **epoch || (newest.is_some() && entries.get(&from.offset).copied() == newest);
+        let is_known = is_same && had_it && from.offset <= top.offset;
         let is_there = (from.offset + 1..=top.offset).all(|offset| entries.contains_key(&offset));
         if is_known && is_there && missed <= self.promises.recovery_entries_max {
             self.verdict.counts.needless += 1;
@@ -170,8 +188,8 @@ impl<'a> Checker<'a> {
         self.verdict.counts.gaps += 1;
         let Some(stand) = self.stands.get_mut(&(reader, channel)) else { return };
         let from = Position { epoch: stand.epoch.clone(), offset: stand.last };
-        self.begin_at(reader, channel, position);
         self.is_needless(reader, channel, &from, position);
+        self.begin_at(reader, channel, position);
     }
 
     fn lie(&mut self, what: impl FnOnce() -> String) {

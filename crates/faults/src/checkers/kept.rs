@@ -88,10 +88,11 @@ fn count(tries: &ByKey<'_>, verdict: &mut Verdict) {
 /// I6, the answers: in a history channel, for as long as its epoch.
 fn equal_acknowledgements(tries: &ByKey<'_>, kinds: &BTreeMap<Name, Kind>, verdict: &mut Verdict) {
     for ((channel, key), tries) in tries {
-        let is_durable = kinds.get(*channel) == Some(&Kind::Durable);
+        let Some(kind) = kinds.get(*channel) else { continue };
         for pair in tries.kept.windows(2) {
             let [a, b] = pair else { continue };
-            if a != b && (is_durable || a.epoch == b.epoch) {
+            let is_same = a.offset == b.offset && kind.history(&a.epoch) == kind.history(&b.epoch);
+            if !is_same && !kind.may_forget(&a.epoch, &b.epoch) {
                 verdict.is_wrong(Invariant::Keys, || format!("{channel}, {key}: acknowledged as {a:?} and as {b:?}"));
             }
         }
@@ -133,15 +134,11 @@ fn one_read(read: &Reading<'_>, kind: Kind, tries: &ByKey<'_>, verdict: &mut Ver
             }
             continue;
         };
-        match kind {
-            Kind::History { .. } if position.epoch != top.epoch => {
-                verdict.counts.gone_with_epoch += 1;
-                continue;
-            }
-            Kind::History { size } if position.offset + size <= top.offset => continue,
-            _ => {}
-        }
-        if at.get(key) != Some(&position.offset) {
+        let is_there = at.get(key) == Some(&position.offset);
+        let is_old = matches!(kind, Kind::History { size, .. } if position.offset + size <= top.offset);
+        if !is_there && kind.may_forget(&position.epoch, &top.epoch) {
+            verdict.counts.gone_with_epoch += 1;
+        } else if !is_there && !is_old {
             verdict.counts.lost += 1;
             verdict.is_wrong(Invariant::Kept, || match at.get(key) {
                 None => format!("{channel} on {node}: {key}, acknowledged at {position:?}, is gone"),

@@ -1,7 +1,7 @@
 //! Small logs in, what each checker finds in them out: green for what is right, red for the one thing that is wrong.
 
 use super::*;
-use crate::log::{Content, JobEnd, Kind, Log, Name, Outcome, Position, Told, What};
+use crate::log::{Content, JobEnd, Kind, Lasts, Log, Name, Outcome, Position, Told, What};
 
 const CHANNEL: &str = "talk:a";
 
@@ -21,6 +21,10 @@ fn in_epoch(epoch: &str, offset: u64) -> Position {
 
 fn content(key: &str) -> Content {
     Content { key: key.into(), tag: CHANNEL.into(), sum: crate::log::sum(key.as_bytes()) }
+}
+
+fn in_memory(size: u64) -> Kind {
+    Kind::History { size, lasts: Lasts::InMemory }
 }
 
 impl Script {
@@ -108,7 +112,7 @@ fn what_was_acknowledged_has_to_be_there() {
 
 #[test]
 fn history_may_forget_what_is_old_and_what_went_with_its_epoch() {
-    let two = Kind::History { size: 2 };
+    let two = in_memory(2);
     let read = |script: &mut Script| {
         let entries = vec![(3, content("c")), (4, content("d"))];
         script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top: at(4), entries });
@@ -118,7 +122,7 @@ fn history_may_forget_what_is_old_and_what_went_with_its_epoch() {
     script.kept("a", 1).kept("b", 2).kept("c", 3).kept("d", 4);
     read(&mut script);
     assert_eq!(script.is_green().gone_with_epoch, 1);
-    let mut script = Script::new(Kind::History { size: 3 });
+    let mut script = Script::new(in_memory(3));
     script.kept("a", 1).kept("b", 2).kept("c", 3).kept("d", 4);
     read(&mut script);
     assert_eq!(script.is_red(&[Invariant::Kept]).lost, 1, "b is one of the newest three");
@@ -183,7 +187,7 @@ fn a_recovery_is_whole_and_a_loss_is_one() {
 #[test]
 fn a_recovery_over_a_change_of_the_epoch_keeps_what_the_reader_had() {
     let script = |key: &str| {
-        let mut script = Script::new(Kind::History { size: 10 });
+        let mut script = Script::new(in_memory(10));
         script.published("b", Outcome::Kept(in_epoch("f", 2)));
         script.published("a", Outcome::Kept(at(1))).published("x", Outcome::Kept(in_epoch("f", 1)));
         script.subscribed(None, Told::Fresh, at(0)).got("a", 1);
@@ -197,7 +201,7 @@ fn a_recovery_over_a_change_of_the_epoch_keeps_what_the_reader_had() {
 
 #[test]
 fn a_gap_that_is_told_is_no_loss() {
-    let mut script = Script::new(Kind::History { size: 1 });
+    let mut script = Script::new(in_memory(1));
     script.kept("a", 1).kept("b", 2).kept("c", 3).subscribed(None, Told::Fresh, at(0)).got("a", 1);
     script.say(What::Gap { reader: 1, channel: CHANNEL.into(), position: at(2) }).got("c", 3);
     let entries = vec![(3, content("c"))];
@@ -216,6 +220,25 @@ fn lost_data_has_to_change_the_epoch() {
     let mut script = Script::durable();
     script.published("a", Outcome::Kept(in_epoch("other", 1))).kept("b", 1).kept("a", 2).read(&["b", "a"]);
     script.is_red(&[Invariant::Epochs, Invariant::Keys]);
+}
+
+#[test]
+fn a_broker_may_forget_only_what_it_said_it_may() {
+    let script = |lasts, before: &str, keys: &[&str]| {
+        let mut script = Script::new(Kind::History { size: 10, lasts });
+        script.published("a", Outcome::Kept(in_epoch("e.1", 1))).published("b", Outcome::Kept(in_epoch(before, 2)));
+        let entries: Vec<_> = (1..).zip(keys).map(|(offset, key)| (offset, content(key))).collect();
+        let top = in_epoch("e.2", entries.len() as u64);
+        script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top, entries });
+        script
+    };
+    for lasts in [Lasts::Synced, Lasts::Replicated] {
+        assert_eq!(script(lasts, "e.1", &["a", "b"]).is_green().gone_with_epoch, 0);
+        assert_eq!(script(lasts, "e.2", &["a"]).is_red(&[Invariant::Kept, Invariant::Epochs]).lost, 1);
+    }
+    assert_eq!(script(Lasts::Replicated, "e.1", &["a"]).is_green().gone_with_epoch, 1, "the replica did not have it");
+    assert_eq!(script(Lasts::Synced, "e.1", &["a"]).is_red(&[Invariant::Kept, Invariant::Epochs]).lost, 1);
+    assert_eq!(script(Lasts::Replicated, "f.1", &["a"]).is_red(&[Invariant::Kept, Invariant::Epochs]).lost, 1);
 }
 
 #[test]
@@ -243,12 +266,19 @@ fn presence_becomes_true_in_time() {
 
 #[test]
 fn a_generation_ends_once_with_the_text_that_was_read() {
-    let script = || {
-        let mut script = Script::durable();
+    let on = |kind| {
+        let mut script = Script::new(kind);
         script.read(&[]).say(What::JobAccepted { job: "j".into() });
-        script.say(What::JobText { job: "j".into(), attempt: 1, text: "Once".to_owned(), ended: true });
+        script.say(What::JobText {
+            job: "j".into(),
+            attempt: 1,
+            text: "Once".to_owned(),
+            ended: true,
+            trail: String::new(),
+        });
         script
     };
+    let script = || on(in_memory(1));
     let ended = |text: &str| {
         let end = JobEnd { status: "done".to_owned(), turn: Some(text.to_owned()) };
         What::JobEnded { job: "j".into(), end }
@@ -258,6 +288,10 @@ fn a_generation_ends_once_with_the_text_that_was_read() {
     script().is_red(&[Invariant::Jobs]);
     script().say(ended("Once")).say(ended("Once")).is_red(&[Invariant::Jobs]);
     script().say(ended("Twice")).is_red(&[Invariant::Jobs]);
+    script().say(ended("Once upon")).is_red(&[Invariant::Jobs]);
+    let shared = || on(Kind::History { size: 1, lasts: Lasts::Synced });
+    shared().say(ended("Twice")).is_red(&[Invariant::Jobs]);
+    assert_eq!(shared().say(ended("Once upon")).is_green().job_texts_cut, 1, "the broker may have been away");
     script().say(ended("Once")).say(What::JobLate { job: "j".into(), attempt: 1 }).is_red(&[Invariant::Jobs]);
     let failed = JobEnd { status: "failed".to_owned(), turn: None };
     script().say(What::JobEnded { job: "j".into(), end: failed }).is_green();
@@ -301,6 +335,8 @@ fn processes_come_back_to_what_they_used_and_never_panic() {
     faulty(&[(900, 400), (120, 45)]).is_green();
     faulty(&[(900, 45)]).is_red(&[Invariant::Bounds]);
     faulty(&[(120, 400)]).is_red(&[Invariant::Bounds]);
+    script().say(What::Keys { keys: 20 }).say(What::Keys { keys: 90 }).is_green();
+    script().say(What::Keys { keys: 20 }).say(What::Keys { keys: 900 }).is_red(&[Invariant::Bounds]);
     script().say(What::Panic { node: "n1".into(), line: "x".to_owned() }).is_red(&[Invariant::Panics]);
     script().say(What::Died { node: "n1".into(), how: "signal 11".to_owned() }).is_red(&[Invariant::Panics]);
     script().say(What::Void { why: "no disk".to_owned() }).is_red(&[Invariant::Valid]);

@@ -1,15 +1,14 @@
 //! A small disk that can be filled: a tmpfs in a mount namespace of its own, held by a process that sleeps. Nothing is mounted for
 //! anybody else, and no right is needed where the system lets users have namespaces.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{Context as _, bail};
 use talewire_stand::process::Process;
 
-/// Its size.
-const MEGABYTES: u32 = 64;
+/// Its size when it is not full.
+const BYTES: u64 = 512 * 1024 * 1024;
 
 /// The disk; gone with the value.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl SmallDisk {
             command.arg("--map-root-user");
         }
         let script =
-            format!("mount -t tmpfs -o size={MEGABYTES}m,mode=700 talewire \"$0\" && echo mounted && exec sleep 10800");
+            format!("mount -t tmpfs -o size={BYTES},mode=700 talewire \"$0\" && echo mounted && exec sleep 10800");
         command.args(["sh", "-c", &script]).arg(&inside);
         let log = folder.join("disk.log");
         let mut holder = Process::start(&mut command, "util-linux", &log);
@@ -68,25 +67,31 @@ impl SmallDisk {
         command
     }
 
-    /// Fills it to the last byte.
+    /// Makes it as small as what is on it, so that there is no room for another byte.
     ///
     /// # Errors
-    /// If it cannot even be begun.
-    pub fn fill(&self) -> std::io::Result<()> {
-        let mut file = File::create(self.outside().join("filler"))?;
-        for size in [1 << 20, 4_096, 512, 1] {
-            let part = vec![7; size];
-            while file.write_all(&part).is_ok() {}
-        }
-        Ok(())
+    /// If the system does not let us.
+    pub fn fill(&self) -> anyhow::Result<()> {
+        let disk = rustix::fs::statvfs(&self.path).context("looking at the disk")?;
+        self.resize((disk.f_blocks - disk.f_bfree) * disk.f_frsize)
     }
 
     /// Makes room again.
     ///
     /// # Errors
-    /// If it was not filled.
-    pub fn clear(&self) -> std::io::Result<()> {
-        std::fs::remove_file(self.outside().join("filler"))
+    /// If the system does not let us.
+    pub fn clear(&self) -> anyhow::Result<()> {
+        self.resize(BYTES)
+    }
+
+    fn resize(&self, bytes: u64) -> anyhow::Result<()> {
+        let mut command = self.command(Path::new("mount"));
+        command.args(["-o", &format!("remount,size={bytes}")]).arg(&self.inside);
+        let done = command.output().context("mount")?;
+        if !done.status.success() {
+            bail!("mount: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(())
     }
 }
 

@@ -1,24 +1,30 @@
 //! The servers of a run: Talewire's own processes with their settings, folders and proxies, and what they stand on. All of it is
 //! on the loopback address, on ports that were free, and ends with the value.
 
+pub mod broker;
 pub mod disk;
 pub mod node;
 pub mod proxy;
 pub mod twist;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
+use talewire_stand::postgres::Postgres;
 use tempfile::TempDir;
 
+use self::broker::Broker;
 use self::disk::SmallDisk;
 use self::node::Node;
 use self::proxy::Proxy;
-use self::twist::Lie;
+use self::twist::{Liar, Lie};
 use crate::clients::Door;
+use crate::log::{Lasts, Log, What};
+use crate::schedule::Place;
 
 /// The key of the server API.
 pub const API_KEY: &str = "the-key-of-a-run-of-faults";
@@ -48,6 +54,38 @@ pub struct StageOptions {
 pub enum Ground {
     /// One node with SQLite and its own memory.
     Alone,
+    /// One node with PostgreSQL and its own memory.
+    Postgres,
+    /// Nodes that share PostgreSQL and one Redis, which syncs every write to its disk.
+    Redis,
+    /// Nodes that share PostgreSQL and a Redis master with two replicas, watched by three Sentinels. Nothing of it is on a disk.
+    Sentinel,
+    /// Nodes that share PostgreSQL and a Redis cluster of three masters, each with a replica. Nothing of it is on a disk.
+    Cluster,
+}
+
+impl Ground {
+    /// Whether there is a PostgreSQL server.
+    #[must_use]
+    pub fn has_postgres(self) -> bool {
+        self != Self::Alone
+    }
+
+    /// Whether there is Redis.
+    #[must_use]
+    pub fn has_redis(self) -> bool {
+        matches!(self, Self::Redis | Self::Sentinel | Self::Cluster)
+    }
+
+    /// What history channels promise here.
+    #[must_use]
+    pub fn history(self) -> Lasts {
+        match self {
+            Self::Alone | Self::Postgres => Lasts::InMemory,
+            Self::Redis => Lasts::Synced,
+            Self::Sentinel | Self::Cluster => Lasts::Replicated,
+        }
+    }
 }
 
 /// Everything that runs.
@@ -56,11 +94,17 @@ pub struct Stage {
     /// Talewire's own processes.
     pub nodes: Vec<Node>,
     /// One in front of each.
-    pub proxies: Vec<Proxy>,
+    pub fronts: Vec<Proxy>,
+    /// One between each node and PostgreSQL, if there is one.
+    pub store_ways: Vec<Proxy>,
+    /// One between each node and Redis, if there is one.
+    pub broker_ways: Vec<Proxy>,
+    /// PostgreSQL, if the ground has it.
+    pub postgres: Option<Postgres>,
+    /// Redis, if the ground has it.
+    pub broker: Option<Broker>,
     /// Where the data of all nodes is, if it can be filled.
     pub disk: Option<Arc<SmallDisk>>,
-    /// Where the clock of the nodes is set.
-    pub clock: Option<PathBuf>,
     binary: PathBuf,
     /// Goes last: the nodes' files are in it.
     folder: TempDir,
@@ -74,35 +118,89 @@ impl Stage {
     pub fn start(options: &StageOptions) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("talewire-faults-").tempdir().context("a temporary folder")?;
         let disk = options.small_disk.then(|| Arc::new(SmallDisk::mount(folder.path())));
-        let clock = options.moved_clock.then(|| folder.path().join("clock"));
-        if let Some(clock) = &clock {
-            set_clock(clock, 0)?;
-        }
-        let mut stage =
-            Self { nodes: Vec::new(), proxies: Vec::new(), disk, clock, binary: options.binary.clone(), folder };
-        let lie = options.lie.map(|lie| Arc::new(Mutex::new(twist::Liar::new(lie))));
+        let mut stage = Self {
+            nodes: Vec::new(),
+            fronts: Vec::new(),
+            store_ways: Vec::new(),
+            broker_ways: Vec::new(),
+            postgres: options.ground.has_postgres().then(Postgres::start),
+            broker: Broker::start(options.ground),
+            disk,
+            binary: options.binary.clone(),
+            folder,
+        };
+        let lie = options.lie.map(|lie| Arc::new(Mutex::new(Liar::new(lie))));
         for number in 1..=options.nodes {
-            let name = format!("n{number}");
-            let door = Arc::new(Door::new(&name));
-            let data = stage.disk.as_ref().map_or(stage.folder.path(), |disk| disk.outside()).join(&name);
-            let config = stage.folder.path().join(format!("{name}.toml"));
-            std::fs::write(&config, settings(options.ground)).context("writing settings")?;
-            let mut node = Node::new(door.clone(), &options.binary, &config, &data);
-            node.disk = stage.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
-            node.clock.clone_from(&stage.clock);
-            node.start()?;
-            stage.nodes.push(node);
-            let proxy = Proxy::start(door.clone(), lie.clone()).context("starting a proxy")?;
-            door.fronted(proxy.address);
-            stage.proxies.push(proxy);
+            stage.add_node(number, options.moved_clock, lie.clone())?;
         }
         Ok(stage)
+    }
+
+    fn add_node(&mut self, number: usize, moved_clock: bool, liar: Option<Arc<Mutex<Liar>>>) -> anyhow::Result<()> {
+        let name = format!("n{number}");
+        let door = Arc::new(Door::new(&name));
+        let store = self.postgres.as_ref().map(|postgres| way(postgres.port)).transpose()?;
+        let port = self.broker.as_ref().and_then(Broker::single_port);
+        let broker = port.map(way).transpose()?;
+        let config = self.folder.path().join(format!("{name}.toml"));
+        let store_at = store.as_ref().map(|way| way.address);
+        let of_broker = self.broker.as_ref().map(|redis| redis.settings(broker.as_ref().map(|way| way.address)));
+        std::fs::write(&config, settings(store_at, of_broker)).context("writing settings")?;
+        self.store_ways.extend(store);
+        self.broker_ways.extend(broker);
+        let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
+        let mut node = Node::new(door.clone(), &self.binary, &config, &data);
+        node.disk = self.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
+        if moved_clock {
+            let clock = self.folder.path().join(format!("{name}.clock"));
+            set_clock(&clock, 0)?;
+            node.clock = Some(clock);
+        }
+        node.start()?;
+        self.nodes.push(node);
+        let front = Proxy::start(door.clone(), liar).context("starting a proxy")?;
+        door.fronted(front.address);
+        self.fronts.push(front);
+        Ok(())
     }
 
     /// Where each node is reached.
     #[must_use]
     pub fn doors(&self) -> Vec<Arc<Door>> {
         self.nodes.iter().map(|node| node.door.clone()).collect()
+    }
+
+    /// Writes down what everything uses, and who ended by themselves.
+    pub fn look(&mut self, log: &Log) {
+        for node in &mut self.nodes {
+            node.look(log);
+            node.measure(log);
+        }
+        for (number, server) in self.broker.iter().flat_map(Broker::servers).enumerate() {
+            node::measure(&format!("redis-{number}"), server.process.id(), 0, log);
+        }
+    }
+
+    /// Writes down how many keys Redis has: asked between faults alone, since a paused Redis does not answer.
+    pub fn count_keys(&self, log: &Log) {
+        let Some(Broker::Single(redis)) = &self.broker else { return };
+        let said = redis.say(&["DBSIZE"]).ok();
+        if let Some(keys) = said.and_then(|said| said.trim_start_matches(':').parse().ok()) {
+            log.say(What::Keys { keys });
+        }
+    }
+
+    /// The proxy at a place.
+    ///
+    /// # Errors
+    /// If this stage has none there.
+    pub fn way(&self, place: Place) -> anyhow::Result<&Proxy> {
+        let proxy = match place {
+            Place::Front(node) => self.fronts.get(node),
+            Place::Store(node) => self.store_ways.get(node),
+            Place::Broker(node) => self.broker_ways.get(node),
+        };
+        proxy.with_context(|| format!("no proxy at {place:?}"))
     }
 
     /// A token for a user.
@@ -138,9 +236,18 @@ pub fn set_clock(file: &Path, seconds: i64) -> anyhow::Result<()> {
     std::fs::rename(&new, file).context("setting the clock")
 }
 
+/// A way to a server on this machine that can be cut.
+fn way(port: u16) -> anyhow::Result<Proxy> {
+    let door = Arc::new(Door::new("way"));
+    door.opened((Ipv4Addr::LOCALHOST, port).into());
+    Proxy::start(door, None).context("starting a proxy")
+}
+
 /// Short times, so that a fault is noticed soon, and limits that one machine with many clients does not meet.
-fn settings(ground: Ground) -> String {
-    let Ground::Alone = ground;
+fn settings(store: Option<SocketAddr>, broker: Option<String>) -> String {
+    let store = store
+        .map_or_else(String::new, |address| format!("[store]\nurl = \"postgres://talewire@{address}/postgres\"\n"));
+    let broker = broker.unwrap_or_default();
     format!(
         r#"[http]
 listen = "127.0.0.1:0"
@@ -172,7 +279,9 @@ kind = "history"
 history_size = {HISTORY_SIZE}
 history_age_ms = 7_200_000
 publish = "authenticated"
-"#
+{store}[broker]
+generation_age_ms = 10_000
+{broker}"#
     )
 }
 

@@ -136,11 +136,8 @@ impl Node {
 
     /// Writes down what it uses.
     pub fn measure(&self, log: &Log) {
-        let Some(pid) = self.id() else { return };
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
-        if let (Ok(memory), Ok(descriptors)) = (talewire_load::process::memory(pid), descriptors) {
-            let (node, descriptors) = (self.door.name.clone(), descriptors as u64);
-            log.say(What::Vitals { node, number: self.starts, rss_bytes: memory.rss_bytes, descriptors });
+        if let Some(pid) = self.id() {
+            measure(&self.door.name, pid, self.starts, log);
         }
     }
 
@@ -177,6 +174,15 @@ impl Node {
     #[must_use]
     pub fn said(&self) -> String {
         std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+}
+
+/// Writes down what a process uses, if it is there.
+pub(super) fn measure(name: &str, pid: u32, number: u32, log: &Log) {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
+    if let (Ok(memory), Ok(descriptors)) = (talewire_load::process::memory(pid), descriptors) {
+        let (rss_bytes, descriptors) = (memory.rss_bytes, descriptors as u64);
+        log.say(What::Vitals { node: name.into(), number, rss_bytes, descriptors });
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use talewire_faults::checkers::{Invariant, Verdict};
 use talewire_faults::run::{self, RunOptions};
-use talewire_faults::schedule::{Fault, Step};
+use talewire_faults::schedule::{Fault, Place, Step};
 use talewire_faults::stage::proxy::Weather;
 use talewire_faults::stage::twist::Lie;
 
@@ -18,7 +18,7 @@ fn calm() -> Vec<Step> {
 
 /// Every connection through a proxy breaks twice.
 fn cuts() -> Vec<Step> {
-    let cut = Step { rest_ms: 400, fault: Fault::Storm { node: 0, weather: Weather::Cut, ms: 100 } };
+    let cut = Step { rest_ms: 400, fault: Fault::Storm { place: Place::Front(0), weather: Weather::Cut, ms: 100 } };
     vec![cut, cut]
 }
 
@@ -29,8 +29,8 @@ fn broken(fault: Fault) -> Vec<Step> {
 /// Promises of a short run: what is slow here would be slow in a long one.
 fn short(steps: Vec<Step>) -> RunOptions {
     let mut options = alone(steps);
-    options.promises.alive_ms = 3_000;
-    options.promises.presence_ms = 3_000;
+    options.promises.alive_ms = 1_500;
+    options.promises.presence_ms = 1_500;
     options.promises.drain_ms = 8_000;
     options.promises.revoked_ms = 300;
     options

@@ -21,6 +21,7 @@ use talewire_proto::ErrorCode;
 use talewire_proto::session::Refused;
 
 pub(super) use publish::BAD_TAGS;
+pub(crate) use publish::{into_channel, said};
 
 use super::error::HttpError;
 use crate::node::Node;

@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use crate::node::Node;
 use crate::transport::emulation;
 
-pub(crate) use api::has_key;
+pub(crate) use api::{has_key, into_channel, said};
 pub(crate) use app::login_of;
 pub(crate) use error::HttpError;
 

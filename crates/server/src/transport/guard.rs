@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use parking_lot::Mutex;
 
+use crate::network::Network;
 use crate::settings::ServerSettings;
 
 /// Caps and rates of the whole process.
@@ -31,7 +32,7 @@ struct Shared {
     per_ip_max: usize,
     strangers_max: usize,
     strangers_per_ip_max: usize,
-    trusted: Vec<IpAddr>,
+    trusted: Vec<Network>,
 }
 
 /// Sockets of one address.
@@ -115,7 +116,7 @@ impl Guard {
                 per_ip_max: settings.sockets_per_ip_max,
                 strangers_max: settings.strangers_max,
                 strangers_per_ip_max: settings.strangers_per_ip_max,
-                trusted: settings.trusted_proxies.iter().map(IpAddr::to_canonical).collect(),
+                trusted: settings.trusted_proxies.clone(),
             }),
             users: Mutex::default(),
             per_user_max: settings.connections_per_user_max,
@@ -127,7 +128,7 @@ impl Guard {
     /// A place for a new socket.
     pub(crate) fn admit(&self, ip: IpAddr) -> Result<Permit, Turned> {
         let shared = &self.shared;
-        let counted = !shared.trusted.contains(&ip.to_canonical());
+        let counted = !is_in(&shared.trusted, ip);
         let ip = household(ip);
         if !count_up(&shared.sockets, shared.sockets_max) {
             return Err(Turned::Sockets);
@@ -186,7 +187,7 @@ impl Guard {
 
     /// Whose request it is: the peer's, or, where the peer is a proxy that is trusted, whom that proxy names last.
     pub(crate) fn visitor(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        if !self.shared.trusted.contains(&peer.to_canonical()) {
+        if !is_in(&self.shared.trusted, peer) {
             return peer;
         }
         // The last entry alone is the proxy's own; those before it are whatever the client sent.
@@ -204,6 +205,10 @@ impl Guard {
     pub(crate) fn request(&self, ip: IpAddr) -> Result<(), Duration> {
         self.requests.take(ip)
     }
+}
+
+fn is_in(networks: &[Network], ip: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(ip))
 }
 
 /// Whose address it is, as far as an address says: of IPv6 everybody has as many as they like, and a network of 64 bits at least.
@@ -293,8 +298,11 @@ mod tests {
     #[test]
     fn silent_sockets_of_one_address_leave_room_for_others() {
         let proxy = IpAddr::from([10, 0, 0, 9]);
-        let settings =
-            ServerSettings { strangers_per_ip_max: 1, trusted_proxies: vec![proxy], ..ServerSettings::default() };
+        let settings = ServerSettings {
+            strangers_per_ip_max: 1,
+            trusted_proxies: vec![proxy.into()],
+            ..ServerSettings::default()
+        };
         let guard = Guard::new(&settings);
         let mut first = guard.admit(HERE).expect("room");
         assert_eq!(guard.admit(HERE).err(), Some(Turned::StrangersPerIp));
@@ -312,12 +320,14 @@ mod tests {
     #[test]
     fn only_a_trusted_proxys_own_word_is_believed() {
         let proxy = IpAddr::from([10, 0, 0, 9]);
-        let guard = Guard::new(&ServerSettings { trusted_proxies: vec![proxy], ..ServerSettings::default() });
+        let network = "10.0.0.0/24".parse().expect("a network");
+        let guard = Guard::new(&ServerSettings { trusted_proxies: vec![network], ..ServerSettings::default() });
         let headers = |value: &str| {
             HeaderMap::from_iter([(http::HeaderName::from_static("x-forwarded-for"), value.parse().expect("a value"))])
         };
         assert_eq!(guard.visitor(proxy, &headers("6.6.6.6, 1.2.3.4")), IpAddr::from([1, 2, 3, 4]));
         assert_eq!(guard.visitor(HERE, &headers("1.2.3.4")), HERE);
+        assert_eq!(guard.visitor([10, 0, 1, 9].into(), &headers("1.2.3.4")), IpAddr::from([10, 0, 1, 9]));
         assert_eq!(guard.visitor(proxy, &headers("1.2.3.4, nonsense")), proxy);
         assert_eq!(guard.visitor(proxy, &HeaderMap::new()), proxy);
     }

@@ -5,9 +5,9 @@ use tokio_postgres::Row;
 
 use super::failure::Tried;
 use super::rows::parsed;
-use super::{Postgres, random, storable};
-use crate::StoreError;
+use super::{Postgres, storable};
 use crate::accounts::Account;
+use crate::{StoreError, random};
 
 const ACCOUNT: &str = "SELECT id, name, guest, created_at, seen_at FROM users WHERE id = $1";
 

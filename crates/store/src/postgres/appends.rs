@@ -16,10 +16,10 @@ use tokio_postgres::Row;
 
 use super::connection::{CLOCK, Connection, Params, Work};
 use super::failure::{Failure, Tried};
-use super::log::{entry, fresh_epoch};
+use super::log::entry;
 use super::rows::count;
 use super::{CONFLICTS_MAX, LOST_MAX, Place, Postgres, Shared, storable};
-use crate::log::{Append, Appended, Key, json};
+use crate::log::{Append, Appended, Key, fresh_epoch, json};
 use crate::{StoreError, StoreSettings};
 
 /// Bytes of one group; what comes beyond them goes into the next.
@@ -83,7 +83,12 @@ impl Postgres {
         let not_answered = || StoreError::Unavailable("the operation was not answered".into());
         // Places are as many as a lane holds: it is never full.
         lane.try_send(Waiting { append, reply, _place: place }).map_err(|_| not_answered())?;
-        answer.await.unwrap_or_else(|_| Err(not_answered()))
+        // One group may be under way before this one, and it may be waiting for its time to pass.
+        let patience = self.shared.pool.acquire_time() + self.shared.operation_time;
+        match tokio::time::timeout(patience, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(not_answered())),
+            Err(_) => Err(self.shared.too_late()),
+        }
     }
 }
 

@@ -82,6 +82,11 @@ impl Connection {
         Ok(self.client.execute(&statement, params).await?)
     }
 
+    /// A query that is asked as it is, without being kept.
+    pub(super) async fn once(&self, sql: &str) -> Tried<Vec<Row>> {
+        Ok(self.client.query(sql, &[]).await?)
+    }
+
     /// One or more statements without parameters and rows.
     pub(super) async fn plain(&self, sql: &str) -> Tried<()> {
         Ok(self.client.batch_execute(sql).await?)

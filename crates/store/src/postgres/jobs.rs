@@ -11,13 +11,13 @@ use super::facts::{self, number, one};
 use super::failure::Tried;
 use super::log::append_events;
 use super::rows::{self, parsed};
-use super::{Postgres, apply, random, storable, views};
-use crate::StoreError;
+use super::{Postgres, apply, storable, views};
 use crate::event::StoryEvent;
 use crate::jobs::{Finish, Finished, Job, Renewed, given_up, made_choices, made_turn};
 use crate::log::LogEntry;
 use crate::objects::Generation;
 use crate::text::Words;
+use crate::{StoreError, random};
 
 /// Jobs that one sweep ends.
 const SWEPT_MAX: i64 = 100;

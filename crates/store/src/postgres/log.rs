@@ -8,17 +8,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use talewire_proto::ids::text_of_random;
 use talewire_proto::{Channel, Entry, Epoch, Payload, Position, Publication, Since};
 use tokio_postgres::Row;
 
+use super::Postgres;
 use super::connection::{Connection, Work};
 use super::failure::Tried;
 use super::rows::{count, parsed};
-use super::{Postgres, random};
 use crate::StoreError;
 use crate::event::StoryEvent;
-use crate::log::{Bounds, Direction, LogEntry, LogMark, Page, from_json};
+use crate::log::{Bounds, Direction, LogEntry, LogMark, Page, fresh_epoch, from_json};
 
 /// Entries that one look for grown channels passes, but for the last transaction, which is always whole.
 const GROWN_ENTRIES_MAX: i64 = 10_000;
@@ -212,13 +211,6 @@ pub(super) fn entry(row: &Row, column: usize) -> Tried<(Entry, usize)> {
 pub(super) async fn top_of(conn: &Connection, channel: &Channel) -> Tried<Option<Position>> {
     let row = conn.one("SELECT epoch, top FROM channels WHERE name = $1", &[&channel.as_str()]).await?;
     row.map(|row| position(&row, 0)).transpose()
-}
-
-/// A name for a history that begins now.
-pub(super) fn fresh_epoch() -> Result<String, StoreError> {
-    let mut epoch = text_of_random(random()?);
-    epoch.truncate(8);
-    Ok(epoch)
 }
 
 /// Appends events to a story's log.

@@ -12,6 +12,7 @@ mod accounts;
 mod appends;
 mod apply;
 mod connection;
+pub(crate) mod copy;
 mod erase;
 mod facts;
 mod failure;
@@ -21,8 +22,13 @@ mod pool;
 mod rows;
 mod schema;
 mod stories;
+#[cfg(test)]
+mod tests;
 mod tls;
+mod told;
 mod views;
+
+pub(crate) use told::told;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -108,8 +114,7 @@ struct Place {
 impl Postgres {
     pub(crate) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let address = Address::new(settings)?;
-        let first = address.connect().await?;
-        pool::share(&first).await?;
+        let first = address.connect_shared().await?;
         schema::migrate(&first).await?;
         let shared = Arc::new(Shared {
             pool: Pool::new(address, settings.connections_max),
@@ -337,13 +342,6 @@ async fn begin(work: &Work<'_>, sql: &str) -> Tried<()> {
 
 async fn rolled_back(conn: &Connection, within: Duration) -> bool {
     matches!(tokio::time::timeout(within, conn.plain("ROLLBACK")).await, Ok(Ok(())))
-}
-
-/// Random bytes of the operating system.
-fn random<const N: usize>() -> Result<[u8; N], StoreError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
-    Ok(bytes)
 }
 
 /// PostgreSQL's texts cannot hold the character zero. Rules and names refuse it; what comes from elsewhere gets the sign

@@ -37,7 +37,7 @@ impl Sqlite {
 
     pub(crate) async fn secret(&self, name: &'static str) -> Result<[u8; 32], StoreError> {
         self.write(move |work| {
-            let fresh: [u8; 32] = super::random()?;
+            let fresh: [u8; 32] = crate::random()?;
             work.conn
                 .prepare_cached("INSERT INTO secrets (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")?
                 .execute(params![name, fresh.as_slice()])?;

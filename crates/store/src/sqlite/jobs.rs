@@ -9,13 +9,13 @@ use super::facts::{all, number, one};
 use super::log::append_event;
 use super::rows::{self, parsed};
 use super::writer::Work;
-use super::{apply, random, views};
-use crate::StoreError;
+use super::{apply, views};
 use crate::event::StoryEvent;
 use crate::jobs::{Finish, Finished, Job, Renewed, given_up, made_choices, made_turn};
 use crate::log::LogEntry;
 use crate::objects::Generation;
 use crate::text::Words;
+use crate::{StoreError, random};
 
 /// Jobs that one sweep ends.
 const SWEPT_MAX: i64 = 100;

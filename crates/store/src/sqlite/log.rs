@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use talewire_proto::ids::text_of_random;
 use talewire_proto::{Channel, ClientInfo, Entry, Epoch, Payload, Position, Publication, Since, Version};
 
 use super::Sqlite;
@@ -13,7 +12,7 @@ use super::rows::{count, parsed};
 use super::writer::Work;
 use crate::StoreError;
 use crate::event::StoryEvent;
-use crate::log::{Append, Appended, Bounds, Direction, Key, LogEntry, LogMark, Page, from_json, json};
+use crate::log::{Append, Appended, Bounds, Direction, Key, LogEntry, LogMark, Page, fresh_epoch, from_json, json};
 
 /// Entries that one look for grown channels passes at most.
 const GROWN_ENTRIES_MAX: i64 = 10_000;
@@ -193,8 +192,7 @@ fn channel_row_made(conn: &Connection, channel: &Channel) -> Result<ChannelRow, 
     if let Some(row) = channel_row(conn, channel)? {
         return Ok(row);
     }
-    let mut epoch = text_of_random(super::random()?);
-    epoch.truncate(8);
+    let epoch = fresh_epoch()?;
     conn.prepare_cached("INSERT INTO channels (name, epoch, top) VALUES (?1, ?2, 0)")?
         .execute([channel.as_str(), &epoch])?;
     Ok(ChannelRow { id: conn.last_insert_rowid(), epoch: Epoch::new(&epoch), top: 0 })

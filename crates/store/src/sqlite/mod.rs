@@ -6,6 +6,7 @@
 
 mod accounts;
 mod apply;
+pub(crate) mod copy;
 mod erase;
 mod facts;
 mod folder;
@@ -30,6 +31,9 @@ use tokio::sync::{oneshot, watch};
 use self::queue::{Pushed, Queue};
 use self::writer::{Operation, Work, Write};
 use crate::{StoreError, StoreFigures, StoreSettings};
+
+/// The newest step of the schema, the same in every backend.
+pub(crate) const STEPS_KNOWN: u32 = schema::STEPS.len() as u32;
 
 /// Counters that the threads and the callers share.
 #[derive(Default)]
@@ -57,6 +61,7 @@ pub(crate) struct Sqlite {
 impl Sqlite {
     pub(crate) fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let folder = folder::take(&settings.path)?;
+        copy::refuse_moved(&settings.path)?;
         let path = settings.path.join("talewire.db");
         let mut conn = schema::connect(&path)?;
         schema::migrate(&mut conn)?;
@@ -163,13 +168,6 @@ impl Drop for Sqlite {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Random bytes of the operating system.
-fn random<const N: usize>() -> Result<[u8; N], StoreError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| StoreError::Unavailable(format!("no randomness: {error}")))?;
-    Ok(bytes)
 }
 
 fn gone() -> StoreError {

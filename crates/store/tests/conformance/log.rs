@@ -235,8 +235,16 @@ pub(crate) async fn what_has_grown_is_found(home: &Home) {
 pub(crate) async fn what_is_erased_leaves_its_place(home: &Home) {
     let (gone, kept) = (channel("erased:1"), channel("erased:2"));
     let store = home.open().await;
-    for n in 0..2_500 {
-        store.append(append(&gone, &format!("{n}"))).await.unwrap();
+    let writers = (0..50).map(|writer| {
+        let (store, gone) = (store.clone(), gone.clone());
+        tokio::spawn(async move {
+            for n in 0..50 {
+                store.append(append(&gone, &format!("{writer}-{n}"))).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
     }
     store.append(append(&kept, "stays")).await.unwrap();
     let top = store.top(&gone).await.unwrap();

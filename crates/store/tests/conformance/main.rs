@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod accounts;
+mod copies;
+mod faults;
 mod jobs;
 mod log;
 mod many;
@@ -29,13 +31,13 @@ impl Home {
         Store::open(&self.settings).await.unwrap()
     }
 
-    fn folder() -> Self {
+    pub(crate) fn folder() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = StoreSettings { path: folder.path().join("data"), ..StoreSettings::default() };
         Self { settings, is_alone: true, _folder: Some(folder) }
     }
 
-    async fn database(server: &Server) -> Self {
+    pub(crate) async fn database(server: &Server) -> Self {
         Self { settings: server.settings().await, is_alone: false, _folder: None }
     }
 }
@@ -75,4 +77,35 @@ async fn sqlite() {
 async fn postgres() {
     let server = Server::start();
     suite(async || Home::database(&server).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_with_many_nodes() {
+    let server = Server::start();
+    many::writers_of_many_nodes_keep_one_order(&server).await;
+    many::what_commits_late_is_told_late_but_told(&server).await;
+    many::much_growth_is_told_in_parts(&server).await;
+    many::a_key_used_by_two_nodes_at_once_is_one_entry(&server).await;
+    many::a_job_is_claimed_by_one_node(&server).await;
+    many::everything_at_once_ends(&server).await;
+    many::nodes_may_start_at_once(&server).await;
+    many::a_newer_schema_is_left_alone_but_for_a_neighbour(&server).await;
+    many::a_database_from_another_server_tells_its_growth(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_that_fails() {
+    let mut server = Server::start();
+    faults::a_silent_server_is_told_in_time(&mut server).await;
+    faults::a_restart_between_two_calls_is_not_noticed(&mut server).await;
+    faults::nothing_acknowledged_is_lost_when_postgres_is_killed(&mut server).await;
+    faults::an_absent_server_is_told_in_time(&mut server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn copies_are_whole() {
+    let server = Server::start();
+    copies::a_failed_move_harms_nothing().await;
+    copies::stores_move(&server).await;
+    copies::stores_are_saved_and_restored(&server).await;
 }

@@ -33,6 +33,14 @@ pub(super) fn check(config: &Config) -> Findings {
     for (name, rules) in &config.namespaces {
         namespace(name, rules, config, &mut findings);
     }
+    let sources = config.sources.iter().map(|(name, source)| ("sources", name, source.problems()));
+    let webhooks = config.webhooks.iter().map(|(name, webhook)| ("webhooks", name, webhook.problems()));
+    for (table, name, problems) in sources.chain(webhooks) {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            findings.push((format!("{table}.{name}"), "is named with letters, digits, - and _".into()));
+        }
+        findings.extend(problems.into_iter().map(|(setting, reason)| (format!("{table}.{name}.{setting}"), reason)));
+    }
     findings
 }
 

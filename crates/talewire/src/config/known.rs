@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 use talewire_proto::Namespace;
+use talewire_sources::{SourceSettings, WebhookSettings};
 
 use super::Config;
 
-/// Where the rules of namespaces stand; the second part of their paths is any name.
-const NAMESPACES: &str = "namespaces";
+/// Where things with names stand; the second part of their paths is any name.
+const OPEN: [&str; 3] = ["namespaces", "sources", "webhooks"];
 /// The name that stands for any.
 pub(super) const ANY: &str = "NAME";
 
@@ -28,8 +29,14 @@ impl Known {
     /// Reads the defaults.
     pub(crate) fn new() -> Self {
         let mut tree = serde_json::to_value(Config::default()).expect("settings are plain data");
-        let rules = serde_json::to_value(Namespace::default()).expect("rules are plain data");
-        tree[NAMESPACES] = serde_json::json!({ ANY: rules });
+        let named = [
+            serde_json::to_value(Namespace::default()),
+            serde_json::to_value(SourceSettings::default()),
+            serde_json::to_value(WebhookSettings::default()),
+        ];
+        for (table, defaults) in OPEN.into_iter().zip(named) {
+            tree[table] = serde_json::json!({ ANY: defaults.expect("settings are plain data") });
+        }
         let mut settings = Vec::new();
         leaves("", &tree, &mut settings);
         Self { settings }
@@ -57,21 +64,24 @@ impl Known {
 
     /// Whether any name may stand in a table.
     pub(crate) fn is_open(table: &str) -> bool {
-        table == NAMESPACES
+        OPEN.contains(&table)
     }
 
-    /// The setting that a variable stands for. Namespaces in variables are in lower case, and the longest field counts.
+    /// The setting that a variable stands for. Names in variables are in lower case, and the longest field counts.
     pub(crate) fn path_of_variable(&self, name: &str) -> Option<String> {
         if let Some(setting) = self.settings.iter().find(|setting| setting.variable() == name) {
             return (!setting.path.contains(ANY)).then(|| setting.path.clone());
         }
-        let of_namespace = name.strip_prefix("TALEWIRE_NAMESPACES_")?;
-        let fields = self.names_in("namespaces.NAME").into_iter().filter_map(|field| {
-            let namespace = of_namespace.strip_suffix(&format!("_{}", field.to_uppercase()))?;
-            (!namespace.is_empty()).then(|| (field, namespace.to_lowercase()))
+        let rest = name.strip_prefix("TALEWIRE_")?;
+        let (table, named) = OPEN
+            .into_iter()
+            .find_map(|table| Some((table, rest.strip_prefix(table.to_uppercase().as_str())?.strip_prefix('_')?)))?;
+        let fields = self.names_in(&format!("{table}.{ANY}")).into_iter().filter_map(|field| {
+            let name = named.strip_suffix(&format!("_{}", field.to_uppercase()))?;
+            (!name.is_empty()).then(|| (field, name.to_lowercase()))
         });
-        let (field, namespace) = fields.max_by_key(|(field, _)| field.len())?;
-        Some(format!("{NAMESPACES}.{namespace}.{field}"))
+        let (field, name) = fields.max_by_key(|(field, _)| field.len())?;
+        Some(format!("{table}.{name}.{field}"))
     }
 }
 
@@ -111,7 +121,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 /// `namespaces.chat.kind` is the setting `namespaces.NAME.kind`.
 fn general(path: &str) -> String {
     let mut parts: Vec<&str> = path.split('.').collect();
-    if parts.len() > 1 && parts[0] == NAMESPACES {
+    if parts.len() > 1 && OPEN.contains(&parts[0]) {
         parts[1] = ANY;
     }
     parts.join(".")

@@ -254,7 +254,7 @@ fn every_setting_has_one_path_and_one_variable() {
     variables.dedup();
     assert_eq!(variables.len(), count, "two settings share a variable");
     assert!(count > 80, "{count}");
-    for setting in known.all().iter().filter(|setting| !setting.path.starts_with("namespaces.")) {
+    for setting in known.all().iter().filter(|setting| !setting.path.contains(".NAME.")) {
         assert_eq!(known.path_of_variable(&setting.variable()).as_ref(), Some(&setting.path));
     }
 }
@@ -264,4 +264,26 @@ fn no_default_shows_a_secret() {
     let mut config = Config::default();
     config.auth.hs256_secret = Some(talewire_auth::Secret::new("hunter2"));
     assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn sources_and_webhooks_have_names_and_are_looked_at() {
+    let file =
+        "[sources.orders]\nurl = 'redis://x'\nfrom = 'orders'\n[webhooks.billing]\nurl = 'https://example.org/x'\n";
+    let secret = "0123456789abcdef0123456789abcdef";
+    let variables =
+        [("TALEWIRE_WEBHOOKS_BILLING_SECRET", secret), ("TALEWIRE_SOURCES_ORDERS_URL", "redis://:hunter2@y")];
+    let config = good(file, &variables);
+    assert_eq!(config.sources["orders"].url.reveal(), "redis://:hunter2@y");
+    assert_eq!(config.webhooks["billing"].secret.reveal(), secret);
+    let shown = format!("{config:?}{}", serde_json::to_string(&config).expect("JSON"));
+    assert!(!shown.contains("hunter2") && !shown.contains(secret), "{shown}");
+    bad("[sources.a]\nform = 'x'\n", &[], &[("t.toml:2:1", "did you mean `from`?")]);
+    bad("[sources.a]\nurl = 'redis://x'\nfrom = 'a'\nretry_ms = 0\n", &[], &[("t.toml:4:1", "greater than zero")]);
+    bad(
+        "[webhooks.a]\nurl = 'https://127.0.0.1/'\nsecret = 'short'\n",
+        &[],
+        &[("t.toml:2:1", "not a public address"), ("t.toml:3:1", "this has 5")],
+    );
+    bad("[webhooks.a]\nevents = ['everything']\n", &[], &[("t.toml:2:10", "unknown variant")]);
 }

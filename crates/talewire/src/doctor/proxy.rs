@@ -37,7 +37,7 @@ async fn stream(client: &Client, base: &Url, typed: &Doctor, patience: Duration)
     let mut response = match tokio::time::timeout(patience, request.send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            return Finding::wrong(format!("{url} does not answer: {}", error.without_url()), "is it up?");
+            return Finding::wrong(format!("{url} does not answer: {}", why(error)), "is it up?");
         }
         Err(_) => {
             let what = format!("the head of a stream at {base} did not come within {} s", patience.as_secs());
@@ -68,7 +68,13 @@ async fn stream(client: &Client, base: &Url, typed: &Doctor, patience: Duration)
     }
 }
 
-const BUFFERING: &str = "switch buffering off for streams: proxy_buffering off (nginx), option http-no-delay (HAProxy), flush_interval -1 (Caddy); see deploy/";
+/// An error with its causes: the first alone says nothing but that there was one.
+fn why(error: reqwest::Error) -> String {
+    let error = anyhow::Error::new(error.without_url());
+    format!("{error:#}")
+}
+
+const BUFFERING: &str = "switch buffering off for streams: proxy_buffering off (nginx), option http-no-delay (HAProxy), no encode (Caddy); see deploy/";
 
 fn head(headers: &HeaderMap) -> Option<Finding> {
     let is = |name, part: &str| {
@@ -119,7 +125,7 @@ async fn websocket(client: &Client, base: &Url, patience: Duration) -> Finding {
             format!("a WebSocket through {base} is answered {}", response.status()),
             "pass Upgrade and Connection on, by HTTP/1.1; and allow the page's origin (auth.allowed_origins)",
         ),
-        Ok(Err(error)) => Finding::wrong(format!("{url} does not answer: {}", error.without_url()), "is it up?"),
+        Ok(Err(error)) => Finding::wrong(format!("{url} does not answer: {}", why(error)), "is it up?"),
         Err(_) => Finding::wrong(format!("a WebSocket through {base} is not answered"), "is it up?"),
     }
 }

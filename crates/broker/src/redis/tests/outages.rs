@@ -1,5 +1,7 @@
 //! A server that dies, stands still, forgets its scripts or is full; connections that are cut or fall silent.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::proxy::Proxy;
 use super::*;
 use crate::{Key, Publish};
@@ -160,6 +162,72 @@ async fn announcements_that_stay_away_under_a_living_connection_are_noticed() {
     node.broker.listen(&channel("chat:b"));
     assert!(node.broker.listening(&channel("chat:b")).await.is_err());
     assert!(begun.elapsed() < Duration::from_secs(1), "who is known to be down is not waited for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_what_was_acknowledged_is_seen_once_and_by_all() {
+    let mut server = Server::lasting();
+    let mut nodes = [node(&server).await, node(&server).await];
+    let mut readers = [Reader::new("chat:a"), Reader::new("chat:a")];
+    for node in &nodes {
+        node.listen("chat:a").await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let publishers: Vec<_> = (0..4)
+        .map(|at| {
+            let (broker, stop) = (nodes[at % 2].broker.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut told = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let words = format!("{at}.{}", told.len());
+                    told.push((publish_surely(&broker, "chat:a", &words).await, words));
+                }
+                told
+            })
+        })
+        .collect();
+    let seed = fastrand::u64(..);
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let deadline = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(chance.u64(20..200))).await;
+        match chance.u8(..5) {
+            0 => tokio::task::block_in_place(|| server.restart()),
+            1 => drop(server.say(&["CLIENT", "KILL", "TYPE", "pubsub"])),
+            2 => drop(server.say(&["CLIENT", "KILL", "TYPE", "normal"])),
+            3 => drop(server.say(&["SCRIPT", "FLUSH"])),
+            _ => {
+                server.process.pause();
+                // Longer or shorter than a command waits.
+                let deadline = Duration::from_millis(chance.u64(100..1_000));
+                tokio::time::sleep(deadline).await;
+                server.process.go_on();
+            }
+        }
+        for (node, reader) in nodes.iter_mut().zip(&mut readers) {
+            reader.catch_up(node).await;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut told = Vec::new();
+    for publisher in publishers {
+        told.extend(publisher.await.unwrap());
+    }
+    let page = nodes[0].page("chat:a").await;
+    assert_eq!(page.entries.len(), told.len(), "nothing that was not acknowledged at last, seed {seed}");
+    for (node, reader) in nodes.iter_mut().zip(&mut readers) {
+        node.wait_for_health(true).await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while reader.seen.len() < told.len() {
+            assert!(Instant::now() < deadline, "{} of {}, seed {seed}", reader.seen.len(), told.len());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            reader.catch_up(node).await;
+        }
+        for (position, words) in &told {
+            assert_eq!(reader.seen.get(&position.offset), Some(words), "seed {seed}");
+            assert!(is_true(&page, position) || page.older.len() == 16, "{position:?}, seed {seed}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,7 +67,7 @@ pub(super) struct Broadcast<'a> {
 }
 
 /// What is published, whichever channel it goes to.
-struct Words {
+pub(crate) struct Words {
     publication: Publication,
     key: Option<Key>,
     version: Option<Version>,
@@ -87,7 +87,7 @@ struct Published {
 
 impl From<Kept> for Published {
     fn from(kept: Kept) -> Self {
-        let Kept { position: Position { offset, epoch }, skipped } = kept;
+        let Kept { position: Position { offset, epoch }, skipped, .. } = kept;
         Self { offset, epoch, skipped }
     }
 }
@@ -114,8 +114,7 @@ pub(super) async fn publish(node: &Arc<Node>, request: Publish<'_>) -> Answer {
         return message(node, user, client, data).await;
     };
     let version = version(request.version, request.version_epoch)?;
-    let (publication, key) = words(node, data, event, tags, idempotency_key)?;
-    let words = Words { publication, key, version, skip_history };
+    let words = Words { version, skip_history, ..said(node, data, event, tags, idempotency_key)? };
     into_channel(node, &channel, &words).await.map(|kept| written(&Published::from(kept)))
 }
 
@@ -123,8 +122,8 @@ pub(super) async fn broadcast(node: &Arc<Node>, request: Broadcast<'_>) -> Answe
     let Broadcast { channels, data, b64data, idempotency_key, event, tags, skip_history, .. } = request;
     most(node, channels.len())?;
     let version = version(request.version, request.version_epoch)?;
-    let (publication, key) = words(node, payload(data, b64data)?, event, tags, idempotency_key)?;
-    let words = Words { publication, key, version, skip_history };
+    let data = payload(data, b64data)?;
+    let words = Words { version, skip_history, ..said(node, data, event, tags, idempotency_key)? };
     let mut responses = Vec::with_capacity(channels.len());
     for name in channels {
         let kept = match name.parse::<Channel>() {
@@ -154,25 +153,27 @@ fn payload(data: Option<&RawValue>, b64data: Option<IgnoredAny>) -> Result<Paylo
     }
 }
 
-fn words(
+/// What server programs and sources say, checked.
+pub(crate) fn said(
     node: &Node,
     data: Payload,
     event: String,
     tags: BTreeMap<String, String>,
     key: String,
-) -> Result<(Publication, Option<Key>), Refused> {
+) -> Result<Words, Refused> {
     if key.chars().count() > node.limits().key_chars_max {
         return Err(refused(ErrorCode::LimitExceeded, "the idempotency key is too long"));
     }
     let tags = publication::tags_with(event, tags).ok_or_else(|| refused(ErrorCode::BadRequest, BAD_TAGS))?;
     let key = Some(key).filter(|key| !key.is_empty()).map(|key| Key { user: UserId::default(), key });
-    Ok((Publication { data: Some(data), tags, ..Publication::default() }, key))
+    let publication = Publication { data: Some(data), tags, ..Publication::default() };
+    Ok(Words { publication, key, version: None, skip_history: false })
 }
 
 pub(in super::super) const BAD_TAGS: &str = "tags are up to 16 texts of up to 256 bytes; an event type has up to 64 of A-Z a-z 0-9 _ . : - and is not reserved (PROTOCOL.md, 5)";
 
 /// Publishes to one channel, as the server itself.
-async fn into_channel(node: &Node, channel: &Channel, words: &Words) -> Result<Kept, Refused> {
+pub(crate) async fn into_channel(node: &Node, channel: &Channel, words: &Words) -> Result<Kept, Refused> {
     let rules = node.rules_of(channel)?;
     if rules.platform {
         // Stories are written by their use cases alone, or readers could not trust what they read.

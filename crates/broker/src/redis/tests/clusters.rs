@@ -1,0 +1,148 @@
+//! A cluster: everything works whichever server has it, slots that move take nothing with them, and a replica that takes over is found.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use talewire_proto::{ClientId, ClientInfo};
+use talewire_stand::redis_cluster::RedisCluster;
+
+use super::*;
+use crate::{Tell, WakeUp};
+
+fn settings(cluster: &RedisCluster) -> BrokerSettings {
+    let mut settings = quick(cluster.urls());
+    settings.redis.mode = RedisMode::Cluster;
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_works_whichever_server_has_it() {
+    let cluster = RedisCluster::start(3, 0);
+    let mut nodes = [node_with(&settings(&cluster)).await, node_with(&settings(&cluster)).await];
+    let names: Vec<String> = (0..30).map(|n| format!("chat:{n}")).collect();
+    for name in &names {
+        nodes[1].listen(name).await;
+    }
+    let mut owners = BTreeMap::new();
+    for name in &names {
+        assert_eq!(nodes[0].publish(name, name).await.unwrap().position.offset, 1);
+        *owners.entry(cluster.owner(cluster.slot(name)).unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(owners.len(), 3, "all servers have some: {owners:?}");
+    let mut heard = BTreeMap::new();
+    while heard.len() < names.len() {
+        let delivery = nodes[1].next().await;
+        let Message::Entry { entry, .. } = delivery.message else { panic!("not an entry") };
+        heard.insert(delivery.channel.to_string(), words(&entry.publication));
+    }
+    assert!(heard.iter().all(|(name, words)| name == words));
+    let channels: Vec<_> = names.iter().map(|name| channel(name)).collect();
+    assert_eq!(nodes[1].broker.tops(&channels).await.unwrap().len(), names.len());
+
+    let info = ClientInfo { user: "ana".parse().unwrap(), ..ClientInfo::default() };
+    let client: ClientId = "c".parse().unwrap();
+    for name in &names {
+        nodes[0].broker.enter(&channel(name), &client, &Arc::new(info.clone()), Tell::Subscribers).await.unwrap();
+        assert!(matches!(nodes[1].next().await.message, Message::Join(_)));
+        assert_eq!(nodes[1].broker.presence(&channel(name)).await.unwrap().len(), 1);
+    }
+    assert_eq!(nodes[0].broker.lease("prune", 60_000).await, Ok(true));
+    assert_eq!(nodes[1].broker.lease("prune", 60_000).await, Ok(false));
+    assert_eq!(nodes[0].broker.spend("mark", 60_000).await, Ok(true));
+    assert_eq!(nodes[1].broker.spend("mark", 60_000).await, Ok(false));
+    let (sender, mut letters) = mpsc::unbounded_channel();
+    nodes[1].broker.letters_to(Arc::new(move |letter| drop(sender.send(letter))));
+    assert_eq!(nodes[0].broker.post(&nodes[1].id, Bytes::from_static(b"x")).await, Ok(true));
+    assert_eq!(letters.recv().await.unwrap(), b"x"[..]);
+    let mut wakeups = nodes[1].broker.wakeups();
+    let woken = tokio::time::timeout(Duration::from_secs(20), wakeups.recv());
+    assert_eq!(woken.await.unwrap().unwrap(), WakeUp::Jobs);
+    nodes[0].broker.wake(WakeUp::Jobs);
+    assert_eq!(wakeups.recv().await.unwrap(), WakeUp::Jobs);
+    let [one, mut two] = nodes;
+    drop(one);
+    for _ in &names {
+        assert!(matches!(two.next().await.message, Message::Leave(_)), "its members go with the node");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_loses_nothing() {
+    let cluster = RedisCluster::start(3, 0);
+    let mut nodes = [node_with(&settings(&cluster)).await, node_with(&settings(&cluster)).await];
+    let mut readers = [Reader::new("chat:moves"), Reader::new("chat:moves")];
+    for node in &nodes {
+        node.listen("chat:moves").await;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let publisher = {
+        let (broker, stop) = (nodes[0].broker.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut told = BTreeMap::new();
+            while !stop.load(Ordering::Relaxed) {
+                let words = told.len().to_string();
+                let position = publish_surely(&broker, "chat:moves", &words).await;
+                assert!(told.insert(position.offset, words).is_none());
+            }
+            told
+        })
+    };
+    let slot = cluster.slot("chat:moves");
+    for _ in 0..3 {
+        let from = cluster.owner(slot).unwrap();
+        let to = (from + 1) % 3;
+        let doubts = readers.each_ref().map(|reader| reader.doubts);
+        tokio::task::block_in_place(|| {
+            // While the keys are there and the slot is here, entries are announced where nobody listens yet.
+            cluster.move_slot(slot, from, to, std::thread::yield_now);
+        });
+        for ((node, reader), before) in nodes.iter_mut().zip(&mut readers).zip(doubts) {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while reader.doubts == before {
+                assert!(Instant::now() < deadline, "a slot has moved without a doubt");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                reader.catch_up(node).await;
+            }
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    let told = publisher.await.unwrap();
+    assert!(told.len() > 20, "{}", told.len());
+    let last = nodes[0].publish("chat:moves", "the end").await.unwrap().position;
+    for (node, reader) in nodes.iter_mut().zip(&mut readers) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !reader.seen.contains_key(&last.offset) {
+            assert!(Instant::now() < deadline, "the last is not announced");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            reader.catch_up(node).await;
+        }
+        let unseen = told.iter().filter(|(offset, words)| reader.seen.get(offset) != Some(words)).count();
+        assert_eq!(unseen, 0, "of {}, {} by reading", told.len(), reader.read);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_is_found() {
+    let mut cluster = RedisCluster::start(3, 1);
+    let mut node = node_with(&settings(&cluster)).await;
+    node.listen("chat:a").await;
+    node.listen("chat:b").await;
+    let mut told = Vec::new();
+    for n in 0..20 {
+        told.push(publish_surely(&node.broker, "chat:a", &n.to_string()).await);
+    }
+    let slot = cluster.slot("chat:a");
+    let master = cluster.owner(slot).unwrap();
+    successors::follows(&cluster.servers[master], &cluster.servers[master + 3]);
+    cluster.servers[master].kill();
+    told.push(publish_surely(&node.broker, "chat:a", "after").await);
+    assert_eq!(told.last().unwrap().offset, 21);
+    node.wait_for_doubt("chat:a").await;
+    node.wait_for_health(true).await;
+    let page = node.page("chat:a").await;
+    assert!(told.iter().all(|position| is_true(&page, position)));
+    assert_ne!(page.top.epoch, told[0].epoch);
+    assert_eq!(node.publish("chat:a", "heard").await.unwrap().position.offset, 22);
+    node.wait_for(|d| matches!(&d.message, Message::Entry { entry, .. } if entry.offset == 22)).await;
+}

@@ -1,0 +1,261 @@
+//! Everything that a store keeps, copied as a whole: between databases (a move), into a file (a backup) and back.
+//!
+//! A source gives its rows table by table, all of one moment; a target takes them, and is there at the end as a whole or not
+//! at all, so that a copy that was broken off is simply begun again. What was written is counted at the end. The command
+//! line calls [`move_all`], [`backup`] and [`restore`].
+
+mod file;
+mod table;
+
+use std::path::Path;
+
+pub(crate) use self::table::{Column, Row, TABLES, Table, Type, Value};
+
+use crate::postgres::copy as postgres;
+use crate::sqlite::copy as sqlite;
+use crate::{StoreError, StoreSettings};
+
+/// How far a copy has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// What is copied now.
+    pub table: &'static str,
+    /// Rows of it that are copied.
+    pub rows: u64,
+    /// Rows that it has.
+    pub of: u64,
+}
+
+/// What a copy has brought over: tables and their rows, counted in the target.
+pub type Copied = Vec<(&'static str, u64)>;
+
+/// What channels are called after a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epochs {
+    /// By new epochs: whoever saw entries that are not in the backup is told that history was lost, and loads again.
+    Fresh,
+    /// By their own: right only if nothing was appended after the backup was made.
+    Kept,
+}
+
+/// Copies everything from one store into another, empty one. Offsets, epochs, keys and secrets stay what they are, so that
+/// readers recover and stay logged in. Neither may be in use; the source says afterwards where its data has gone.
+///
+/// # Errors
+/// [`StoreError::Locked`] or [`StoreError::Unavailable`] when one is in use, not there or not empty.
+pub async fn move_all(
+    from: &StoreSettings,
+    to: &StoreSettings,
+    progress: &mut (dyn FnMut(CopyProgress) + Send),
+) -> Result<Copied, StoreError> {
+    let mut source = if from.url.is_empty() {
+        Source::Sqlite(sqlite::Source::alone(&from.path)?)
+    } else {
+        Source::Postgres(Box::new(postgres::Source::alone(from).await?))
+    };
+    let mut target = Target::database(to).await?;
+    let copied = copy(&mut source, &mut target, Epochs::Kept, progress).await?;
+    target.finish().await?;
+    let to = if to.url.is_empty() { to.path.display().to_string() } else { to.url.to_string() };
+    match source {
+        Source::Sqlite(source) => source.leave(&to)?,
+        Source::Postgres(source) => source.leave(&to).await?,
+        Source::File(_) => {}
+    }
+    Ok(copied)
+}
+
+/// Writes everything of one moment into a new file. The store may be in use meanwhile.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the store or the file cannot be read or written, or the file is there already.
+pub async fn backup(
+    from: &StoreSettings,
+    file: &Path,
+    progress: &mut (dyn FnMut(CopyProgress) + Send),
+) -> Result<Copied, StoreError> {
+    let mut source = if from.url.is_empty() {
+        Source::Sqlite(sqlite::Source::beside(&from.path)?)
+    } else {
+        Source::Postgres(Box::new(postgres::Source::beside(from).await?))
+    };
+    let mut counts = Vec::new();
+    for table in TABLES {
+        counts.push(source.count(table).await?);
+    }
+    let mut target = Target::File(file::Writer::create(file, source.schema(), &counts)?);
+    let copied = copy(&mut source, &mut target, Epochs::Kept, progress).await?;
+    target.finish().await?;
+    Ok(copied)
+}
+
+/// Reads a backup into an empty store that nobody uses.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the store is in use or not empty, or the file is damaged; [`StoreError::NewerSchema`]
+/// when a newer version of the program wrote it.
+pub async fn restore(
+    file: &Path,
+    to: &StoreSettings,
+    epochs: Epochs,
+    progress: &mut (dyn FnMut(CopyProgress) + Send),
+) -> Result<Copied, StoreError> {
+    let mut source = Source::File(Box::new(file::Reader::open(file)?));
+    let mut target = Target::database(to).await?;
+    let copied = copy(&mut source, &mut target, epochs, progress).await?;
+    target.finish().await?;
+    Ok(copied)
+}
+
+/// Where rows come from.
+enum Source {
+    Sqlite(sqlite::Source),
+    Postgres(Box<postgres::Source>),
+    File(Box<file::Reader>),
+}
+
+impl Source {
+    /// The step of the schema that the rows belong to.
+    fn schema(&self) -> u32 {
+        match self {
+            Self::Sqlite(source) => source.schema(),
+            Self::Postgres(source) => source.schema(),
+            Self::File(source) => source.schema(),
+        }
+    }
+
+    async fn count(&mut self, table: &'static Table) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(source) => source.count(table),
+            Self::Postgres(source) => source.count(table).await,
+            Self::File(source) => Ok(source.count(table)),
+        }
+    }
+
+    /// Goes to a table, and says which of its columns are there.
+    async fn begin(&mut self, table: &'static Table) -> Result<Vec<&'static Column>, StoreError> {
+        match self {
+            Self::Sqlite(source) => source.begin(table),
+            Self::Postgres(source) => source.begin(table).await,
+            Self::File(source) => source.begin(table),
+        }
+    }
+
+    /// Some more rows of that table; none at its end.
+    async fn rows(&mut self) -> Result<Vec<Row>, StoreError> {
+        match self {
+            Self::Sqlite(source) => source.rows(),
+            Self::Postgres(source) => source.rows().await,
+            Self::File(source) => source.rows(),
+        }
+    }
+}
+
+/// Where rows go.
+enum Target {
+    Sqlite(sqlite::Target),
+    Postgres(Box<postgres::Target>),
+    File(file::Writer),
+}
+
+impl Target {
+    async fn database(settings: &StoreSettings) -> Result<Self, StoreError> {
+        Ok(if settings.url.is_empty() {
+            Self::Sqlite(sqlite::Target::create(&settings.path)?)
+        } else {
+            Self::Postgres(Box::new(postgres::Target::create(settings).await?))
+        })
+    }
+
+    async fn begin(&mut self, table: &'static Table, columns: &[&'static Column]) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(target) => target.begin(table, columns),
+            Self::Postgres(target) => target.begin(table, columns).await,
+            Self::File(target) => target.begin(table, columns),
+        }
+    }
+
+    async fn put(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(target) => target.put(rows),
+            Self::Postgres(target) => target.put(rows).await,
+            Self::File(target) => target.put(rows),
+        }
+    }
+
+    /// How many rows a table has in the target, by the target itself.
+    async fn count(&mut self, table: &'static Table) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(target) => target.count(table),
+            Self::Postgres(target) => target.count(table).await,
+            Self::File(target) => Ok(target.count(table)),
+        }
+    }
+
+    /// Makes all of it last, at once.
+    async fn finish(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(target) => target.finish(),
+            Self::Postgres(target) => target.finish().await,
+            Self::File(target) => target.finish(),
+        }
+    }
+}
+
+async fn copy(
+    source: &mut Source,
+    target: &mut Target,
+    epochs: Epochs,
+    progress: &mut (dyn FnMut(CopyProgress) + Send),
+) -> Result<Copied, StoreError> {
+    let mut copied = Vec::new();
+    for table in TABLES {
+        let of = source.count(table).await?;
+        let columns = source.begin(table).await?;
+        target.begin(table, &columns).await?;
+        let renamed = columns.iter().position(|column| epochs == Epochs::Fresh && column.is_epoch);
+        let mut done = 0;
+        loop {
+            let mut rows = source.rows().await?;
+            if rows.is_empty() {
+                break;
+            }
+            if let Some(place) = renamed {
+                rows.iter_mut().try_for_each(|row| rename(row, place))?;
+            }
+            target.put(&rows).await?;
+            done += rows.len() as u64;
+            progress(CopyProgress { table: table.name, rows: done, of });
+        }
+        let there = target.count(table).await?;
+        if done != of || there != of {
+            return Err(StoreError::Broken(format!(
+                "{} has {of} rows, {done} were read and {there} are in the copy: nothing was kept",
+                table.name
+            )));
+        }
+        copied.push((table.name, there));
+    }
+    Ok(copied)
+}
+
+fn rename(row: &mut Row, place: usize) -> Result<(), StoreError> {
+    if let Some(epoch) = row.get_mut(place) {
+        *epoch = Value::Text(crate::log::fresh_epoch()?);
+    }
+    Ok(())
+}
+
+/// The sentence of a target that holds something.
+pub(crate) fn not_empty(what: &str) -> StoreError {
+    StoreError::Unavailable(format!(
+        "{what} holds data already, and nothing is ever written over it: name an empty one"
+    ))
+}
+
+/// The sentence of a store whose data is elsewhere now.
+pub(crate) fn moved(to: &str, undo: &str) -> StoreError {
+    StoreError::Unavailable(format!(
+        "the data was moved to {to}: use it there (store.url, store.path). Only if nothing was written there, this old copy may be used again: {undo}"
+    ))
+}

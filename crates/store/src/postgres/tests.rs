@@ -1,0 +1,94 @@
+//! What only a session of PostgreSQL can get wrong: its settings, its plans, and columns that a copy would forget.
+
+#![allow(clippy::unwrap_used)]
+
+use talewire_stand::postgres::Postgres as Server;
+
+use super::Postgres;
+use super::connection::Connection;
+use super::pool::Address;
+use crate::copy::TABLES;
+use crate::{StoreSettings, StoreUrl};
+
+/// A session as the store has it, in a database whose own defaults are none of ours.
+async fn session(server: &Server) -> Connection {
+    let settings = StoreSettings { url: StoreUrl::new(server.url()), ..StoreSettings::default() };
+    let first = Address::new(&settings).unwrap().connect().await.unwrap();
+    for default in
+        ["synchronous_commit = off", "default_transaction_isolation = 'serializable'", "search_path = public"]
+    {
+        first.plain(&format!("ALTER DATABASE postgres SET {default}")).await.unwrap();
+    }
+    Postgres::open(&settings).await.unwrap().close().await;
+    Address::new(&settings).unwrap().connect().await.unwrap()
+}
+
+async fn said(conn: &Connection, sql: &str) -> String {
+    let rows = conn.once(sql).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_ours_whatever_the_server_says() {
+    let server = Server::start();
+    let conn = session(&server).await;
+    for (setting, value) in [
+        ("synchronous_commit", "on"),
+        ("search_path", "talewire"),
+        ("transaction_isolation", "read committed"),
+        ("statement_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+    ] {
+        assert_eq!(said(&conn, &format!("SHOW {setting}")).await, value, "{setting}");
+    }
+    every_column_is_copied(&conn).await;
+    hot_queries_use_their_indexes(&conn).await;
+}
+
+async fn every_column_is_copied(conn: &Connection) {
+    let tables =
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = 'talewire' AND tablename <> 'steps' ORDER BY 1";
+    let mut ours: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+    ours.sort_unstable();
+    assert_eq!(said(conn, tables).await, ours.join(" "));
+    for table in TABLES {
+        // The transaction of an entry means nothing to another server.
+        let columns = format!(
+            "SELECT column_name::text FROM information_schema.columns WHERE table_schema = 'talewire'
+             AND table_name = '{}' AND column_name <> 'tx' ORDER BY ordinal_position",
+            table.name
+        );
+        let ours: Vec<&str> = table.columns.iter().map(|column| column.name).collect();
+        assert_eq!(said(conn, &columns).await, ours.join(" "), "{}", table.name);
+    }
+}
+
+/// Claims must cost by open jobs and looks for growth by what is new, never by everything that ever was.
+async fn hot_queries_use_their_indexes(conn: &Connection) {
+    // The tables are empty here: what counts is which way there is, not which is cheaper for nothing.
+    conn.plain("SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off").await.unwrap();
+    for (sql, index) in [
+        (
+            "SELECT seq FROM jobs WHERE status IN ('queued', 'running') AND (status = 'queued' OR deadline <= 5) ORDER BY seq LIMIT 1",
+            "jobs_open",
+        ),
+        ("SELECT COUNT(*) FROM jobs WHERE story = 'x' AND status IN ('queued', 'running')", "jobs_story_open"),
+        ("SELECT tx FROM log WHERE tx > 5 ORDER BY tx OFFSET 9 LIMIT 1", "log_tx"),
+        ("SELECT channel FROM log WHERE tx = ANY(ARRAY[5, 6])", "log_tx"),
+        (
+            "SELECT \"offset\" FROM log WHERE channel = 1 AND key_user = 'u' AND key = 'k' AND key IS NOT NULL LIMIT 1",
+            "log_key",
+        ),
+        ("SELECT * FROM log WHERE channel = 1 AND \"offset\" > 5 ORDER BY \"offset\" DESC LIMIT 3", "log_pkey"),
+        (
+            "SELECT id FROM turns WHERE branch = 'b' AND number < 9 ORDER BY number DESC LIMIT 3",
+            "turns_branch_number_key",
+        ),
+        ("SELECT id FROM turns WHERE generation = 'g'", "turns_generation"),
+        ("SELECT id FROM answers WHERE created_at < 5 ORDER BY created_at LIMIT 3", "answers_age"),
+        ("SELECT id FROM channels WHERE name = ANY(ARRAY['a', 'b'])", "channels_name_key"),
+    ] {
+        let plan = said(conn, &format!("EXPLAIN {sql}")).await;
+        assert!(plan.contains(index) && !plan.contains("Seq Scan") && !plan.contains("Sort"), "{sql}: {plan}");
+    }
+}

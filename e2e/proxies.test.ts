@@ -1,0 +1,352 @@
+/**
+ * Readers behind nginx, HAProxy and Caddy, each with the file that is shipped in deploy/: every transport, over TLS and
+ * HTTP/2, event by event; addresses that a visitor makes up; a node that dies and one that leaves.
+ */
+import { execFile } from 'node:child_process';
+import { get } from 'node:https';
+import { promisify } from 'node:util';
+import { Centrifuge, type Options, type TransportEndpoint } from 'centrifuge';
+import { EventSource as NodeEventSource } from 'eventsource';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { WebSocket as NodeWebSocket } from 'ws';
+import { launchChromium } from './src/browser.ts';
+import { Http2 } from './src/http2.ts';
+import { disconnectAll, Ear, quick, track } from './src/official.ts';
+import { KINDS, Proxy, twoAddresses, type Nodes } from './src/proxy.ts';
+import { binary, Server, withoutSettings, type Address } from './src/server.ts';
+import { API_CONFIG, API_KEY, tell } from './src/teller.ts';
+import { SECRET, signed } from './src/tokens.ts';
+import { until, within } from './src/until.ts';
+
+const LOGINS = 3;
+/** As deploy/systemd/talewire.toml says. */
+const NOTICE_MS = 3_000;
+const CONFIG = `${API_CONFIG}
+login_burst = ${LOGINS}
+drain_wait_ms = ${NOTICE_MS}
+trusted_proxies = ["127.0.0.1"]
+
+[auth]
+hs256_secret = "${SECRET}"
+
+[namespaces.durable]
+kind = "durable"
+publish = "subscribers"
+`;
+/** An event that takes longer than this was held by somebody. Of several the fastest counts: the machine has other work too. */
+const EVENT_MS_MAX = 50;
+const run = promisify(execFile);
+/** In every address that a reader asks for, and nobody's to write down. */
+const token = signed({ sub: 'ana' });
+
+const start = (at: Address): Promise<Server> => Server.start({ at, config: CONFIG });
+
+describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
+  let nodes: Nodes;
+  let proxy: Proxy;
+  let http: Http2;
+  /** The other node is not there in most tests: half of all sockets are to be opened again. */
+  let a: Server;
+  let b: Server | undefined;
+  const sources = new Set<{ close: () => void }>();
+  beforeAll(async () => {
+    nodes = await twoAddresses();
+    [a, proxy] = await Promise.all([start(nodes.a), Proxy.start(kind, nodes)]);
+    http = new Http2(proxy.url, proxy.ca);
+  });
+  afterEach(({ task }) => {
+    disconnectAll();
+    for (const source of sources) source.close();
+    sources.clear();
+    if (task.result?.state === 'fail') console.error(`${a.tail(10)}\n${proxy.logs().slice(-1500)}`);
+  });
+  afterAll(async () => {
+    http.close();
+    await Promise.all([proxy.stop(), a.stop(), b?.stop()]);
+  });
+
+  const channel = (of: string): string => `durable:${of}`;
+
+  function client(transport: 'websocket' | 'http_stream' | 'sse'): Centrifuge {
+    const endpoint: TransportEndpoint = { transport, endpoint: transport === 'websocket' ? proxy.socketUrl : `${proxy.url}/connection/${transport}` };
+    const options: Partial<Options> = {
+      ...quick,
+      token,
+      websocket: trusting(proxy.ca),
+      fetch: http.fetch,
+      readableStream: ReadableStream,
+      eventsource: over(http),
+      emulationEndpoint: `${proxy.url}/emulation`,
+    };
+    return track(new Centrifuge([endpoint], options));
+  }
+
+  interface Told { event: string; data: string; at_ms: number }
+
+  /** A bare `EventSource`, over HTTP/2. */
+  function source(of: string): { told: Told[]; source: NodeEventSource; opened: () => number } {
+    const told: Told[] = [];
+    let opened = 0;
+    const source = new (over(http))(`${proxy.url}/events?channel=${of}&token=${token}`);
+    sources.add(source);
+    source.onopen = (): void => void (opened += 1);
+    for (const event of ['connected', 'message', 'gap', 'disconnect']) {
+      source.addEventListener(event, ({ data }) => told.push({ event, data: String(data), at_ms: performance.now() }));
+    }
+    return { told, source, opened: () => opened };
+  }
+
+  /** The same over HTTP/1.1, where it is all that its socket carries. */
+  function source1(of: string): { told: Told[] } {
+    const told: Told[] = [];
+    const request = get(`${proxy.url}/events?channel=${of}&token=${token}`, { ca: proxy.ca, agent: false }, (answer) => {
+      answer.setEncoding('utf8').on('data', (text: string) => {
+        for (const [, data = ''] of text.matchAll(/^data: (.*)$/gm)) told.push({ event: '', data, at_ms: performance.now() });
+      });
+    });
+    sources.add({ close: () => request.destroy() });
+    request.on('error', () => undefined);
+    return { told };
+  }
+
+  const nodeOf = (connected: Told | undefined): string => (JSON.parse(connected?.data ?? '{}') as { node: string }).node;
+
+  describe.each(['websocket', 'http_stream', 'sse'] as const)('%s', (transport) => {
+    it('carries the official client both ways, word for word', async () => {
+      const of = channel(transport);
+      const one = client(transport);
+      const opened = new Promise<{ transport: string }>((resolve) => one.once('connected', resolve));
+      one.connect();
+      expect(await within('connected', opened)).toMatchObject({ transport });
+      const ear = await Ear.on(one, of);
+      const took_ms: number[] = [];
+      for (let n = 1; n <= 5; n += 1) {
+        const began = performance.now();
+        // Commands of the one-way transports are requests of their own.
+        await one.publish(of, { n });
+        // Heard before the next is said: nothing waits for company.
+        await ear.hears(n);
+        took_ms.push(performance.now() - began);
+      }
+      expect(ear.data).toEqual([1, 2, 3, 4, 5].map((n) => ({ n })));
+      expect(Math.min(...took_ms)).toBeLessThan(2 * EVENT_MS_MAX);
+      if (transport !== 'websocket') expect(http.protocol).toBe('h2');
+    });
+  });
+
+  it.each([['2', source], ['1.1', source1]] as const)('events come one by one over HTTP/%s, the first at once', async (version, open) => {
+    const of = channel(`events${version}`);
+    const firsts_ms: number[] = [];
+    for (let n = 0; n < 3; n += 1) {
+      const began = performance.now();
+      const { told } = open(of);
+      await until('the stream begins', () => told.length > 0);
+      firsts_ms.push((told[0]?.at_ms ?? Infinity) - began);
+    }
+    const { told } = open(of);
+    await until('the stream begins', () => told.length > 0);
+    const took_ms: number[] = [];
+    for (let n = 1; n <= 6; n += 1) {
+      const began = performance.now();
+      await tell(a, { channel: of, data: { n } });
+      await until(`event ${n} is here`, () => told.length > n);
+      took_ms.push((told[n]?.at_ms ?? Infinity) - began);
+    }
+    expect(told.slice(1).map(({ data }) => JSON.parse(data) as unknown)).toEqual([1, 2, 3, 4, 5, 6].map((n) => ({ n })));
+    console.info(`${name}, HTTP/${version}: first event after ${Math.min(...firsts_ms).toFixed(1)} ms, others after ${took_ms.map((ms) => ms.toFixed(1)).join(', ')} ms`);
+    expect(Math.min(...firsts_ms)).toBeLessThan(EVENT_MS_MAX);
+    expect(Math.min(...took_ms)).toBeLessThan(EVENT_MS_MAX);
+  });
+
+  it('nobody compresses or renames a stream on the way', async () => {
+    const answer = await http.fetch(`${proxy.url}/events?channel=${channel('head')}&token=${token}`, { headers: { 'Accept-Encoding': 'gzip, br, zstd' } });
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get('content-type')).toBe('text/event-stream');
+    expect(answer.headers.get('content-encoding')).toBeNull();
+    expect(answer.headers.get('cache-control')).toContain('no-transform');
+    await answer.body?.cancel();
+  });
+
+  it('a reader that leaves is gone', async () => {
+    const { told, source: reader } = source(channel('leaving'));
+    await until('the stream begins', () => told.length > 0);
+    await until('the node has it', async () => (await a.metric('talewire_subscriptions')) > 0);
+    reader.close();
+    await until('the node has let go', async () => (await a.metric('talewire_connections')) === 0);
+  });
+
+  it('a poll waits as long as it asked to, and is answered by the first event', async () => {
+    const of = channel('poll');
+    const poll = async (query: string): Promise<{ cursor: string; events: { data: unknown }[] }> => {
+      const answer = await http.fetch(`${proxy.url}/poll?token=${token}&${query}`);
+      expect(answer.status).toBe(200);
+      return (await answer.json()) as { cursor: string; events: { data: unknown }[] };
+    };
+    const { cursor } = await poll(`channel=${of}&wait=0`);
+    const waiting = poll(`cursor=${cursor}&wait=50`);
+    await until('the poll waits', async () => (await a.metric('talewire_connections')) > 0);
+    await tell(a, { channel: of, data: 'hello' });
+    expect((await within('the poll is answered', waiting)).events).toMatchObject([{ data: 'hello' }]);
+  });
+
+  it('Chromium reads events by HTTP/2 and opens a WebSocket, on one page', async () => {
+    const of = channel('browser');
+    const browser = await launchChromium();
+    try {
+      const page = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
+      await page.goto(`${proxy.url}/openapi.json`);
+      const heard = page.evaluate(async ({ url, connect }) => {
+        const source = new EventSource(url);
+        const event = await new Promise<string>((resolve) => (source.onmessage = ({ data }) => resolve(String(data))));
+        const [entry] = performance.getEntriesByType('resource') as PerformanceResourceTiming[];
+        const socket = new WebSocket(`${location.origin.replace('https', 'wss')}/connection/websocket`);
+        const reply = await new Promise<string>((resolve) => {
+          socket.onopen = (): void => socket.send(connect);
+          socket.onmessage = ({ data }) => resolve(String(data));
+        });
+        const navigation = performance.getEntriesByType('navigation')[0] as PerformanceNavigationTiming;
+        return { event, protocol: entry?.nextHopProtocol ?? navigation.nextHopProtocol, page: navigation.nextHopProtocol, reply };
+      }, { url: `/events?channel=${of}&token=${token}&last_event_id=earliest`, connect: JSON.stringify({ id: 1, connect: { token } }) });
+      await tell(a, { channel: of, data: { n: 1 } });
+      expect(await within('the page has heard', heard)).toMatchObject({ event: '{"n":1}', page: 'h2', reply: expect.stringContaining('"connect"') as string });
+    } finally {
+      await browser.close();
+    }
+  });
+
+  it('is what the doctor calls good', async () => {
+    const asked = ['doctor', '--through', proxy.url, '--token', token, '--channel', channel('doctor')];
+    // It may find more wrong with this machine than is our matter here.
+    const { stdout } = await run(binary(), asked, { env: withoutSettings({ SSL_CERT_FILE: proxy.certificate }) }).catch((error: unknown) => error as { stdout: string });
+    expect(stdout).toMatch(/good +the first event of a stream through \S+ came after/);
+    expect(stdout).toMatch(/good +a WebSocket through \S+ opens/);
+  });
+
+  it('an address that a visitor makes up is not believed', async () => {
+    /** A login from one of this machine's own addresses, by a visitor who says to be somebody else each time. */
+    const login = (from: string, n: number): ReturnType<typeof curl> => {
+      const made_up = ['X-Forwarded-For: 203.0.113.', 'Forwarded: for=203.0.113.', 'X-Real-IP: 203.0.113.'].flatMap((header) => ['-H', `${header}${n}`]);
+      return curl('--interface', from, ...made_up, '-H', `Origin: ${proxy.url}`, '-H', 'Content-Type: application/json', '-d', '{"name":"Ana"}', `${proxy.url}/app/login`);
+    };
+    const answers = [];
+    for (let n = 1; n <= LOGINS; n += 1) answers.push(await login('127.0.0.7', n));
+    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
+    expect(answers[0]?.text).toMatch(/set-cookie: .*; Secure/i);
+    expect((await login('127.0.0.7', 99)).status).toBe(429);
+    // Whoever has another address has limits of their own.
+    expect((await login('127.0.0.8', 1)).status).toBe(200);
+  });
+
+  it('refuses what nodes would refuse, and what is not for readers', async () => {
+    const post = (path: string, body: string): Promise<Response> =>
+      http.fetch(`${proxy.url}${path}`, { method: 'POST', headers: { 'Content-Type': 'application/json', 'X-API-Key': API_KEY }, body });
+    expect((await post('/app/login', 'x'.repeat(262_145))).status).toBe(413);
+    expect((await post('/api/info', '{}')).status).toBe(404);
+    const long = await curl('-H', `X-Long: ${'x'.repeat(17_000)}`, proxy.url);
+    expect([0, 400, 431]).toContain(long.status);
+    const upgrade = await curl('--http1.1', '-H', 'Connection: Upgrade', '-H', 'Upgrade: h2c', `${proxy.url}/connection/websocket`);
+    expect([400, 426]).toContain(upgrade.status);
+    expect(await curl(`${proxy.plainUrl}/x?y`)).toMatchObject({ status: 308, redirect: expect.stringMatching(/^https:\/\/localhost.*\/x\?y$/) as string });
+  });
+
+  it('a node that is killed leaves its readers to the other', async () => {
+    const of = channel('killed');
+    const reader = source(of);
+    await until('the stream begins', () => reader.told.length > 0);
+    const one = client('websocket');
+    one.connect();
+    await within('connected', one.ready());
+    const ear = await Ear.on(one, of);
+    b = await start(nodes.b);
+    await a.kill9();
+    await until('the reader is told by the other node', () => reader.told.filter(({ event }) => event === 'connected').length > 1);
+    const [first, second] = reader.told.filter(({ event }) => event === 'connected');
+    expect(nodeOf(second)).not.toBe(nodeOf(first));
+    await ear.begins(2);
+    await tell(b, { channel: of, data: 'from b' });
+    await until('the reader hears it', () => reader.told.some(({ data }) => data === '"from b"'));
+    await until('the client hears it', () => ear.data.includes('from b'));
+  });
+
+  it('readers come back when no node was there for a while', async () => {
+    const of = channel('nobody');
+    const reader = source(of);
+    await until('the stream begins', () => reader.told.length > 0);
+    await b?.kill9();
+    // Answered as a stream, since nothing else would bring a browser back.
+    const answer = await until('the proxy has noticed', async () => {
+      const answer = await http.fetch(`${proxy.url}/events?channel=${of}&token=${token}`, { headers: { Origin: 'https://other.example' } }).catch(() => undefined);
+      return answer?.status === 200 && answer;
+    });
+    expect(await answer.text()).toMatch(/^retry: \d{4}\n\n$/);
+    expect(answer.headers.get('content-type')).toMatch(/^text\/event-stream/);
+    expect((await http.fetch(`${proxy.url}/app/config`)).status).toBeGreaterThanOrEqual(500);
+    await a.restart();
+    await until('the reader is back', () => reader.told.filter(({ event }) => event === 'connected').length > 1);
+    expect(reader.source.readyState).not.toBe(NodeEventSource.CLOSED);
+  });
+
+  it('nobody who asks notices that a node leaves', async () => {
+    if (b === undefined) b = await start(nodes.b);
+    else await b.restart();
+    let [asked, stopped] = [0, false];
+    const asking = (async () => {
+      while (!stopped) {
+        const answer = await http.fetch(`${proxy.url}/app/config`);
+        expect(answer.status).toBe(200);
+        await answer.text();
+        const login = await http.fetch(`${proxy.url}/app/rpc/story.list`, { method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` }, body: '{}' });
+        expect([200, 401]).toContain(login.status);
+        await login.text();
+        const poll = await http.fetch(`${proxy.url}/poll?channel=${channel('leaving')}&wait=0&token=${token}`);
+        expect(poll.status).toBe(200);
+        await poll.text();
+        asked += 1;
+      }
+    })();
+    asking.catch(() => undefined);
+    const more = async (): Promise<void> => {
+      const goal = asked + 20;
+      await Promise.race([asking, until('more was asked', () => asked >= goal)]);
+    };
+    await more();
+    await a.halt();
+    await more();
+    stopped = true;
+    await within('the last answer', asking);
+  });
+
+  it('has written no token into any log', async () => {
+    const logs = await until('the log has come', () => proxy.logs().includes('/events') && proxy.logs());
+    expect(logs).toContain('/poll');
+    expect(logs).not.toContain(token);
+    expect(logs).not.toContain(token.split('.')[2]);
+  });
+});
+
+/** The official client's WebSocket, for one certificate more. */
+function trusting(ca: string): typeof NodeWebSocket {
+  return class extends NodeWebSocket {
+    constructor(url: string, protocols?: string | string[]) {
+      super(url, protocols ?? [], { ca });
+    }
+  } as typeof NodeWebSocket;
+}
+
+/** An `EventSource` over HTTP/2. */
+function over(http: Http2): typeof NodeEventSource {
+  return class extends NodeEventSource {
+    constructor(url: string | URL) {
+      super(url, { fetch: (to, init) => http.fetch(to, init) });
+    }
+  };
+}
+
+/** What `curl` makes of an address; a status of 0 when it gets no answer. */
+async function curl(...parameters: string[]): Promise<{ status: number; text: string; redirect: string }> {
+  const all = ['-ski', '-w', '\n%{http_code} %{redirect_url}', ...parameters];
+  const { stdout } = await run('curl', all).catch((error: unknown) => error as { stdout: string });
+  const end = stdout.lastIndexOf('\n');
+  const [status, redirect = ''] = stdout.slice(end + 1).split(' ');
+  return { status: Number(status), redirect, text: stdout.slice(0, end) };
+}
