@@ -167,7 +167,9 @@ async fn announcements_that_stay_away_under_a_living_connection_are_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_waited_long_does_not_break_a_new_connection() {
     let mut server = Server::start();
-    let node = node(&server).await;
+    let mut settings = quick(vec![server.url()]);
+    settings.redis.response_timeout_ms = 1_500;
+    let node = node_with(&settings).await;
     let crate::Backend::Redis(redis) = &node.broker.backend else { panic!("it is Redis") };
     server.kill();
     node.wait_for_health(false).await;
@@ -177,7 +179,7 @@ async fn whoever_has_waited_long_does_not_break_a_new_connection() {
         .map(|_| {
             let (broker, stop) = (node.broker.clone(), stop.clone());
             tokio::spawn(async move {
-                let deadline = Duration::from_millis(fastrand::u64(..600));
+                let deadline = Duration::from_millis(fastrand::u64(..1_500));
                 tokio::time::sleep(deadline).await;
                 while !stop.load(Ordering::Relaxed) {
                     let _ = broker.publish(&channel("chat:a"), &rules(), says("x").into()).await;
@@ -186,7 +188,7 @@ async fn whoever_has_waited_long_does_not_break_a_new_connection() {
         })
         .collect();
     let before = redis.servers.connections();
-    let all_wait_deadline = Duration::from_millis(1_300);
+    let all_wait_deadline = Duration::from_millis(2_000);
     tokio::time::sleep(all_wait_deadline).await;
     tokio::task::block_in_place(|| server.restart());
     wait_until(|| redis.servers.connections() > before).await;
