@@ -161,8 +161,9 @@ pub enum What {
 
     /// A generation was accepted.
     JobAccepted { job: Name },
-    /// Text that a reader of the generation stream put together; with `ended` the stream said that the attempt is over.
-    JobText { job: Name, attempt: u64, text: String, ended: bool },
+    /// Text that a reader of the generation stream put together; with `ended` the stream said that the attempt is over. `trail` says
+    /// how it came to that, for people.
+    JobText { job: Name, attempt: u64, text: String, ended: bool, trail: String },
     /// A delta that came behind the end that its reader had seen.
     JobLate { job: Name, attempt: u64 },
     /// An end of it in the story's log.

@@ -13,6 +13,7 @@ use crate::http::{self, Who};
 use crate::log::What;
 use crate::schedule::{Fault, Step};
 use crate::socket::Socket;
+use crate::stage::broker::Broker;
 use crate::stage::proxy::Weather;
 use crate::stage::{API_KEY, Stage, set_clock};
 
@@ -35,6 +36,13 @@ const LONG_TEXTS_UNTIL_REFUSED: usize = 2_000;
 
 /// The durable channel of those.
 const FULL_DISK_CHANNEL: &str = "talk:long-texts";
+
+/// Cuts off the older half of every stream, and says how many there were.
+const LOSE_KEYS: &str = "local cut = 0 \
+    for _, key in ipairs(redis.call('KEYS', '*')) do \
+    if redis.call('TYPE', key).ok == 'stream' then \
+    cut = cut + redis.call('XTRIM', key, 'MAXLEN', math.floor(redis.call('XLEN', key) / 2)) end end \
+    return cut";
 
 /// Connections that are never given back.
 const LEAKED: usize = 80;
@@ -107,11 +115,13 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
             if kill {
                 stage.nodes[0].kill();
                 stage.nodes[0].spawn();
+                // It may refuse to start without room: nobody looks whether it runs.
+                std::thread::sleep(Duration::from_millis(ms / 2));
+            } else {
+                rest(ms / 2, stage, world);
             }
-            rest(ms / 2, stage, world);
             stage.disk.as_ref().context("the disk")?.clear()?;
             if kill {
-                // It may have refused to start without room.
                 stage.nodes[0].kill();
                 stage.nodes[0].start()?;
             }
@@ -123,16 +133,21 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
             set_clock(&clock, 0)?;
         }
         Fault::TakeDescriptors { node, ms } => take_descriptors(node, ms, stage, world)?,
-        Fault::KillStore { .. } | Fault::PauseStore { .. } | Fault::KillBroker { .. } | Fault::PauseBroker { .. } => {
-            underneath(fault, stage, world)?;
-        }
+        Fault::KillStore { .. }
+        | Fault::PauseStore { .. }
+        | Fault::KillBroker { .. }
+        | Fault::PauseBroker { .. }
+        | Fault::FailOver { .. }
+        | Fault::MoveSlots { .. } => underneath(fault, stage, world)?,
         Fault::Storm { place, weather, ms } => {
             stage.way(place)?.set(weather);
             rest(ms, stage, world);
             stage.way(place)?.set(Weather::Clear);
         }
         Fault::SlowReaders { node, ms } => slow_readers(node, ms, stage, world)?,
-        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } => broken(fault, stage, world, held)?,
+        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::LoseKeys => {
+            broken(fault, stage, world, held)?;
+        }
         Fault::EndlessStorm { node } => stage.fronts[node].set(Weather::BlackHole),
         Fault::PauseInDrain { node } => {
             stage.nodes[node].drain(drain, &world.log, |node| node.pause());
@@ -156,19 +171,28 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             rest(ms, stage, world);
             signal_all(id, Signal::CONT);
         }
-        Fault::KillBroker { down_ms } => {
-            stage.redis.as_mut().context("no Redis")?.kill();
-            rest(down_ms, stage, world);
-            stage.redis.as_mut().context("no Redis")?.restart();
+        Fault::KillBroker { slot, down_ms } => {
+            broker(stage)?.kill_master(slot, Duration::from_millis(down_ms))?;
         }
-        Fault::PauseBroker { ms } => {
-            stage.redis.as_ref().context("no Redis")?.process.pause();
+        Fault::PauseBroker { slot, ms } => {
+            let master = broker(stage)?.master(slot)?;
+            broker(stage)?.servers()[master].process.pause();
             rest(ms, stage, world);
-            stage.redis.as_ref().context("no Redis")?.process.go_on();
+            broker(stage)?.servers()[master].process.go_on();
+        }
+        Fault::FailOver { slot } => broker(stage)?.fail_over(slot)?,
+        Fault::MoveSlots { count } => {
+            if broker(stage)?.move_slots(count)? == 0 {
+                bail!("no slot with a key was moved");
+            }
         }
         other => bail!("{other:?} is above the ground"),
     }
     Ok(())
+}
+
+fn broker(stage: &mut Stage) -> anyhow::Result<&mut Broker> {
+    stage.broker.as_mut().context("no Redis")
 }
 
 /// A process of ours and those that it has started: PostgreSQL has one for each connection.
@@ -254,6 +278,12 @@ fn broken(fault: Fault, stage: &mut Stage, world: &World, held: &mut Held) -> an
             stage.nodes[node].kill();
             lose_entries(&stage.nodes[node].data)?;
             stage.nodes[node].start()?;
+        }
+        Fault::LoseKeys => {
+            let said = broker(stage)?.servers()[0].say(&["EVAL", LOSE_KEYS, "0"]).context("Redis")?;
+            if said == ":0" {
+                bail!("there was nothing to lose");
+            }
         }
         other => bail!("{other:?} is no break of a test"),
     }

@@ -63,8 +63,14 @@ pub enum StageName {
     Alone,
     /// One node with PostgreSQL and its own memory
     Postgres,
-    /// Nodes that share PostgreSQL and one Redis
+    /// Two nodes that share PostgreSQL and one Redis
     Redis,
+    /// The same with a Redis master, two replicas and three Sentinels
+    Sentinel,
+    /// The same with a Redis cluster of six
+    Cluster,
+    /// Four nodes that share PostgreSQL and one Redis
+    Grown,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -80,6 +86,9 @@ impl StageName {
             Self::Alone => (Ground::Alone, 1),
             Self::Postgres => (Ground::Postgres, 1),
             Self::Redis => (Ground::Redis, 2),
+            Self::Sentinel => (Ground::Sentinel, 2),
+            Self::Cluster => (Ground::Cluster, 2),
+            Self::Grown => (Ground::Redis, 4),
         }
     }
 }

@@ -129,14 +129,27 @@ impl fmt::Display for Report {
             "published {published}: acknowledged {acknowledged}, refused {refused}, unknown {unknown} (of which kept \
              {unknown_kept}); said again {repeated}; gone with their epoch, which was told: {gone_with_epoch}"
         )?;
-        let Counts { delivered, breaks, resumes, resumes_lost, gaps, jobs, job_texts, presence_reads, .. } =
-            &verdict.counts;
+        let Counts {
+            delivered,
+            breaks,
+            resumes,
+            resumes_lost,
+            gaps,
+            jobs,
+            job_texts,
+            job_texts_cut,
+            presence_reads,
+            ..
+        } = &verdict.counts;
         writeln!(
             f,
             "delivered {delivered} over connections that broke {breaks} times; resumed {resumes} times, of which {resumes_lost} \
              were told of a loss; gaps told on open connections {gaps}"
         )?;
-        writeln!(f, "generations {jobs}, texts compared {job_texts}; presence compared {presence_reads} times")?;
+        writeln!(
+            f,
+            "generations {jobs}, texts compared {job_texts} (cut off {job_texts_cut}); presence compared {presence_reads} times"
+        )?;
         let Counts { lost, doubled, out_of_order, lies, needless, .. } = &verdict.counts;
         writeln!(f, "lost {lost}, doubled {doubled}, out of order {out_of_order}, lies {lies}, needless {needless}")?;
         write!(f, "{verdict}")?;

@@ -69,15 +69,30 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
-    /// F2: SIGKILL to Redis, and started again.
+    /// F2, F4, F9: SIGKILL to the Redis master. It is started again, where there are others when one of them has taken its place.
     KillBroker {
-        /// How long it stays down.
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
+        /// How long it stays down at least.
         down_ms: u64,
     },
-    /// F5: SIGSTOP to Redis, then SIGCONT.
+    /// F5: SIGSTOP to the Redis master, then SIGCONT: where there are others, it comes back as one who does not know that it is
+    /// no longer the master.
     PauseBroker {
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
         /// For how long.
         ms: u64,
+    },
+    /// F4: a replica takes over, in order.
+    FailOver {
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
+    },
+    /// F8: slots with keys move to other masters.
+    MoveSlots {
+        /// At most so many from each.
+        count: usize,
     },
     /// F13, F16: what is between a node and half of its clients, or between a node and what it stands on.
     Storm {
@@ -111,6 +126,8 @@ pub enum Fault {
         /// Of which node.
         node: usize,
     },
+    /// A break, for tests: the older half of every stream in Redis is cut off (I1).
+    LoseKeys,
     /// A break, for tests: a storm that does not end (I15).
     EndlessStorm {
         /// Before which node.
@@ -190,8 +207,11 @@ fn kinds(ground: Ground) -> Vec<usize> {
     if ground.has_postgres() {
         kinds.extend([20, 21, 22]);
     }
-    if ground.has_redis() {
-        kinds.extend([30, 31, 32]);
+    match ground {
+        Ground::Alone | Ground::Postgres => {}
+        Ground::Redis => kinds.extend([30, 31, 32]),
+        Ground::Sentinel => kinds.extend([30, 31, 33]),
+        Ground::Cluster => kinds.extend([30, 31, 33, 34]),
     }
     kinds
 }
@@ -203,6 +223,7 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
     let slow = Weather::Slow { latency_ms: rng.u64(20..150), jitter_ms: rng.u64(1..100) };
     let ended = if rng.bool() { Weather::Cut } else { Weather::Reset };
     let front = |weather| Fault::Storm { place: Place::Front(node), weather, ms };
+    let slot = rng.u16(0..16_384);
     let any = *rng.choice(&[slow, ended, Weather::BlackHole, Weather::BlackHole]).unwrap_or(&ended);
     match kind {
         0 | 1 => Fault::Kill { node, down_ms },
@@ -222,8 +243,10 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         20 => Fault::KillStore { down_ms },
         21 => Fault::PauseStore { ms },
         22 => Fault::Storm { place: Place::Store(node), weather: any, ms },
-        30 => Fault::KillBroker { down_ms },
-        31 => Fault::PauseBroker { ms },
+        30 => Fault::KillBroker { slot, down_ms },
+        31 => Fault::PauseBroker { slot, ms },
+        33 => Fault::FailOver { slot },
+        34 => Fault::MoveSlots { count: rng.usize(1..4) },
         _ => Fault::Storm { place: Place::Broker(node), weather: any, ms },
     }
 }
@@ -238,8 +261,8 @@ fn shortened(fault: Fault) -> Fault {
         Fault::Storm { place, weather, .. } => Fault::Storm { place, weather, ms: 700 },
         Fault::KillStore { down_ms } => Fault::KillStore { down_ms: down_ms.min(200) },
         Fault::PauseStore { .. } => Fault::PauseStore { ms: 700 },
-        Fault::KillBroker { down_ms } => Fault::KillBroker { down_ms: down_ms.min(200) },
-        Fault::PauseBroker { .. } => Fault::PauseBroker { ms: 700 },
+        Fault::KillBroker { slot, down_ms } => Fault::KillBroker { slot, down_ms: down_ms.min(200) },
+        Fault::PauseBroker { slot, .. } => Fault::PauseBroker { slot, ms: 700 },
         Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
         other => other,
     }
@@ -248,18 +271,23 @@ fn shortened(fault: Fault) -> Fault {
 /// About how long a fault takes.
 fn takes_ms(fault: Fault) -> u64 {
     match fault {
-        Fault::Kill { down_ms, .. } | Fault::KillStore { down_ms } | Fault::KillBroker { down_ms } => down_ms + 500,
+        Fault::Kill { down_ms, .. } | Fault::KillStore { down_ms } | Fault::KillBroker { down_ms, .. } => down_ms + 500,
         Fault::KillStarting { after_ms, .. } => after_ms + 1_000,
         Fault::Pause { ms, .. }
         | Fault::MoveClock { ms, .. }
         | Fault::TakeDescriptors { ms, .. }
         | Fault::PauseStore { ms }
-        | Fault::PauseBroker { ms }
+        | Fault::PauseBroker { ms, .. }
         | Fault::Storm { ms, .. }
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
+        Fault::FailOver { .. } | Fault::MoveSlots { .. } => 2_000,
         Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
-        Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::EndlessStorm { .. } => 2_000,
+        Fault::Leak { .. }
+        | Fault::OldBackup { .. }
+        | Fault::LoseEntries { .. }
+        | Fault::LoseKeys
+        | Fault::EndlessStorm { .. } => 2_000,
     }
 }
 
@@ -267,7 +295,7 @@ fn takes_ms(fault: Fault) -> u64 {
 mod tests {
     use super::*;
 
-    const GROUNDS: [Ground; 3] = [Ground::Alone, Ground::Postgres, Ground::Redis];
+    const GROUNDS: [Ground; 5] = [Ground::Alone, Ground::Postgres, Ground::Redis, Ground::Sentinel, Ground::Cluster];
 
     #[test]
     fn a_seed_gives_the_same_steps_again() {
@@ -284,7 +312,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([9, 10, 12]) {
+        for (ground, count) in GROUNDS.into_iter().zip([9, 10, 12, 13, 14]) {
             let all = names(short(1, ground, 1));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

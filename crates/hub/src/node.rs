@@ -40,6 +40,7 @@ struct Inner {
     tickets: AtomicU64,
     repairs: Repairs,
     reads: Reads,
+    doubts: AtomicU64,
 }
 
 /// A channel that somebody on this node is subscribed to.
@@ -128,6 +129,7 @@ impl Hub {
             hasher: RandomState::new(),
             tickets: AtomicU64::new(0),
             repairs: Repairs::new(settings.repairs_waiting_max),
+            doubts: AtomicU64::new(0),
             reads: Reads::new(settings.reads_shared_max, settings.read_gather_ms),
             compression: Compression::new(settings.compress_bytes_min, settings.compress_bytes_max),
             gzip: Arc::default(),
@@ -218,6 +220,12 @@ impl Hub {
 
     pub(crate) fn reads(&self) -> &Reads {
         &self.inner.reads
+    }
+
+    /// How often the broker could not say whether everything of a channel had come here.
+    #[must_use]
+    pub fn doubts(&self) -> u64 {
+        self.inner.doubts.load(Ordering::Relaxed)
     }
 
     /// Reads of history that subscribers waited for, and subscribers that were answered by the read of another one.
@@ -358,8 +366,9 @@ impl Hub {
     }
 
     /// Something may have been lost on its way here: followed channels are read again, readers of a generation get a snapshot. Lost
-    /// signals are lost, as signals may be.
+    /// signals are lost, as signals may be; where a reader can be told, it is.
     fn doubt(&self, channel: &Channel, served: &mut Served) {
+        self.inner.doubts.fetch_add(1, Ordering::Relaxed);
         if Self::is_followed(served.rules.kind) {
             served.suspect = true;
             if served.has_gap() {

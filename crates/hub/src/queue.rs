@@ -49,6 +49,8 @@ pub struct ShardCounters {
     pub caught_up: AtomicU64,
     /// Subscriptions that were told to subscribe again.
     pub reset: AtomicU64,
+    /// Times that a subscription may have missed signals, which nobody can give it any more.
+    pub signals_missed: AtomicU64,
     /// Subscriptions that stand now.
     pub subscriptions: AtomicU64,
 }

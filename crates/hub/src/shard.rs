@@ -35,6 +35,8 @@ pub enum ShardEvent {
     Broken(ConnectionKey, Channel),
     /// The connection's outbox is over its hard limit: close it.
     Overfull(ConnectionKey),
+    /// A reader without a protocol may have missed signals of this channel, which nobody can give it any more: tell it so.
+    SignalsMissed(ConnectionKey, Channel),
 }
 
 /// Fan-outs between two writes whose time is remembered; of more, the rest is not measured.
@@ -437,6 +439,12 @@ impl Shard {
         let Some(place) = self.place(key, channel) else { return };
         let Some(local) = self.channels.get_mut(channel) else { return };
         if local.rules.kind == Kind::Signal {
+            let ticket = local.subscribers[place].ticket;
+            ShardCounters::add(&self.queue.counters.signals_missed, 1);
+            if self.connections[key].marks.is_some() {
+                self.events.push_back((ticket, ShardEvent::SignalsMissed(key, channel.clone())));
+                self.mark_dirty(key);
+            }
             return;
         }
         match &mut local.subscribers[place].mode {
@@ -600,7 +608,9 @@ impl Shard {
             // Its subscription or connection may be gone, and its key may name another connection by now.
             let stands = match &event {
                 ShardEvent::Overfull(key) => self.connections.get(*key).is_some_and(|connection| connection.overfull),
-                ShardEvent::Broken(key, channel) | ShardEvent::CatchUp(key, Missed { channel, .. }) => {
+                ShardEvent::Broken(key, channel)
+                | ShardEvent::CatchUp(key, Missed { channel, .. })
+                | ShardEvent::SignalsMissed(key, channel) => {
                     self.subscriber(*key, channel).is_some_and(|subscriber| subscriber.ticket == ticket)
                 }
             };

@@ -251,6 +251,15 @@ impl Client {
         self.call(subscribe(self.id, channel), "subscribe")
     }
 
+    /// Subscribes to a channel and asks for what came after a position.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn resume(&mut self, channel: &str, offset: u64, epoch: &str) -> Result<Value, ClientError> {
+        self.id += 1;
+        self.call(resume(self.id, channel, offset, epoch), "subscribe")
+    }
+
     /// Publishes and waits for the acknowledgement.
     ///
     /// # Errors

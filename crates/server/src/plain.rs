@@ -128,6 +128,17 @@ fn connected(reactor: &Rc<Reactor>, peer: &Rc<Peer>, id: u32, mut result: Connec
     peer.wake.call();
 }
 
+/// Signals of a channel may have been missed, and are lost: the reader is told of a gap without a position.
+pub(crate) fn signals_missed(reactor: &Rc<Reactor>, peer: &Rc<Peer>, channel: Channel) {
+    let nowhere = Position::default();
+    if let Some(gathered) = &peer.gathered {
+        gathered.borrow_mut().gaps.insert(channel, nowhere);
+        return peer.wake.call();
+    }
+    let push = Push::Gap(nowhere);
+    reactor.shard.borrow_mut().send(peer.key, frame(peer.wire, &Reply::Push { channel, push }));
+}
+
 /// Where a channel goes on of which something is lost.
 fn lost(sub: &SubscribeResult) -> Option<Position> {
     sub.position.clone().filter(|_| sub.was_recovering && !sub.recovered)

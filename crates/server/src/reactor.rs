@@ -24,7 +24,7 @@ use crate::inbox::Message;
 use crate::index::Index;
 use crate::node::{Node, unix_ms};
 use crate::perform::{self, LiveFrom};
-use crate::plain::Gathered;
+use crate::plain::{self, Gathered};
 use crate::rules::Rules;
 use crate::socket::Socket;
 use crate::timers::{TICK_MS, Timers};
@@ -344,6 +344,11 @@ impl Reactor {
                     }
                 }
                 ShardEvent::Overfull(key) => self.close(key, CloseCode::Slow),
+                ShardEvent::SignalsMissed(key, channel) => {
+                    if let Some(peer) = self.peer(key) {
+                        plain::signals_missed(self, &peer, channel);
+                    }
+                }
             }
         }
     }

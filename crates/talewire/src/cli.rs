@@ -32,6 +32,12 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Say whether the server with this configuration can serve: exit code 0 if /ready says so.
     Ready(ConfigFile),
+    /// Copy everything into another, empty store: from SQLite to PostgreSQL, or back. The server must not run.
+    Move(Move),
+    /// Write everything into a file. The server may run.
+    Backup(Backup),
+    /// Read a backup into an empty store.
+    Restore(Restore),
     /// List every setting: path in the file, environment variable, unit, default.
     Settings,
 }
@@ -122,6 +128,51 @@ pub(crate) struct Doctor {
     /// Channel to listen to, for --through.
     #[arg(long, default_value = "doctor")]
     pub(crate) channel: String,
+}
+
+/// Which store is meant.
+#[derive(Debug, Args)]
+pub(crate) struct WhichStore {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    /// Folder for everything that is kept [store.path].
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<String>,
+}
+
+impl WhichStore {
+    /// The flags that were typed, with the settings that they stand for.
+    pub(crate) fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
+        self.data.iter().map(|folder| ("--data", "store.path", folder.clone())).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Move {
+    #[command(flatten)]
+    pub(crate) from: WhichStore,
+    /// Where to: `postgres://user:password@host/database`, or a folder for SQLite.
+    #[arg(long, value_name = "URL|FOLDER")]
+    pub(crate) to: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    pub(crate) from: WhichStore,
+    /// The file to write; it must not be there yet. It holds secrets and everybody's words.
+    pub(crate) backup: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) to: WhichStore,
+    /// The file to read.
+    pub(crate) backup: PathBuf,
+    /// Nothing was written after the backup was made: readers may go on where they are. Else they are told to load again.
+    #[arg(long)]
+    pub(crate) nothing_is_missing: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod copies;
 mod data;
 mod descriptors;
 mod doctor;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command, ConfigFile};
+use crate::cli::{Cli, Command, ConfigFile, WhichStore};
 use crate::config::{Config, Layers, Problem};
 use crate::run::Part;
 
@@ -43,6 +44,15 @@ fn main() -> ExitCode {
             load(&Source::of(typed.file.clone())).and_then(|config| doctor::examine(&typed, &config))
         }
         Command::Ready(file) => load(&Source::of(file)).and_then(|config| ready::ask(&config)),
+        Command::Move(typed) => {
+            load(&Source::of_store(&typed.from)).and_then(|config| copies::move_to(&typed, &config))
+        }
+        Command::Backup(typed) => {
+            load(&Source::of_store(&typed.from)).and_then(|config| copies::backup(&typed, &config))
+        }
+        Command::Restore(typed) => {
+            load(&Source::of_store(&typed.to)).and_then(|config| copies::restore(&typed, &config))
+        }
         Command::Settings => list::print(),
     };
     match done {
@@ -91,6 +101,10 @@ impl Problems {
 impl Source {
     fn of(file: ConfigFile) -> Self {
         Self { file, flags: Vec::new() }
+    }
+
+    fn of_store(which: &WhichStore) -> Self {
+        Self { file: which.file.clone(), flags: which.flags() }
     }
 
     /// Defaults, file, environment, flags; the later goes before the earlier.

@@ -1,7 +1,7 @@
 //! The wiring, in one function that is read from top to bottom. Nothing here decides anything.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use talewire_agents::Worker;
@@ -70,7 +70,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     let work = Hub::assemble(config.hub.clone(), store.clone(), broker.clone(), shards);
     let hub = work.hub.clone();
     tokio::spawn(work.run());
-    tokio::spawn(sweep(broker.clone(), store.clone()));
+    let sweeping = tokio::spawn(sweep(broker.clone(), store.clone()));
 
     // Stories, and the agents that write in them.
     let stories = Stories::new(store.clone(), broker.clone(), config.story.clone());
@@ -155,6 +155,8 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         working.await.context("the worker panicked")?;
     }
     attending.abort();
+    sweeping.abort();
+    broker.release(PRUNER).await;
     broker.depart().await;
     webhooks.stop().await;
     store.close().await;
@@ -166,16 +168,29 @@ fn name_of(secret: &[u8; 32]) -> String {
     secret[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Forgets now and then what the broker and the store no longer need to keep.
+/// Who prunes a database that several nodes share.
+const PRUNER: &str = "pruner";
+
+/// How long another node waits before it takes over from one that has died, in milliseconds.
+const PRUNER_LEASE_MS: u64 = 30_000;
+
+/// Forgets now and then what the broker and the store no longer need to keep. A store that nodes share is pruned by one of them.
 async fn sweep(broker: Broker, store: Store) {
     let mut often = tokio::time::interval(Duration::from_secs(10));
-    for count in 0u64.. {
+    let mut pruned: Option<Instant> = None;
+    loop {
         often.tick().await;
         broker.sweep();
-        // Once an hour.
-        if count % 360 == 0
-            && let Err(error) = store.prune().await
-        {
+        if store.is_shared() && !broker.lease(PRUNER, PRUNER_LEASE_MS).await.unwrap_or(false) {
+            // Who takes over begins at once: the other may have died in the middle of it.
+            pruned = None;
+            continue;
+        }
+        if pruned.is_some_and(|at| at.elapsed() < Duration::from_secs(3_600)) {
+            continue;
+        }
+        pruned = Some(Instant::now());
+        if let Err(error) = store.prune().await {
             tracing::warn!(%error, "the answers of old calls could not be pruned");
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Invariant, Promises, Verdict};
-use crate::log::{self, Content, Event, Name, Position, Told, What};
+use crate::log::{self, Content, Event, Kind, Lasts, Name, Position, Told, What};
 
 /// Where a reader stands in a channel.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ struct Stand<'a> {
 type Histories<'a> = HashMap<&'a Name, (&'a Name, BTreeMap<u64, &'a Content>)>;
 
 struct Checker<'a> {
+    kinds: BTreeMap<Name, Kind>,
     histories: Histories<'a>,
     promises: &'a Promises,
     stands: HashMap<(u32, &'a Name), Stand<'a>>,
@@ -33,7 +34,14 @@ struct Checker<'a> {
 
 pub(super) fn check<'a>(events: &'a [Event], promises: &'a Promises, verdict: &'a mut Verdict) {
     let histories = histories(events);
-    let mut checker = Checker { histories, promises, stands: HashMap::new(), verdict, needless: Vec::new() };
+    let mut checker = Checker {
+        kinds: log::kinds(events),
+        histories,
+        promises,
+        stands: HashMap::new(),
+        verdict,
+        needless: Vec::new(),
+    };
     for event in events {
         match &event.what {
             What::Subscribed { reader, channel, from, told, top, .. } => {
@@ -124,7 +132,13 @@ impl<'a> Checker<'a> {
     fn is_needless(&mut self, reader: u32, channel: &'a Name, from: &Position, top: &Position) {
         let missed = top.offset.saturating_sub(from.offset);
         let Some((epoch, entries)) = self.histories.get(channel) else { return };
-        let is_same = log::base(&from.epoch) == log::base(&top.epoch) && log::base(&top.epoch) == log::base(epoch);
+        let is_same = match self.kinds.get(channel) {
+            Some(kind @ Kind::History { lasts: Lasts::Synced, .. }) => {
+                kind.history(&from.epoch) == kind.history(&top.epoch) && kind.history(&top.epoch) == kind.history(epoch)
+            }
+            // Of two masters that do not know of each other, one has another history than the one that was read.
+            _ => from.epoch == top.epoch || (top.epoch == **epoch && log::base(&from.epoch) == log::base(epoch)),
+        };
         // Under another generation, what the reader had may be what was lost.
         let newest = self.stands.get(&(reader, channel)).and_then(|stand| stand.newest);
         let had_it = from.epoch == **epoch || (newest.is_some() && entries.get(&from.offset).copied() == newest);

@@ -120,7 +120,7 @@ impl Default for Promises {
             rss_percent: 25,
             rss_bytes: 64 * 1024 * 1024,
             descriptors: 24,
-            keys: 40,
+            keys: 80,
             needless_percent: 1,
         }
     }
@@ -179,6 +179,8 @@ pub struct Counts {
     pub jobs: u64,
     /// Attempts at generations whose text a reader could compare with the turn.
     pub job_texts: u64,
+    /// Of those, streams that ended before their text did, while the broker was away.
+    pub job_texts_cut: u64,
     /// Comparisons of presence with the truth.
     pub presence_reads: u64,
 }

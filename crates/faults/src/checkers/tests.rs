@@ -223,6 +223,25 @@ fn lost_data_has_to_change_the_epoch() {
 }
 
 #[test]
+fn a_broker_may_forget_only_what_it_said_it_may() {
+    let script = |lasts, before: &str, keys: &[&str]| {
+        let mut script = Script::new(Kind::History { size: 10, lasts });
+        script.published("a", Outcome::Kept(in_epoch("e.1", 1))).published("b", Outcome::Kept(in_epoch(before, 2)));
+        let entries: Vec<_> = (1..).zip(keys).map(|(offset, key)| (offset, content(key))).collect();
+        let top = in_epoch("e.2", entries.len() as u64);
+        script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top, entries });
+        script
+    };
+    for lasts in [Lasts::Synced, Lasts::Replicated] {
+        assert_eq!(script(lasts, "e.1", &["a", "b"]).is_green().gone_with_epoch, 0);
+        assert_eq!(script(lasts, "e.2", &["a"]).is_red(&[Invariant::Kept, Invariant::Epochs]).lost, 1);
+    }
+    assert_eq!(script(Lasts::Replicated, "e.1", &["a"]).is_green().gone_with_epoch, 1, "the replica did not have it");
+    assert_eq!(script(Lasts::Synced, "e.1", &["a"]).is_red(&[Invariant::Kept, Invariant::Epochs]).lost, 1);
+    assert_eq!(script(Lasts::Replicated, "f.1", &["a"]).is_red(&[Invariant::Kept, Invariant::Epochs]).lost, 1);
+}
+
+#[test]
 fn presence_becomes_true_in_time() {
     let script = || {
         let mut script = Script::durable();
@@ -247,12 +266,19 @@ fn presence_becomes_true_in_time() {
 
 #[test]
 fn a_generation_ends_once_with_the_text_that_was_read() {
-    let script = || {
-        let mut script = Script::durable();
+    let on = |kind| {
+        let mut script = Script::new(kind);
         script.read(&[]).say(What::JobAccepted { job: "j".into() });
-        script.say(What::JobText { job: "j".into(), attempt: 1, text: "Once".to_owned(), ended: true });
+        script.say(What::JobText {
+            job: "j".into(),
+            attempt: 1,
+            text: "Once".to_owned(),
+            ended: true,
+            trail: String::new(),
+        });
         script
     };
+    let script = || on(in_memory(1));
     let ended = |text: &str| {
         let end = JobEnd { status: "done".to_owned(), turn: Some(text.to_owned()) };
         What::JobEnded { job: "j".into(), end }
@@ -262,6 +288,10 @@ fn a_generation_ends_once_with_the_text_that_was_read() {
     script().is_red(&[Invariant::Jobs]);
     script().say(ended("Once")).say(ended("Once")).is_red(&[Invariant::Jobs]);
     script().say(ended("Twice")).is_red(&[Invariant::Jobs]);
+    script().say(ended("Once upon")).is_red(&[Invariant::Jobs]);
+    let shared = || on(Kind::History { size: 1, lasts: Lasts::Synced });
+    shared().say(ended("Twice")).is_red(&[Invariant::Jobs]);
+    assert_eq!(shared().say(ended("Once upon")).is_green().job_texts_cut, 1, "the broker may have been away");
     script().say(ended("Once")).say(What::JobLate { job: "j".into(), attempt: 1 }).is_red(&[Invariant::Jobs]);
     let failed = JobEnd { status: "failed".to_owned(), turn: None };
     script().say(What::JobEnded { job: "j".into(), end: failed }).is_green();
@@ -305,6 +335,8 @@ fn processes_come_back_to_what_they_used_and_never_panic() {
     faulty(&[(900, 400), (120, 45)]).is_green();
     faulty(&[(900, 45)]).is_red(&[Invariant::Bounds]);
     faulty(&[(120, 400)]).is_red(&[Invariant::Bounds]);
+    script().say(What::Keys { keys: 20 }).say(What::Keys { keys: 90 }).is_green();
+    script().say(What::Keys { keys: 20 }).say(What::Keys { keys: 900 }).is_red(&[Invariant::Bounds]);
     script().say(What::Panic { node: "n1".into(), line: "x".to_owned() }).is_red(&[Invariant::Panics]);
     script().say(What::Died { node: "n1".into(), how: "signal 11".to_owned() }).is_red(&[Invariant::Panics]);
     script().say(What::Void { why: "no disk".to_owned() }).is_red(&[Invariant::Valid]);

@@ -18,7 +18,7 @@ use crate::payload;
 const STREAM_SILENCE_MAX: Duration = Duration::from_secs(6);
 
 /// How long a poll waits for news, in seconds.
-const POLL_WAIT_S: u32 = 2;
+const POLL_WAIT_S: u32 = 1;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

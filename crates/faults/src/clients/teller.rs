@@ -43,7 +43,12 @@ struct Text {
     attempt: u64,
     text: String,
     has_ended: bool,
+    /// Every word of the stream in short, and every new connection.
+    trail: String,
 }
+
+/// How long a trail may become.
+const TRAIL_BYTES_MAX: usize = 4_096;
 
 impl Teller {
     /// Has generations written until it is quiet, waits for the last, and gives the story that they stand in.
@@ -107,8 +112,8 @@ impl Telling<'_> {
                 pause(&mut self.rng);
             }
         }
-        let Text { attempt, text, has_ended } = text;
-        self.world.log.say(What::JobText { job: job.into(), attempt, text, ended: has_ended });
+        let Text { attempt, text, has_ended, trail } = text;
+        self.world.log.say(What::JobText { job: job.into(), attempt, text, ended: has_ended, trail });
     }
 
     fn read(
@@ -123,6 +128,7 @@ impl Telling<'_> {
         socket.connect(&self.teller.token, PATIENCE)?;
         let channel = format!("generation:{story}.{job}");
         let subscribed = socket.call("subscribe", json!({ "channel": channel }), PATIENCE)?;
+        text.trail.push_str("subscribed: ");
         Self::take(&subscribed["data"], text);
         let mut heard = Instant::now();
         while !text.has_ended && Instant::now() < deadline && !self.world.is_over() {
@@ -161,11 +167,16 @@ impl Telling<'_> {
     /// The rule of PROTOCOL.md, section 4.
     fn take(data: &Value, text: &mut Text) {
         let attempt = data["attempt"].as_u64().unwrap_or(0);
+        if text.trail.len() < TRAIL_BYTES_MAX {
+            let kind = data["type"].as_str().unwrap_or("?");
+            let length = data["text"].as_str().unwrap_or_default().len();
+            text.trail.push_str(&format!("{kind} {attempt} {} +{length} {}; ", data["at"], data["status"]));
+        }
         if attempt < text.attempt {
             return;
         }
         if attempt > text.attempt {
-            *text = Text { attempt, ..Text::default() };
+            *text = Text { attempt, trail: std::mem::take(&mut text.trail), ..Text::default() };
         }
         let new = data["text"].as_str().unwrap_or_default();
         let at = usize::try_from(data["at"].as_u64().unwrap_or(0)).unwrap_or(usize::MAX);

@@ -1,6 +1,7 @@
 //! The servers of a run: Talewire's own processes with their settings, folders and proxies, and what they stand on. All of it is
 //! on the loopback address, on ports that were free, and ends with the value.
 
+pub mod broker;
 pub mod disk;
 pub mod node;
 pub mod proxy;
@@ -14,9 +15,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 use talewire_stand::postgres::Postgres;
-use talewire_stand::redis::Redis;
 use tempfile::TempDir;
 
+use self::broker::Broker;
 use self::disk::SmallDisk;
 use self::node::Node;
 use self::proxy::Proxy;
@@ -57,6 +58,10 @@ pub enum Ground {
     Postgres,
     /// Nodes that share PostgreSQL and one Redis, which syncs every write to its disk.
     Redis,
+    /// Nodes that share PostgreSQL and a Redis master with two replicas, watched by three Sentinels. Nothing of it is on a disk.
+    Sentinel,
+    /// Nodes that share PostgreSQL and a Redis cluster of three masters, each with a replica. Nothing of it is on a disk.
+    Cluster,
 }
 
 impl Ground {
@@ -66,16 +71,20 @@ impl Ground {
         self != Self::Alone
     }
 
-    /// Whether there is a Redis server.
+    /// Whether there is Redis.
     #[must_use]
     pub fn has_redis(self) -> bool {
-        self == Self::Redis
+        matches!(self, Self::Redis | Self::Sentinel | Self::Cluster)
     }
 
     /// What history channels promise here.
     #[must_use]
     pub fn history(self) -> Lasts {
-        if self.has_redis() { Lasts::Synced } else { Lasts::InMemory }
+        match self {
+            Self::Alone | Self::Postgres => Lasts::InMemory,
+            Self::Redis => Lasts::Synced,
+            Self::Sentinel | Self::Cluster => Lasts::Replicated,
+        }
     }
 }
 
@@ -93,7 +102,7 @@ pub struct Stage {
     /// PostgreSQL, if the ground has it.
     pub postgres: Option<Postgres>,
     /// Redis, if the ground has it.
-    pub redis: Option<Redis>,
+    pub broker: Option<Broker>,
     /// Where the data of all nodes is, if it can be filled.
     pub disk: Option<Arc<SmallDisk>>,
     binary: PathBuf,
@@ -115,7 +124,7 @@ impl Stage {
             store_ways: Vec::new(),
             broker_ways: Vec::new(),
             postgres: options.ground.has_postgres().then(Postgres::start),
-            redis: options.ground.has_redis().then(Redis::lasting),
+            broker: Broker::start(options.ground),
             disk,
             binary: options.binary.clone(),
             folder,
@@ -131,10 +140,12 @@ impl Stage {
         let name = format!("n{number}");
         let door = Arc::new(Door::new(&name));
         let store = self.postgres.as_ref().map(|postgres| way(postgres.port)).transpose()?;
-        let broker = self.redis.as_ref().map(|redis| way(redis.port)).transpose()?;
+        let port = self.broker.as_ref().and_then(Broker::single_port);
+        let broker = port.map(way).transpose()?;
         let config = self.folder.path().join(format!("{name}.toml"));
-        let addresses = [&store, &broker].map(|way| way.as_ref().map(|way| way.address));
-        std::fs::write(&config, settings(addresses)).context("writing settings")?;
+        let store_at = store.as_ref().map(|way| way.address);
+        let of_broker = self.broker.as_ref().map(|redis| redis.settings(broker.as_ref().map(|way| way.address)));
+        std::fs::write(&config, settings(store_at, of_broker)).context("writing settings")?;
         self.store_ways.extend(store);
         self.broker_ways.extend(broker);
         let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
@@ -165,14 +176,15 @@ impl Stage {
             node.look(log);
             node.measure(log);
         }
-        if let Some(redis) = &self.redis {
-            node::measure("redis", redis.process.id(), 0, log);
+        for (number, server) in self.broker.iter().flat_map(Broker::servers).enumerate() {
+            node::measure(&format!("redis-{number}"), server.process.id(), 0, log);
         }
     }
 
     /// Writes down how many keys Redis has: asked between faults alone, since a paused Redis does not answer.
     pub fn count_keys(&self, log: &Log) {
-        let said = self.redis.as_ref().and_then(|redis| redis.say(&["DBSIZE"]).ok());
+        let Some(Broker::Single(redis)) = &self.broker else { return };
+        let said = redis.say(&["DBSIZE"]).ok();
         if let Some(keys) = said.and_then(|said| said.trim_start_matches(':').parse().ok()) {
             log.say(What::Keys { keys });
         }
@@ -232,12 +244,10 @@ fn way(port: u16) -> anyhow::Result<Proxy> {
 }
 
 /// Short times, so that a fault is noticed soon, and limits that one machine with many clients does not meet.
-fn settings([store, broker]: [Option<SocketAddr>; 2]) -> String {
+fn settings(store: Option<SocketAddr>, broker: Option<String>) -> String {
     let store = store
         .map_or_else(String::new, |address| format!("[store]\nurl = \"postgres://talewire@{address}/postgres\"\n"));
-    let broker = broker.map_or_else(String::new, |address| {
-        format!("[broker]\nkind = \"redis\"\n[broker.redis]\nmode = \"single\"\nurls = [\"redis://{address}\"]\n")
-    });
+    let broker = broker.unwrap_or_default();
     format!(
         r#"[http]
 listen = "127.0.0.1:0"
@@ -269,7 +279,9 @@ kind = "history"
 history_size = {HISTORY_SIZE}
 history_age_ms = 7_200_000
 publish = "authenticated"
-{store}{broker}"#
+{store}[broker]
+generation_age_ms = 10_000
+{broker}"#
     )
 }
 

@@ -29,8 +29,8 @@ fn broken(fault: Fault) -> Vec<Step> {
 /// Promises of a short run: what is slow here would be slow in a long one.
 fn short(steps: Vec<Step>) -> RunOptions {
     let mut options = alone(steps);
-    options.promises.alive_ms = 3_000;
-    options.promises.presence_ms = 3_000;
+    options.promises.alive_ms = 1_500;
+    options.promises.presence_ms = 1_500;
     options.promises.drain_ms = 8_000;
     options.promises.revoked_ms = 300;
     options

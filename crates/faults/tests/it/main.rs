@@ -2,6 +2,7 @@
 //! checker has to find. The long run is `talewire-faults run --minutes 10`, see docs/faults.md.
 
 mod breaks;
+mod grown;
 
 use talewire_faults::checkers::Promises;
 use talewire_faults::run::{self, RunOptions};
@@ -10,9 +11,12 @@ use talewire_faults::stage::{self, Ground, StageOptions};
 
 /// A run on one node.
 fn alone(steps: Vec<Step>) -> RunOptions {
+    on(Ground::Alone, 1, steps)
+}
+
+fn on(ground: Ground, nodes: usize, steps: Vec<Step>) -> RunOptions {
     let binary = stage::binary().expect("talewire is built");
-    let stage =
-        StageOptions { binary, ground: Ground::Alone, nodes: 1, small_disk: false, moved_clock: false, lie: None };
+    let stage = StageOptions { binary, ground, nodes, small_disk: false, moved_clock: false, lie: None };
     let promises = Promises::default();
     RunOptions { stage, steps, seed: 1, promises, calm_ms: 1_000, stories: false, log: None }
 }

@@ -15,6 +15,8 @@ pub(super) struct Crowd {
     pub(super) peers: Vec<Peer>,
     /// Connections that were over their hard limit.
     pub(super) overfull: Vec<usize>,
+    /// Readers of events that may have missed signals.
+    pub(super) missed: Vec<(usize, Channel)>,
 }
 
 /// A subscription whose history is being read.
@@ -42,7 +44,7 @@ impl Joining {
 
 impl Crowd {
     pub(super) fn new(stage: Stage) -> Self {
-        Self { stage, peers: Vec::new(), overfull: Vec::new() }
+        Self { stage, peers: Vec::new(), overfull: Vec::new(), missed: Vec::new() }
     }
 
     pub(super) fn connect(&mut self, shard: usize) -> usize {
@@ -159,6 +161,7 @@ impl Crowd {
                         shard.unsubscribe(key, &channel);
                         shard.send(key, ended(&channel));
                     }
+                    ShardEvent::SignalsMissed(key, channel) => self.missed.push((key, channel)),
                     ShardEvent::Overfull(key) => {
                         self.overfull.push(key);
                         shard.remove(key);

@@ -3,13 +3,15 @@
 
 use talewire_broker::{Delivery, Message};
 use talewire_proto::command::Recover;
-use talewire_proto::{Epoch, Position, Since};
+use talewire_proto::events::Form;
+use talewire_proto::wire::Wire;
+use talewire_proto::{Epoch, Kind, Position, Since};
 
 use super::crowd::Crowd;
 use super::stage::{Disk, Stage, history, wait};
-use super::{ALL, channel};
-use crate::HubSettings;
+use super::{ALL, channel, rules};
 use crate::recovery::answer;
+use crate::{HubSettings, Interest};
 
 /// A reader of a history channel, of which three announcements were lost after the first entry.
 fn with_a_loss(disk: &Disk) -> (Crowd, usize, talewire_proto::Channel) {
@@ -78,4 +80,24 @@ fn a_position_under_an_older_name_is_true_as_far_as_both_are_the_same() {
     assert_eq!(recovered("older", 2), Some(2), "the last that both share");
     assert_eq!(recovered("older", 3), None, "the old third was another one");
     assert_eq!(recovered("oldest", 1), None);
+}
+
+#[test]
+fn lost_signals_are_told_to_those_who_can_be_told_and_counted() {
+    let disk = Disk::new();
+    let mut crowd = Crowd::new(Stage::new(HubSettings::default(), &disk.store, 1));
+    let cursor = channel("cursor:a");
+    let native = crowd.connect(0);
+    crowd.join(native, &cursor, &rules(Kind::Signal), None);
+    let shard = &mut crowd.stage.shards[0];
+    let plain = shard.add(Wire::Events(Form::Payload));
+    shard.subscribe(plain, &cursor, &rules(Kind::Signal), Interest::default());
+    shard.go_live(plain, &cursor, 0, false);
+    crowd.stage.hub.deliver(Delivery { channel: cursor.clone(), message: Message::Doubt });
+    crowd.stage.pump(0, usize::MAX);
+    crowd.carry_out_events();
+    assert_eq!(crowd.missed, [(plain, cursor)]);
+    let counters = &crowd.stage.hub.shards()[0].counters;
+    assert_eq!(counters.signals_missed.load(std::sync::atomic::Ordering::Relaxed), 2);
+    assert_eq!(crowd.stage.hub.doubts(), 1);
 }

@@ -72,12 +72,13 @@ fn what_came_between_two_first_reads_is_not_lost() {
     let disk = Disk::new();
     let mut crowd = crowd(&disk, HubSettings::default());
     let (log, rules) = (channel("log:a"), durable());
-    crowd.stage.publish_silently(&log);
+    let first = crowd.stage.publish_silently(&log);
     let (slow, quick) = (crowd.connect(0), crowd.connect(1));
     let joining = crowd.begin_and_read(slow, &log, &rules);
     crowd.stage.publish(&log, &rules);
     crowd.stage.hand_over_all();
-    crowd.join(quick, &log, &rules, None);
+    // Another piece, or it would wait until the first has read.
+    crowd.join(quick, &log, &rules, Some(first));
     crowd.finish(joining);
     crowd.settle();
     crowd.has(slow, &log, 2);

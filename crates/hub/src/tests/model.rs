@@ -352,6 +352,7 @@ impl Model {
 
     fn happened(&mut self, shard: usize, event: ShardEvent) {
         match event {
+            ShardEvent::SignalsMissed(..) => panic!("native clients are not told"),
             ShardEvent::CatchUp(key, missed) => {
                 let at = self.at(shard, key).expect("the connection is there");
                 let came = self.peers[at].as_ref().map_or(0, |(_, _, came)| *came);

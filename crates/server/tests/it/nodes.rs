@@ -254,3 +254,51 @@ async fn every_node_reads_its_configuration_again() {
     assert_eq!(request(a.admin, "POST /admin/reload?nodes=some", &[], None).await.status, 400);
     assert_eq!(ask(&a, "info", json!({})).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logout_ends_connections_on_other_nodes() {
+    let (a, b) = two().await;
+    let login = request(a.address, "POST /app/login", &[], Some(json!({"name": "Ana"}))).await;
+    let cookie = login.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie").to_owned();
+    let csrf = login.body["csrf"].as_str().expect("a token").to_owned();
+    let origin = format!("http://{}", a.address);
+    let mut client = a.open(&[("cookie", cookie.clone()), ("origin", origin)]).await.expect("an upgrade");
+    client.call(json!({"id": 1, "connect": {}})).await;
+    let mut other = a.client().await;
+    let origin = format!("http://{}", b.address);
+    let headers = [("Cookie", cookie.as_str()), ("X-CSRF-Token", &csrf), ("Origin", &origin)];
+    assert_eq!(request(b.address, "POST /app/logout", &headers, Some(json!({}))).await.status, 200);
+    assert_eq!(client.closed().await.0, 3_503);
+    assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_events_hear_that_signals_may_be_missing() {
+    let (a, _b) = two().await;
+    let mut stream = Stream::open(&a, "/events?channel=cursor:1", "").await;
+    assert_eq!(stream.event().await.expect("an event").name, "connected");
+    let empty = request(a.address, "GET /poll?channel=cursor:1&wait=0", &[], None).await.body;
+    let line = format!("GET /poll?cursor={}", empty["cursor"].as_str().expect("a cursor"));
+    let address = a.address;
+    let polling = tokio::spawn(async move { request(address, &line, &[], None).await.body });
+    a.until("the poll waits", |node| Stage::metric(node, "talewire_subscriptions") == 2).await;
+    let channel: talewire_proto::Channel = "cursor:1".parse().expect("a channel");
+    a.node.hub.deliver(talewire_broker::Delivery { channel, message: talewire_broker::Message::Doubt });
+    let gap = json!({"channel": "cursor:1", "offset": 0, "epoch": ""});
+    let told = loop {
+        let event = stream.event().await.expect("an event");
+        if event.name == "gap" {
+            break event.data;
+        }
+    };
+    assert_eq!(told, gap);
+    assert_eq!(polling.await.expect("an answer")["gaps"], json!([gap]));
+    call(&a, "publish", json!({"channel": "cursor:1", "data": 1})).await;
+    let said = loop {
+        let event = stream.event().await.expect("an event");
+        if event.name == "message" {
+            break event.data;
+        }
+    };
+    assert_eq!(said, 1, "the stream goes on");
+}

@@ -4,6 +4,7 @@
 //! broken off leaves nothing behind.
 
 use std::borrow::Cow;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::ToSql;
 
@@ -16,6 +17,9 @@ use crate::{StoreError, StoreSettings};
 
 /// Rows that are read at once.
 const ROWS: usize = 500;
+
+/// Time for which sessions of servers may still be there.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Copies take their time.
 const PATIENT: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
@@ -38,9 +42,14 @@ async fn alone(settings: &StoreSettings) -> Result<Connection, StoreError> {
     let conn = Address::new(settings)?.connect().await?;
     let outcome = async {
         conn.plain(PATIENT).await?;
-        let alone = conn.row("SELECT pg_try_advisory_lock($1)", &[&IN_USE_LOCK]).await?;
-        if alone.try_get(0)? {
-            return Ok(());
+        // Sessions of a server that was just stopped end a moment later.
+        let began = Instant::now();
+        while began.elapsed() < SETTLED {
+            let alone = conn.row("SELECT pg_try_advisory_lock($1)", &[&IN_USE_LOCK]).await?;
+            if alone.try_get(0)? {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let used = format!("{} is in use: stop its servers first", settings.url);
         Err(StoreError::Unavailable(used).into())

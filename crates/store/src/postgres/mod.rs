@@ -114,8 +114,7 @@ struct Place {
 impl Postgres {
     pub(crate) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let address = Address::new(settings)?;
-        let first = address.connect().await?;
-        pool::share(&first).await?;
+        let first = address.connect_shared().await?;
         schema::migrate(&first).await?;
         let shared = Arc::new(Shared {
             pool: Pool::new(address, settings.connections_max),

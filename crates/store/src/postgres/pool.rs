@@ -61,6 +61,15 @@ impl Address {
         }
     }
 
+    /// A new session of a server. A move or a restore, which have the database alone, do not let it in.
+    pub(super) async fn connect_shared(&self) -> Result<Connection, StoreError> {
+        let conn = self.connect().await?;
+        match timeout(self.connect_time, share(&conn)).await {
+            Ok(shared) => shared.map(|()| conn),
+            Err(_) => Err(StoreError::Unavailable("PostgreSQL does not answer".into())),
+        }
+    }
+
     async fn connect_now(&self) -> Result<Connection, StoreError> {
         let not_there = |error: tokio_postgres::Error| {
             StoreError::Unavailable(format!("PostgreSQL: {}", failure::sentence(&error)))
@@ -143,11 +152,9 @@ impl Pool {
         if let Some(error) = self.just_failed() {
             return Err(error);
         }
-        match self.address.connect().await {
+        match self.address.connect_shared().await {
             Ok(conn) => {
                 *self.down.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                // Not waited for: a move that has the database alone does not let us in at all.
-                share(&conn).await?;
                 Ok(Lease { conn, _place: place })
             }
             Err(error) => {
@@ -156,6 +163,11 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// How long [`Pool::take`] waits at most for each of its two things, a place and a connection.
+    pub(super) fn acquire_time(&self) -> Duration {
+        self.address.connect_time
     }
 
     fn pop(&self) -> Option<Connection> {
@@ -194,7 +206,7 @@ impl Lease {
 }
 
 /// Takes the lock that says that a server uses the database.
-pub(super) async fn share(conn: &Connection) -> Result<(), StoreError> {
+async fn share(conn: &Connection) -> Result<(), StoreError> {
     let sql = "SELECT pg_try_advisory_lock_shared($1)";
     let row = conn.row(sql, &[&IN_USE_LOCK]).await.map_err(failure::Failure::into_error)?;
     if row.try_get(0).map_err(|error| failure::told(&error))? {

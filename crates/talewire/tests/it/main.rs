@@ -1,6 +1,7 @@
 //! The binary as people run it: arguments, files and variables in, output and exit code out.
 
 mod broker_restart;
+mod copies;
 mod doctor;
 mod restart;
 mod sources;

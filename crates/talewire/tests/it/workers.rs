@@ -13,7 +13,7 @@ use super::traces::serve;
 use super::{Running, check, talewire};
 
 /// One request of somebody with a token; the answer's body.
-fn ask(address: &str, path: &str, token: &str, body: &Value) -> Value {
+pub(super) fn ask(address: &str, path: &str, token: &str, body: &Value) -> Value {
     let mut socket = TcpStream::connect(address).expect("the server");
     let body = body.to_string();
     let head =

@@ -1,0 +1,180 @@
+//! Redis under a stage, in each of the forms that Talewire knows: which server is the master now, how it is taken away, and how nodes
+//! are told of all this.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use talewire_stand::redis::Redis;
+use talewire_stand::redis_cluster::RedisCluster;
+use talewire_stand::redis_sentinel::{MASTER_NAME, RedisSentinels};
+
+use super::Ground;
+
+/// How long others may take to put another master in the place of one that is gone.
+const PROMOTION_MAX: Duration = Duration::from_secs(30);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Redis.
+#[derive(Debug)]
+pub enum Broker {
+    /// One server that syncs every write.
+    Single(Redis),
+    /// A master and two replicas.
+    Sentinels(RedisSentinels),
+    /// Three masters and a replica of each.
+    Cluster(RedisCluster),
+}
+
+impl Broker {
+    /// What a ground has.
+    #[must_use]
+    pub fn start(ground: Ground) -> Option<Self> {
+        match ground {
+            Ground::Alone | Ground::Postgres => None,
+            Ground::Redis => Some(Self::Single(Redis::lasting())),
+            Ground::Sentinel => Some(Self::Sentinels(RedisSentinels::start())),
+            Ground::Cluster => Some(Self::Cluster(RedisCluster::start(3, 1))),
+        }
+    }
+
+    /// Where the one server listens, if there is but one.
+    #[must_use]
+    pub fn single_port(&self) -> Option<u16> {
+        match self {
+            Self::Single(redis) => Some(redis.port),
+            _ => None,
+        }
+    }
+
+    /// How a node is told where it is, in the section `broker`; `way` leads to the one server.
+    #[must_use]
+    pub fn settings(&self, way: Option<SocketAddr>) -> String {
+        let (mode, urls) = match self {
+            Self::Single(redis) => ("single", vec![way.map_or_else(|| redis.url(), |way| format!("redis://{way}"))]),
+            Self::Sentinels(all) => ("sentinel", all.urls()),
+            Self::Cluster(all) => ("cluster", all.urls()),
+        };
+        format!(
+            "kind = \"redis\"\n[broker.redis]\nmode = \"{mode}\"\nurls = {urls:?}\nmaster_name = \"{MASTER_NAME}\"\n"
+        )
+    }
+
+    /// All servers that hold data.
+    #[must_use]
+    pub fn servers(&self) -> &[Redis] {
+        match self {
+            Self::Single(redis) => std::slice::from_ref(redis),
+            Self::Sentinels(all) => &all.servers,
+            Self::Cluster(all) => &all.servers,
+        }
+    }
+
+    fn server(&mut self, at: usize) -> &mut Redis {
+        match self {
+            Self::Single(redis) => redis,
+            Self::Sentinels(all) => &mut all.servers[at],
+            Self::Cluster(all) => &mut all.servers[at],
+        }
+    }
+
+    /// The server that takes writes now; of a cluster, the one with this slot.
+    ///
+    /// # Errors
+    /// If nobody says so.
+    pub fn master(&self, slot: u16) -> anyhow::Result<usize> {
+        let found = match self {
+            Self::Single(_) => Some(0),
+            Self::Sentinels(all) => all.master(),
+            Self::Cluster(all) => all.owner(slot),
+        };
+        found.context("Redis has no master")
+    }
+
+    /// Kills the master, and starts it again: at once if it is the only one, else when another has taken its place.
+    ///
+    /// # Errors
+    /// If nobody does.
+    pub fn kill_master(&mut self, slot: u16, down: Duration) -> anyhow::Result<()> {
+        let master = self.master(slot)?;
+        self.server(master).kill();
+        std::thread::sleep(down);
+        if self.single_port().is_none() {
+            self.wait_for_another(master, slot)?;
+        }
+        self.server(master).restart();
+        Ok(())
+    }
+
+    /// Waits until the servers agree that somebody else is the master. A master that came back empty before that would be followed.
+    fn wait_for_another(&self, master: usize, slot: u16) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PROMOTION_MAX;
+        while self.master(slot).map_or(true, |now| now == master) {
+            if Instant::now() > deadline {
+                bail!("no replica takes the place of the master within {} s", PROMOTION_MAX.as_secs());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Asks the Sentinels, or the master's replica, to take over in order.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn fail_over(&self, slot: u16) -> anyhow::Result<()> {
+        let master = self.master(slot)?;
+        match self {
+            Self::Single(_) => bail!("there is nobody to take over"),
+            Self::Sentinels(all) => {
+                // They refuse for a while after the last time.
+                let deadline = Instant::now() + PROMOTION_MAX;
+                let ask = || talewire_stand::redis::say(all.ports[0], &["SENTINEL", "FAILOVER", MASTER_NAME]);
+                while !ask().is_ok_and(|said| said == "+OK") {
+                    if Instant::now() > deadline {
+                        bail!("the Sentinels refuse to change the master");
+                    }
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+            }
+            Self::Cluster(all) => {
+                let half = all.servers.len() / 2;
+                let replica = if master < half { master + half } else { master - half };
+                all.servers[replica].say(&["CLUSTER", "FAILOVER"]).context("CLUSTER FAILOVER")?;
+            }
+        }
+        self.wait_for_another(master, slot)
+    }
+
+    /// Moves the slots of so many keys from the master that has them to another; how many were moved.
+    ///
+    /// # Errors
+    /// If this is no cluster.
+    pub fn move_slots(&self, count: usize) -> anyhow::Result<usize> {
+        let Self::Cluster(all) = self else { bail!("only clusters have slots") };
+        let mut moved = 0;
+        for at in 0..all.servers.len() {
+            for _ in 0..count {
+                let Ok(key) = all.servers[at].say(&["RANDOMKEY"]) else { continue };
+                if key.starts_with('$') {
+                    continue;
+                }
+                let slot = all.slot(&key);
+                let Some(from) = all.owner(slot).filter(|from| *from == at) else { continue };
+                let to = (0..all.servers.len()).find(|to| *to != from && all.owner(own_slot(all, *to)) == Some(*to));
+                if let Some(to) = to {
+                    all.move_slot(slot, from, to, || {});
+                    moved += 1;
+                }
+            }
+        }
+        Ok(moved)
+    }
+}
+
+/// A slot that a server has, if it is a master.
+fn own_slot(all: &RedisCluster, at: usize) -> u16 {
+    let slots = 0..16_384;
+    slots.step_by(1_024).find(|slot| all.owner(*slot) == Some(at)).unwrap_or(u16::MAX)
+}

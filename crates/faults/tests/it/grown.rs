@@ -1,0 +1,68 @@
+//! Two nodes on what many nodes stand on: PostgreSQL and Redis in each of its forms. Nodes die first, so that their members have gone
+//! from presence when everything else is over.
+
+use talewire_faults::checkers::Invariant;
+use talewire_faults::report::Report;
+use talewire_faults::run;
+use talewire_faults::schedule::{Fault, Place, Step};
+use talewire_faults::stage::Ground;
+use talewire_faults::stage::proxy::Weather;
+
+use super::on;
+
+/// A position of no importance.
+const SLOT: u16 = 5_000;
+
+fn run(ground: Ground, faults: &[Fault]) -> Report {
+    let steps: Vec<Step> = faults.iter().map(|fault| Step { rest_ms: 300, fault: *fault }).collect();
+    let mut options = on(ground, 2, steps);
+    options.stories = true;
+    let report = run::run(&options).expect("the run is made");
+    assert!(report.verdict.is_green(), "{report}");
+    let counts = &report.verdict.counts;
+    assert!(counts.acknowledged > 100 && counts.delivered > 800 && counts.jobs > 0, "{report}");
+    assert!(counts.presence_reads > 3, "each node said who is there: {report}");
+    report
+}
+
+#[test]
+fn two_nodes_on_one_redis_lose_nothing() {
+    let faults = [
+        Fault::Kill { node: 0, down_ms: 100 },
+        Fault::KillBroker { slot: SLOT, down_ms: 100 },
+        Fault::Storm { place: Place::Broker(1), weather: Weather::BlackHole, ms: 700 },
+        Fault::KillStore { down_ms: 100 },
+        Fault::Storm { place: Place::Store(1), weather: Weather::Reset, ms: 300 },
+        Fault::PauseBroker { slot: SLOT, ms: 500 },
+        Fault::Drain { node: 1 },
+    ];
+    let counts = run(Ground::Redis, &faults).verdict.counts;
+    assert_eq!(counts.gone_with_epoch, 0, "one Redis that syncs every write keeps every word");
+    assert_eq!(counts.resumes_lost, 0, "and nobody is told otherwise");
+}
+
+#[test]
+fn two_nodes_over_a_cluster_keep_positions_true() {
+    let faults = [
+        Fault::Kill { node: 0, down_ms: 100 },
+        Fault::MoveSlots { count: 2 },
+        Fault::KillBroker { slot: SLOT, down_ms: 100 },
+        Fault::FailOver { slot: 15_000 },
+    ];
+    run(Ground::Cluster, &faults);
+}
+
+#[test]
+fn two_nodes_behind_sentinels_keep_positions_true() {
+    run(Ground::Sentinel, &[Fault::KillBroker { slot: SLOT, down_ms: 100 }]);
+}
+
+#[test]
+fn i1_entries_that_were_taken_out_of_redis_are_found() {
+    let steps = vec![Step { rest_ms: 500, fault: Fault::LoseKeys }];
+    let mut options = on(Ground::Redis, 2, steps);
+    (options.promises.alive_ms, options.promises.presence_ms) = (1_500, 1_500);
+    let verdict = run::run(&options).expect("the run is made").verdict;
+    assert!(verdict.is_red(Invariant::Kept), "entries are gone, and nobody noticed: {verdict}");
+    assert!(!verdict.is_red(Invariant::Valid), "{verdict}");
+}
