@@ -255,6 +255,7 @@ admin_listen = "127.0.0.1:0"
 api_key = "{API_KEY}"
 requests_per_second = 100_000
 request_burst = 100_000
+first_byte_ms = 120_000
 [auth]
 hs256_secret = "{SECRET}"
 [limits]

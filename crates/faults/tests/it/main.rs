@@ -28,9 +28,9 @@ fn every_fault_comes_once_and_nothing_is_lost() {
     let report = run::run(&options).expect("the run is made");
     assert!(report.verdict.is_green(), "{report}");
     let counts = &report.verdict.counts;
-    assert!(counts.acknowledged > 500 && counts.delivered > 3_000, "{report}");
+    assert!(counts.acknowledged > 300 && counts.delivered > 1_500, "{report}");
     assert!(counts.breaks > 30 && counts.resumes > 60, "every fault breaks somebody: {report}");
-    assert!(counts.jobs > 3 && counts.job_texts > 1, "generations were written: {report}");
+    assert!(counts.jobs > 1 && counts.job_texts > 0, "generations were written: {report}");
     assert!(counts.presence_reads > 1, "{report}");
     assert_eq!(report.faults.len(), options.steps.len(), "{report}");
     assert!(report.faults.iter().all(|fault| fault.delivery_ms.is_some()), "{report}");
