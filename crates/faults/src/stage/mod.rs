@@ -286,8 +286,8 @@ generation_age_ms = 10_000
     )
 }
 
-/// Entries that history channels of a stage keep.
-pub const HISTORY_SIZE: u64 = 2_000;
+/// Entries that history channels of a stage keep: more than a run of ten minutes publishes, so that all of them are there to be checked.
+pub const HISTORY_SIZE: u64 = 30_000;
 
 /// The program under test: `TALEWIRE_BIN`, or what this workspace has built beside the running program.
 ///
