@@ -109,6 +109,12 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
             stage.nodes[node].drain(drain, &world.log, |_| {});
             stage.nodes[node].start()?;
         }
+        Fault::Roll => {
+            for node in &mut stage.nodes {
+                node.drain(drain, &world.log, |_| {});
+                node.start()?;
+            }
+        }
         Fault::FillDisk { ms, kill } => {
             stage.disk.as_ref().context("this stage's disk cannot be filled")?.fill()?;
             until_refused(stage)?;

@@ -37,6 +37,8 @@ const SECRET: &str = "a-secret-of-servers-that-live-for-a-run";
 pub struct StageOptions {
     /// The program under test.
     pub binary: PathBuf,
+    /// Another version of it, for every second node.
+    pub other: Option<PathBuf>,
     /// On what the nodes stand.
     pub ground: Ground,
     /// How many nodes.
@@ -106,6 +108,7 @@ pub struct Stage {
     /// Where the data of all nodes is, if it can be filled.
     pub disk: Option<Arc<SmallDisk>>,
     binary: PathBuf,
+    other: Option<PathBuf>,
     /// Goes last: the nodes' files are in it.
     folder: TempDir,
 }
@@ -127,6 +130,7 @@ impl Stage {
             broker: Broker::start(options.ground),
             disk,
             binary: options.binary.clone(),
+            other: options.other.clone(),
             folder,
         };
         let lie = options.lie.map(|lie| Arc::new(Mutex::new(Liar::new(lie))));
@@ -149,7 +153,8 @@ impl Stage {
         self.store_ways.extend(store);
         self.broker_ways.extend(broker);
         let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
-        let mut node = Node::new(door.clone(), &self.binary, &config, &data);
+        let binary = self.other.as_ref().filter(|_| number.is_multiple_of(2)).unwrap_or(&self.binary);
+        let mut node = Node::new(door.clone(), binary, &config, &data);
         node.disk = self.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
         if moved_clock {
             let clock = self.folder.path().join(format!("{name}.clock"));

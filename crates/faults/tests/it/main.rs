@@ -16,7 +16,7 @@ fn alone(steps: Vec<Step>) -> RunOptions {
 
 fn on(ground: Ground, nodes: usize, steps: Vec<Step>) -> RunOptions {
     let binary = stage::binary().expect("talewire is built");
-    let stage = StageOptions { binary, ground, nodes, small_disk: false, moved_clock: false, lie: None };
+    let stage = StageOptions { binary, other: None, ground, nodes, small_disk: false, moved_clock: false, lie: None };
     let promises = Promises::default();
     RunOptions { stage, steps, seed: 1, promises, calm_ms: 1_000, stories: false, log: None }
 }
