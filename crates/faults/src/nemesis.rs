@@ -145,6 +145,7 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
         | Fault::KillBroker { .. }
         | Fault::PauseBroker { .. }
         | Fault::FailOver { .. }
+        | Fault::FailOverToOld { .. }
         | Fault::MoveSlots { .. } => underneath(fault, stage, world)?,
         Fault::Storm { place, weather, ms } => {
             stage.way(place)?.set(weather);
@@ -188,6 +189,7 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             broker(stage)?.servers()[master].process.go_on();
         }
         Fault::FailOver { slot } => broker(stage)?.fail_over(slot)?,
+        Fault::FailOverToOld { lag_ms } => broker(stage)?.fail_over_to_old(Duration::from_millis(lag_ms))?,
         Fault::MoveSlots { count } => {
             if broker(stage)?.move_slots(count)? == 0 {
                 bail!("no slot with a key was moved");
