@@ -243,6 +243,8 @@ impl Broker {
         match &self.backend {
             Backend::Memory(_) => Ok(None),
             Backend::Redis(redis) => redis.servers.told().await.map(Some),
+            // JetStream has no settings that a client may see.
+            Backend::Nats(_) => Ok(None),
         }
     }
 
