@@ -14,6 +14,8 @@ const APART_MS_MAX: i64 = 2_000;
 pub(super) async fn broker(config: &Config, patience: Duration) -> Vec<Finding> {
     let told = match config.broker.kind {
         BrokerKind::InProcess => return vec![Finding::good("the broker is this process: one node alone")],
+        // It has no settings that a client may see; whether it is there, the start of a node tells.
+        BrokerKind::Nats => return vec![Finding::good("the broker is NATS: compare docs/nats.md by hand")],
         BrokerKind::Redis => redis_facts(&config.broker.redis),
     };
     match tokio::time::timeout(patience, told).await {
