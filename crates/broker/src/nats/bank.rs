@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use super::names::Names;
 use super::settings::NatsSettings;
-use crate::BrokerError;
+use crate::{BrokerError, BrokerSettings};
 
 /// Messages that are read at once when many are read.
 pub(super) const AT_ONCE: usize = 64;
@@ -37,6 +37,9 @@ pub(super) enum Shelf {
     Nodes,
 }
 
+/// How long records stay at least, in milliseconds; those that count for longer by their settings stay for that.
+const RECORDS_MS: u64 = 86_400_000;
+
 /// What became of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
@@ -51,6 +54,8 @@ pub(super) struct Bank {
     pub(super) names: Names,
     context: Context,
     settings: NatsSettings,
+    /// How long a record stays at most, in milliseconds.
+    records_ms: u64,
     clock: Clock,
     identity: Mutex<Arc<str>>,
 }
@@ -67,10 +72,13 @@ pub(super) fn unavailable(error: impl std::fmt::Display) -> BrokerError {
 }
 
 impl Bank {
-    pub(super) fn new(context: Context, settings: &NatsSettings) -> Self {
+    pub(super) fn new(context: Context, settings: &BrokerSettings) -> Self {
         let clock = Clock { began: Instant::now(), offset_ms: AtomicI64::new(0), shift_ms: AtomicU64::new(0) };
-        let names = Names::new(&settings.prefix);
-        Self { names, context, settings: settings.clone(), clock, identity: Mutex::new("".into()) }
+        let names = Names::new(&settings.nats.prefix);
+        let longest_ms = settings.key_age_ms.max(settings.generation_age_ms).max(settings.cursor_age_ms);
+        let records_ms = longest_ms.max(RECORDS_MS).min(settings.nats.keep_ms);
+        let identity = Mutex::new("".into());
+        Self { names, context, settings: settings.nats.clone(), records_ms, clock, identity }
     }
 
     /// Makes the streams that are not there, and finds out which ones these are.
@@ -88,7 +96,7 @@ impl Bank {
         let keep = Duration::from_millis(self.settings.keep_ms);
         let history =
             Config { republish: Some(announce), ..self.config("history", vec![names.history("*")], keep) };
-        let records = newest("records", vec![names.records()], keep);
+        let records = newest("records", vec![names.records()], Duration::from_millis(self.records_ms));
         let nodes = newest("nodes", vec![names.present("*", "*", "*"), names.node("*")], Duration::ZERO);
         for config in [records, nodes] {
             self.make(config).await?;
@@ -107,14 +115,20 @@ impl Bank {
 
     /// The description of a stream, made if it is not there.
     async fn make(&self, config: Config) -> Result<String, BrokerError> {
-        let name = config.name.clone();
+        let (name, max_age) = (config.name.clone(), config.max_age);
         // Another node may be faster, and has then described it otherwise.
         let made = self.context.create_stream(config).await;
         let stream = match self.context.get_stream(&name).await {
             Ok(stream) => stream,
             Err(error) => return Err(made.err().map_or_else(|| unavailable(error), unavailable)),
         };
-        Ok(stream.cached_info().config.description.clone().unwrap_or_default())
+        let is = &stream.cached_info().config;
+        if is.max_age != max_age {
+            // The settings have changed.
+            let changed = Config { max_age, ..is.clone() };
+            self.context.update_stream(changed).await.map_err(unavailable)?;
+        }
+        Ok(is.description.clone().unwrap_or_default())
     }
 
     /// What tells this history stream from another under the same name. Asked anew when nothing is found where something was.

@@ -188,6 +188,11 @@ impl Ears {
         }
     }
 
+    /// Hears nothing any more.
+    pub(super) fn end(&self) {
+        self.ears.lock().drain().for_each(|(_, ear)| ear.task.abort());
+    }
+
     async fn hear(self: Arc<Self>, channel: Channel, stands: watch::Sender<bool>) {
         let subject = self.names.announcements(&names::of(&channel));
         let target = Target::Channel(channel);

@@ -167,7 +167,7 @@ impl Histories {
         };
         next.sequence = sequence;
         let keep = u64::from(rules.history_size).max(1);
-        if next.top > keep && next.top % (keep / 4 + SLACK) == 0 {
+        if next.top > keep && next.top.is_multiple_of(keep / 4 + SLACK) {
             let bank = self.bank.clone();
             // What stays too long is not given out either.
             tokio::spawn(async move { drop(bank.purge(Shelf::History, subject, keep).await) });

@@ -59,6 +59,7 @@ pub(crate) struct Nats {
 impl Drop for Nats {
     fn drop(&mut self) {
         self.tasks.lock().iter().for_each(AbortHandle::abort);
+        self.ears.end();
     }
 }
 
@@ -110,7 +111,7 @@ impl Nats {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(answer);
         let settings = Arc::new(settings.clone());
-        let bank = Arc::new(Bank::new(context, nats));
+        let bank = Arc::new(Bank::new(context, &settings));
         bank.ensure().await?;
         let outlets = Arc::new(Outlets::new(node.clone(), settings.wakeups_waiting_max));
         let ears = Arc::new(Ears::new(client.clone(), bank.names.clone(), node.clone(), outlets.clone(), answer));

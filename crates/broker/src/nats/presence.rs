@@ -136,7 +136,6 @@ impl Presence {
         Ok(living)
     }
 
-    #[expect(clippy::type_complexity, reason = "two lists of the same look")]
     async fn nodes(&self) -> Result<(Vec<(String, Option<NodeReport>)>, Vec<String>), BrokerError> {
         let subjects = self.bank.subjects(Shelf::Nodes, &self.bank.names.node("*")).await?;
         let found = self.bank.many(Shelf::Nodes, subjects).await?;
