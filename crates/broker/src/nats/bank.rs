@@ -94,8 +94,7 @@ impl Bank {
             ..self.config(what, subjects, max_age)
         };
         let keep = Duration::from_millis(self.settings.keep_ms);
-        let history =
-            Config { republish: Some(announce), ..self.config("history", vec![names.history("*")], keep) };
+        let history = Config { republish: Some(announce), ..self.config("history", vec![names.history("*")], keep) };
         let records = newest("records", vec![names.records()], Duration::from_millis(self.records_ms));
         let nodes = newest("nodes", vec![names.present("*", "*", "*"), names.node("*")], Duration::ZERO);
         for config in [records, nodes] {

@@ -64,10 +64,7 @@ impl Ears {
     /// Subscribes to what is for every node and for this one; these end with the returned tasks.
     pub(super) async fn begin(self: &Arc<Self>) -> Result<Vec<AbortHandle>, BrokerError> {
         let mut tasks = Vec::new();
-        let fixed = [
-            (self.names.letters(&self.node), Target::Letters),
-            (self.names.everybody(), Target::Everybody),
-        ];
+        let fixed = [(self.names.letters(&self.node), Target::Letters), (self.names.everybody(), Target::Everybody)];
         for (subject, target) in fixed {
             let mut heard = self.client.subscribe(subject).await.map_err(unavailable)?;
             let ears = self.clone();

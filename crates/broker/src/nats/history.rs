@@ -299,12 +299,7 @@ impl Histories {
     }
 
     /// What is kept of a channel up to where it stands, oldest first and without a gap.
-    async fn kept(
-        &self,
-        channel: &Channel,
-        rules: &Namespace,
-        state: &State,
-    ) -> Result<Vec<Arc<Entry>>, BrokerError> {
+    async fn kept(&self, channel: &Channel, rules: &Namespace, state: &State) -> Result<Vec<Arc<Entry>>, BrokerError> {
         let row = self.bank.row(&self.bank.names.history(&names::of(channel))).await?;
         let now_ms = self.bank.now_ms();
         let oldest = (state.top + 1).saturating_sub(u64::from(rules.history_size));

@@ -131,8 +131,7 @@ impl Nats {
         broker.presence.beat().await?;
         broker.presence.beat().await?;
         let mut tasks = ears.begin().await?;
-        let (every, lost) =
-            (Duration::from_millis(nats.probe_ms.max(1)), Duration::from_millis(nats.probe_lost_ms));
+        let (every, lost) = (Duration::from_millis(nats.probe_ms.max(1)), Duration::from_millis(nats.probe_lost_ms));
         tasks.push(tokio::spawn(ears.watch(every, lost)).abort_handle());
         tasks.push(tokio::spawn(follow(Arc::downgrade(&broker), told)).abort_handle());
         let beats = Duration::from_millis(settings.node_beat_ms.max(1));
@@ -210,8 +209,7 @@ impl Nats {
         let now_ms = self.bank.now_ms();
         let is_others = found.as_ref().is_some_and(|found| {
             let owner = found.headers.get(said::OWNER).map(|owner| owner.as_str().to_owned());
-            owner.as_deref() != Some(self.node.as_str())
-                && now_ms < number(&found.headers, said::UNTIL).unwrap_or(0)
+            owner.as_deref() != Some(self.node.as_str()) && now_ms < number(&found.headers, said::UNTIL).unwrap_or(0)
         });
         if is_others {
             return Ok(false);

@@ -109,7 +109,8 @@ impl Presence {
     }
 
     pub(crate) async fn all(&self, channel: &Channel) -> Result<Vec<(ClientId, Arc<ClientInfo>)>, BrokerError> {
-        let subjects = self.bank.subjects(Shelf::Nodes, &self.bank.names.present("*", &names::of(channel), "*")).await?;
+        let subjects =
+            self.bank.subjects(Shelf::Nodes, &self.bank.names.present("*", &names::of(channel), "*")).await?;
         if subjects.is_empty() {
             return Ok(Vec::new());
         }

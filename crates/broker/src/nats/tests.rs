@@ -107,9 +107,11 @@ impl Node {
         let begun = Instant::now();
         let wanted: BTreeSet<String> = clients.iter().map(|client| (*client).to_owned()).collect();
         loop {
-            let found = self.broker.presence(&channel(name)).await.map(|all| {
-                all.into_iter().map(|(client, _)| client.to_string()).collect::<BTreeSet<_>>()
-            });
+            let found = self
+                .broker
+                .presence(&channel(name))
+                .await
+                .map(|all| all.into_iter().map(|(client, _)| client.to_string()).collect::<BTreeSet<_>>());
             if found.as_ref() == Ok(&wanted) {
                 return;
             }
@@ -342,6 +344,7 @@ async fn orders_letters_and_leases_go_between_nodes() {
         users: 1,
         subscriptions: 2,
         channels: 3,
+        store: String::new(),
         draining: false,
     };
     one.broker.beat(report(&one, 2)).await.unwrap();
