@@ -7,7 +7,7 @@ PORT     ?= 8000
 # What the tests need beside Rust and Node, as command:package of Debian. Programs for operators lie in /usr/sbin, which is not in
 # everybody's path.
 TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python3 redis-server:redis-server \
-              redis-sentinel:redis-sentinel redis-benchmark:redis-tools pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy \
+              redis-sentinel:redis-sentinel redis-benchmark:redis-tools openssl:openssl pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy \
               nats-server:nats-server rabbitmq-server:rabbitmq-server \
               caddy:caddy openssl:openssl
 # The same for modules of Python, as module:package.

@@ -27,7 +27,7 @@ use tokio::sync::broadcast;
 pub use crate::redis::{Password, RedisFacts, RedisMode, RedisSettings, redis_facts};
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
-pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport, ServerTold};
+pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport};
 pub use settings::{BrokerKind, BrokerSettings};
 
 /// Something for the subscribers of a channel.
@@ -226,17 +226,6 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.is_shared(),
             Backend::Redis(_) => true,
-        }
-    }
-
-    /// What the server beside this process tells of itself; nothing where there is none.
-    ///
-    /// # Errors
-    /// [`BrokerError::Unavailable`] when it does not answer.
-    pub async fn told(&self) -> Result<Option<ServerTold>, BrokerError> {
-        match &self.backend {
-            Backend::Memory(_) => Ok(None),
-            Backend::Redis(redis) => redis.servers.told().await.map(Some),
         }
     }
 

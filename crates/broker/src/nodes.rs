@@ -82,15 +82,6 @@ pub struct NodeReport {
     pub draining: bool,
 }
 
-/// What a server beside this process tells of itself, for whoever examines it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerTold {
-    /// Its settings, by its own names for them.
-    pub settings: Vec<(String, String)>,
-    /// Its clock, in Unix milliseconds.
-    pub now_ms: i64,
-}
-
 /// How the broker is, as far as this node knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerHealth {

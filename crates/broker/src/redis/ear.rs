@@ -71,6 +71,17 @@ struct Told {
     probed: Mutex<Option<Instant>>,
 }
 
+/// What was said by the connection of the moment.
+#[derive(Default)]
+struct Asked {
+    /// Names that were taken out of the ear's work and not asked for yet.
+    work: VecDeque<Arc<str>>,
+    /// Subscribes and unsubscribes, all together.
+    count: u64,
+    /// When batches were said, and the count after each; the front is what has not been confirmed for longest.
+    unconfirmed: VecDeque<(Instant, u64)>,
+}
+
 impl Ear {
     #[allow(clippy::too_many_arguments, reason = "made in one place, of things that have no other name together")]
     pub(crate) fn new(
@@ -190,15 +201,14 @@ impl Ear {
         probes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut looks = tokio::time::interval(Duration::from_millis(200));
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // What was asked for, all together, and when; the front is what has not been confirmed for longest.
-        let (mut asked, mut asking): (u64, VecDeque<(Instant, u64)>) = (0, VecDeque::new());
+        let mut asking = Asked::default();
         let mut states = self.link.states();
         loop {
             tokio::select! {
                 () = told.ended.notified() => {}
                 () = self.wake.notified() => {
                     tokio::time::sleep(GATHERING).await;
-                    self.ask(told, connection, &mut asked, &mut asking).await;
+                    self.ask(told, connection, &mut asking).await;
                 }
                 _ = probes.tick() => self.probe(told),
                 _ = looks.tick() => {}
@@ -213,14 +223,14 @@ impl Ear {
                 return "the master is another one now".to_owned();
             }
             let confirmed = told.confirmed.load(Ordering::Relaxed);
-            let was_full = asking.len() >= BATCHES_MAX;
-            while asking.front().is_some_and(|(_, count)| *count <= confirmed) {
-                asking.pop_front();
+            let was_full = asking.unconfirmed.len() >= BATCHES_MAX;
+            while asking.unconfirmed.front().is_some_and(|(_, count)| *count <= confirmed) {
+                asking.unconfirmed.pop_front();
             }
-            if was_full && asking.len() < BATCHES_MAX {
+            if was_full && asking.unconfirmed.len() < BATCHES_MAX {
                 self.wake.notify_one();
             }
-            if asking.front().is_some_and(|(since, _)| since.elapsed() > lost_after) {
+            if asking.unconfirmed.front().is_some_and(|(since, _)| since.elapsed() > lost_after) {
                 return "it does not confirm subscriptions".to_owned();
             }
             if told.probed.lock().unwrap_or(begun).elapsed() > lost_after {
@@ -230,28 +240,20 @@ impl Ear {
     }
 
     /// Says to the server what is to be said about names, as many batches as may wait for confirmation.
-    async fn ask(
-        self: &Arc<Self>,
-        told: &Arc<Told>,
-        connection: &MultiplexedConnection,
-        asked: &mut u64,
-        asking: &mut VecDeque<(Instant, u64)>,
-    ) {
-        while asking.len() < BATCHES_MAX {
-            let work: Vec<Arc<str>> = {
-                let mut work = self.work.lock();
-                let batch: Vec<_> = work.iter().take(self.settings.subscribe_batch_max.max(1)).cloned().collect();
-                batch.iter().for_each(|name| drop(work.take(name)));
-                batch
-            };
-            if work.is_empty() {
+    async fn ask(self: &Arc<Self>, told: &Arc<Told>, connection: &MultiplexedConnection, asking: &mut Asked) {
+        while asking.unconfirmed.len() < BATCHES_MAX {
+            if asking.work.is_empty() {
+                asking.work.extend(std::mem::take(&mut *self.work.lock()));
+            }
+            let count = asking.work.len().min(self.settings.subscribe_batch_max.max(1));
+            if count == 0 {
                 return;
             }
-            let batch = self.hearing.asking(self.id, work.into_iter());
+            let batch = self.hearing.asking(self.id, asking.work.drain(..count));
             let count = (batch.subscribe.len() + batch.unsubscribe.len()) as u64;
             if count > 0 {
-                *asked += count;
-                asking.push_back((Instant::now(), *asked));
+                asking.count += count;
+                asking.unconfirmed.push_back((Instant::now(), asking.count));
                 self.say(told, connection, batch).await;
             }
         }

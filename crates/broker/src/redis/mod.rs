@@ -25,7 +25,6 @@ mod servers;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod told;
 mod wakeups;
 
 use std::sync::Arc;
@@ -58,7 +57,7 @@ pub(crate) struct Redis {
     pub(crate) outlets: Arc<Outlets>,
     settings: Arc<BrokerSettings>,
     node: NodeId,
-    pub(crate) servers: Arc<Servers>,
+    servers: Arc<Servers>,
     pulse: Arc<Pulse>,
     tasks: Mutex<Vec<AbortHandle>>,
 }

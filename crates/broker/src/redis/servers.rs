@@ -307,6 +307,7 @@ impl Servers {
         by_asking: bool,
         deadline: tokio::time::Instant,
     ) -> Said {
+        let said = Instant::now();
         let answering = async {
             if !by_asking {
                 return here.connection.send_packed_command(command).await;
@@ -319,7 +320,10 @@ impl Servers {
         };
         let error = match tokio::time::timeout_at(deadline, answering).await {
             Err(_) => {
-                link.broken(here.number, "it does not answer in time");
+                // Whoever had waited long for a connection has not given this one its time.
+                if said.elapsed() * 2 > self.timeout() {
+                    link.broken(here.number, "it does not answer in time");
+                }
                 return Said::Lost("it does not answer in time".to_owned());
             }
             Ok(answer) => match answer.and_then(Value::extract_error) {

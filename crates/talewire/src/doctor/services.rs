@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use talewire_broker::{Broker, BrokerKind, NodeId};
+use talewire_broker::{BrokerKind, RedisFacts, redis_facts};
 use talewire_store::Store;
 
 use super::Finding;
@@ -11,73 +11,65 @@ use crate::config::Config;
 /// Clocks further apart than this confuse tokens and leases, in milliseconds.
 const APART_MS_MAX: i64 = 2_000;
 
-/// A subscriber that is cut off earlier than this loses more than it has to, in bytes.
-const PUBSUB_BYTES_MIN: u64 = 33_554_432;
-
 pub(super) async fn broker(config: &Config, patience: Duration) -> Vec<Finding> {
-    if config.broker.kind == BrokerKind::InProcess {
-        return vec![Finding::good("the broker is this process: one node alone")];
-    }
-    let told = async {
-        let broker = Broker::open(&config.broker, &NodeId::new()).await?;
-        let told = broker.told().await;
-        broker.depart().await;
-        told
+    let told = match config.broker.kind {
+        BrokerKind::InProcess => return vec![Finding::good("the broker is this process: one node alone")],
+        BrokerKind::Redis => redis_facts(&config.broker.redis),
     };
     match tokio::time::timeout(patience, told).await {
-        Ok(Ok(Some(told))) => {
-            let mut findings = redis(&told.settings);
-            findings.push(clock("Redis", told.now_ms, now_ms()));
-            findings
-        }
-        Ok(Ok(None)) => Vec::new(),
+        Ok(Ok(servers)) => servers.iter().flat_map(redis).collect(),
         Ok(Err(error)) => vec![Finding::wrong(error.to_string(), "start it, or correct the section [broker]")],
         Err(_) => vec![Finding::wrong("the broker does not answer", "start it, or correct the section [broker]")],
     }
 }
 
-fn redis(settings: &[(String, String)]) -> Vec<Finding> {
-    let of = |name: &str| settings.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
-    let mut findings = Vec::new();
-    if settings.is_empty() {
-        let what = "the Redis user may not ask for its settings (CONFIG GET)";
-        return vec![Finding::better(what, "let it, or compare docs/operations.md by hand")];
-    }
-    findings.push(match of("maxmemory-policy") {
-        "noeviction" => Finding::good("Redis forgets nothing when its memory is full (maxmemory-policy noeviction)"),
-        other => Finding::wrong(
-            format!("Redis forgets keys when its memory is full (maxmemory-policy {other})"),
-            "CONFIG SET maxmemory-policy noeviction; else histories and presence have holes",
-        ),
-    });
-    findings.push(match (of("appendonly"), of("appendfsync")) {
-        ("yes", "always") => Finding::good("Redis syncs every write to disk (appendfsync always)"),
-        ("yes", fsync) => Finding::good(format!(
-            "Redis keeps its histories (appendonly yes, appendfsync {fsync}); a lost machine may lose their last second, and readers are told"
-        )),
-        _ => Finding::better(
-            "Redis keeps nothing when it ends (appendonly no)",
-            "appendonly yes; else its restart loses the history of history channels, and readers are told of gaps",
-        ),
-    });
-    if let Some(max) = pubsub_bytes(of("client-output-buffer-limit")).filter(|max| *max < PUBSUB_BYTES_MIN) {
-        findings.push(Finding::better(
-            format!("Redis cuts off a node that is {max} bytes behind (client-output-buffer-limit pubsub)"),
-            "CONFIG SET client-output-buffer-limit 'pubsub 33554432 8388608 60', or more",
+fn redis(facts: &RedisFacts) -> Vec<Finding> {
+    let at = format!("Redis {} at {}", facts.version, facts.address);
+    let mut findings = vec![
+        match facts.eviction.as_str() {
+            "noeviction" => Finding::good(format!("{at} forgets nothing when its memory is full")),
+            other => Finding::wrong(
+                format!("{at} forgets keys when its memory is full (maxmemory-policy {other})"),
+                "CONFIG SET maxmemory-policy noeviction; else histories and presence have holes",
+            ),
+        },
+        match (facts.appends, facts.append_sync.as_deref()) {
+            (true, Some("always")) => Finding::good(format!("{at} syncs every write to disk (appendfsync always)")),
+            (true, _) => Finding::good(format!(
+                "{at} keeps its histories (appendonly yes); a machine without power may lose the last second, and readers are told"
+            )),
+            (false, _) => Finding::better(
+                format!("{at} keeps nothing when it ends (appendonly no)"),
+                "appendonly yes; else its restart loses the history of history channels, and readers are told of gaps",
+            ),
+        },
+        clock(&at, facts.ahead_ms),
+    ];
+    if !facts.is_master {
+        findings.push(Finding::wrong(
+            format!("{at} is a replica"),
+            "name the master, or the Sentinels and their master_name",
         ));
     }
-    if of("cluster-require-full-coverage") == "yes" && !of("min-replicas-to-write").is_empty() {
-        findings.push(Finding::good(
-            "in a cluster, one lost slot stops all of it (cluster-require-full-coverage yes); set no if others shall go on",
+    if facts.memory_bytes_max == 0 {
+        findings.push(Finding::better(
+            format!("{at} may take all memory of its machine (maxmemory 0)"),
+            "set maxmemory: a full Redis refuses and goes on, one that the kernel kills does not",
+        ));
+    }
+    if facts.replicas > 0 && facts.replicas_min == Some(0) {
+        findings.push(Finding::better(
+            format!("{at} goes on without its replicas (min-replicas-to-write 0)"),
+            "min-replicas-to-write 1 and min-replicas-max-lag 2: what a master that is cut off acknowledges is lost",
+        ));
+    }
+    if facts.needs_all_slots == Some(true) {
+        findings.push(Finding::better(
+            format!("one lost slot stops all of the cluster of {at} (cluster-require-full-coverage yes)"),
+            "cluster-require-full-coverage no: the others go on",
         ));
     }
     findings
-}
-
-/// The hard limit of subscribers in `normal 0 0 0 slave … pubsub HARD SOFT SECONDS`; nothing where there is none.
-fn pubsub_bytes(limits: &str) -> Option<u64> {
-    let mut words = limits.split_ascii_whitespace().skip_while(|word| *word != "pubsub").skip(1);
-    words.next()?.parse().ok().filter(|max| *max > 0)
 }
 
 pub(super) async fn store(config: &Config, patience: Duration) -> Vec<Finding> {
@@ -114,17 +106,16 @@ fn postgres(settings: &[(String, String)], connections: u64) -> Vec<Finding> {
     } else {
         Finding::good(format!("PostgreSQL takes {free} connections: {} nodes of {connections}", free / connections.max(1)))
     });
-    if let Ok(at_ms) = of("now_ms").parse() {
-        findings.push(clock("PostgreSQL", at_ms, now_ms()));
+    if let Ok(at_ms) = of("now_ms").parse::<i64>() {
+        findings.push(clock("PostgreSQL", at_ms - now_ms()));
     }
     findings
 }
 
-fn clock(whose: &str, theirs_ms: i64, ours_ms: i64) -> Finding {
-    let apart_ms = (theirs_ms - ours_ms).abs();
-    if apart_ms > APART_MS_MAX {
+fn clock(whose: &str, ahead_ms: i64) -> Finding {
+    if ahead_ms.abs() > APART_MS_MAX {
         return Finding::wrong(
-            format!("the clocks of {whose} and of this machine are {apart_ms} ms apart"),
+            format!("the clocks of {whose} and of this machine are {} ms apart", ahead_ms.abs()),
             "run a time service on both: tokens expire by this clock, leases by the other",
         );
     }
@@ -147,21 +138,32 @@ mod tests {
 
     #[test]
     fn a_redis_that_forgets_is_found() {
-        let good = settings(&[
-            ("maxmemory-policy", "noeviction"),
-            ("appendonly", "yes"),
-            ("appendfsync", "everysec"),
-            ("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"),
-        ]);
-        assert!(redis(&good).iter().all(|finding| finding.verdict == Good));
-        let bad = settings(&[
-            ("maxmemory-policy", "allkeys-lru"),
-            ("appendonly", "no"),
-            ("client-output-buffer-limit", "pubsub 1000 0 0"),
-        ]);
+        let good = RedisFacts {
+            address: "10.0.0.5:6379".into(),
+            version: "7.0.15".into(),
+            is_master: true,
+            replicas: 1,
+            eviction: "noeviction".into(),
+            memory_bytes_max: 1 << 30,
+            appends: true,
+            append_sync: Some("everysec".into()),
+            replicas_min: Some(1),
+            needs_all_slots: None,
+            ahead_ms: 3,
+        };
+        assert!(redis(&good).iter().all(|finding| finding.verdict == Good), "{:?}", redis(&good));
+        let bad = RedisFacts {
+            eviction: "allkeys-lru".into(),
+            appends: false,
+            ahead_ms: 60_000,
+            is_master: false,
+            memory_bytes_max: 0,
+            replicas_min: Some(0),
+            needs_all_slots: Some(true),
+            ..good
+        };
         let verdicts: Vec<_> = redis(&bad).iter().map(|finding| finding.verdict).collect();
-        assert_eq!(verdicts, [Wrong, Better, Better]);
-        assert_eq!(redis(&[])[0].verdict, Better);
+        assert_eq!(verdicts, [Wrong, Better, Wrong, Wrong, Better, Better, Better]);
     }
 
     #[test]
@@ -174,8 +176,8 @@ mod tests {
 
     #[test]
     fn clocks_are_compared_both_ways() {
-        assert_eq!(clock("Redis", 10_000, 11_000).verdict, Good);
-        assert_eq!(clock("Redis", 10_000, 13_000).verdict, Wrong);
-        assert_eq!(clock("Redis", 13_000, 10_000).verdict, Wrong);
+        assert_eq!(clock("Redis", 1_000).verdict, Good);
+        assert_eq!(clock("Redis", 3_000).verdict, Wrong);
+        assert_eq!(clock("Redis", -3_000).verdict, Wrong);
     }
 }

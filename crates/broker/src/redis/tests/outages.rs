@@ -165,6 +165,46 @@ async fn announcements_that_stay_away_under_a_living_connection_are_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_waited_long_does_not_break_a_new_connection() {
+    let mut server = Server::start();
+    let mut settings = quick(vec![server.url()]);
+    settings.redis.response_timeout_ms = 1_500;
+    let node = node_with(&settings).await;
+    let crate::Backend::Redis(redis) = &node.broker.backend else { panic!("it is Redis") };
+    server.kill();
+    node.wait_for_health(false).await;
+    // Their time runs out one after the other, whether there is a connection or not.
+    let stop = Arc::new(AtomicBool::new(false));
+    let publishers: Vec<_> = (0..100)
+        .map(|_| {
+            let (broker, stop) = (node.broker.clone(), stop.clone());
+            tokio::spawn(async move {
+                let deadline = Duration::from_millis(fastrand::u64(..1_500));
+                tokio::time::sleep(deadline).await;
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = broker.publish(&channel("chat:a"), &rules(), says("x").into()).await;
+                }
+            })
+        })
+        .collect();
+    let before = redis.servers.connections();
+    let all_wait_deadline = Duration::from_millis(2_000);
+    tokio::time::sleep(all_wait_deadline).await;
+    tokio::task::block_in_place(|| server.restart());
+    wait_until(|| redis.servers.connections() > before).await;
+    server.process.pause();
+    // Long enough for some to pass their deadline, and too short to say that the server does not answer.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    server.process.go_on();
+    node.publish("chat:a", "x").await.unwrap();
+    assert_eq!(redis.servers.connections(), before + 1, "it was made once");
+    stop.store(true, Ordering::Relaxed);
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_what_was_acknowledged_is_seen_once_and_by_all() {
     let mut server = Server::lasting();
     let mut nodes = [node(&server).await, node(&server).await];
