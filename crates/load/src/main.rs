@@ -28,6 +28,11 @@ fn perform(scenario: &Scenario) -> Result<(), LoadError> {
             report::print(options.common.json, &report);
             report.verdict()?;
         }
+        Scenario::Roll(options) => {
+            let report = run::roll::run(options)?;
+            report::print(options.common.json, &report);
+            report.verdict()?;
+        }
         Scenario::Baseline => baseline::serve().map_err(LoadError::io("the baseline server"))?,
     }
     Ok(())

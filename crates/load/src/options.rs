@@ -35,6 +35,8 @@ pub enum Scenario {
     Rooms(Rooms),
     /// A durable channel with many readers, under constant publishing, while the server is killed and started again
     Restart(Restart),
+    /// Two servers over one broker and one store, under constant publishing: one after the other goes, and its readers move
+    Roll(Roll),
     /// The bare server of `fanout --with-baseline`; prints its address, and ends with its first connection
     Baseline,
 }
@@ -253,6 +255,76 @@ pub struct Restart {
     /// What that grows to, in milliseconds
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub backoff_max_ms: u64,
+}
+
+/// The kinds of channel that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindName {
+    /// Kept in the broker
+    History,
+    /// Kept in the store
+    Durable,
+}
+
+impl std::fmt::Display for KindName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Self::History { "history" } else { "durable" })
+    }
+}
+
+/// `roll`.
+#[derive(Debug, Clone, Args)]
+pub struct Roll {
+    /// Shared ones.
+    #[command(flatten)]
+    pub common: Common,
+    /// The server's binary
+    #[arg(long, value_name = "FILE")]
+    pub binary: PathBuf,
+    /// A setting of both servers as a variable, such as TALEWIRE_STORE_URL=postgres://…; they must share a broker and a store
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// The kind of the channel
+    #[arg(long, value_enum, default_value = "durable")]
+    pub kind: KindName,
+    /// The folder of both servers, which must not be there yet; folders for this run if absent, removed afterwards
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Readers, each on its own connection
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub readers: u32,
+    /// How often one of the servers goes, in turn
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub moves: u32,
+    /// Time between two moves, and after the last, in milliseconds
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub between_ms: u64,
+    /// Publications per second; each waits for the acknowledgement of the last
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    pub rate: f64,
+    /// The size of a payload in bytes
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..=60_000))]
+    pub payload: u32,
+    /// The longest pause before a reader's first attempt to come back, in milliseconds; each further one may take twice as long
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub backoff_ms: u64,
+    /// What that grows to, in milliseconds
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub backoff_max_ms: u64,
+}
+
+impl Roll {
+    /// The settings of both servers.
+    ///
+    /// # Errors
+    /// [`LoadError::Options`] for one that is no `NAME=VALUE`.
+    pub fn variables(&self) -> Result<Vec<(String, String)>, LoadError> {
+        let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.set
+            .iter()
+            .map(|text| pair(text).ok_or_else(|| LoadError::Options(format!("{text} is no NAME=VALUE"))))
+            .collect()
+    }
 }
 
 impl Common {

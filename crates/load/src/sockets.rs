@@ -252,6 +252,11 @@ impl Sockets {
         Ok(())
     }
 
+    /// From now on whoever connects, or comes back, goes there.
+    pub fn move_to(&mut self, server: std::net::SocketAddr) {
+        self.target.server = server;
+    }
+
     /// What is spoken on a connection.
     fn spoken_by(&self, index: usize) -> Transport {
         match (self.peers[index].role, self.target.transport) {

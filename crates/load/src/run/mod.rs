@@ -4,4 +4,5 @@ pub mod connect;
 pub mod fanout;
 pub mod idle;
 pub mod restart;
+pub mod roll;
 pub mod rooms;

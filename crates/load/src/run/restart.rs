@@ -5,10 +5,6 @@
 //! acknowledged. So one order is known, and whatever comes besides is wrong.
 
 use std::fmt;
-use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -18,21 +14,13 @@ use crate::error::LoadError;
 use crate::latency::Percentiles;
 use crate::ledger::Ledger;
 use crate::options::{Restart, readers};
-use crate::pace::{Pace, Schedule};
+use crate::publishing::Publishing;
+use crate::server::{API_KEY, START_DEADLINE, Server, Setup};
 use crate::sockets::returning::{Returning, Tally};
 use crate::sockets::{Role, Sockets};
 
-/// The key of the server API, for a server that lives as long as the run.
-const API_KEY: &str = "the-key-of-a-load-run";
-
-/// How long the server may take to listen.
-const START_DEADLINE: Duration = Duration::from_secs(60);
-
 /// The server is killed within this after a publication was sent.
 const KILL_WITHIN: Duration = Duration::from_millis(8);
-
-/// How often to look whether it does, and whether all readers have everything.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Everything that `restart` has to say.
 #[derive(Debug, Serialize)]
@@ -73,7 +61,14 @@ pub fn run(options: &Restart) -> Result<Report, LoadError> {
     let Restart { common, readers: count, payload, .. } = options;
     descriptors::make_room(*count as usize + usize::from(common.sources) + 1)?;
     let began = Instant::now();
-    let mut server = Server::prepare(options)?;
+    let mut server = Server::prepare(&Setup {
+        binary: &options.binary,
+        folder: options.data.as_deref(),
+        name: "restart",
+        namespace: &common.namespace,
+        kind: "durable",
+        variables: &[],
+    })?;
     server.start()?;
     let mut target = common.target(Some(API_KEY));
     target.server = server.address;
@@ -84,12 +79,12 @@ pub fn run(options: &Restart) -> Result<Report, LoadError> {
     sockets.open(&readers(*count, 1), common.opening as usize)?;
     let publisher = sockets.open(&[Role::Api], 1)?;
 
-    let mut publishing = Publishing { publisher, options, schedule: None };
+    let mut publishing = Publishing::new(publisher, options.rate);
     let between = Duration::from_millis(options.between_ms);
     let mut kills = Vec::new();
     for _ in 0..options.kills {
         publishing.go_on_for(&mut sockets, between)?;
-        kills.push(publishing.kill(&mut sockets, &mut server)?);
+        kills.push(kill_once(&mut publishing, *count, &mut sockets, &mut server)?);
     }
     publishing.go_on_for(&mut sockets, between)?;
     let lost = publishing.finish(&mut sockets)?;
@@ -125,172 +120,49 @@ impl Report {
     }
 }
 
-struct Publishing<'a> {
-    publisher: usize,
-    options: &'a Restart,
-    schedule: Option<Schedule>,
-}
-
-impl Publishing<'_> {
-    /// Serves the sockets, and publishes what is due once the last was acknowledged.
-    fn turn(&mut self, sockets: &mut Sockets) -> Result<(), LoadError> {
-        let now = Instant::now();
-        let rate = self.options.rate;
-        let schedule = self.schedule.get_or_insert_with(|| Schedule::new(Pace::PerSecond(rate), 1, now));
-        if sockets.unacknowledged(self.publisher) == 0 {
-            if schedule.take(now, true) {
-                sockets.publish_surely(self.publisher, 0);
-            }
-        } else if schedule.waits_until().is_some_and(|due| now > due) {
-            // What an outage held up is not made up for in a rush.
-            *schedule = Schedule::new(Pace::PerSecond(rate), 1, now + Duration::from_secs_f64(1.0 / rate));
+/// Kills the server while a publication is under way, starts it again, and goes on until everybody is back.
+fn kill_once(
+    publishing: &mut Publishing,
+    readers: u32,
+    sockets: &mut Sockets,
+    server: &mut Server,
+) -> Result<Kill, LoadError> {
+    let everybody = readers as usize + 1;
+    while sockets.unacknowledged(publishing.publisher) > 0 {
+        publishing.turn(sockets)?;
+    }
+    let acknowledged = sockets.ledgers[0].published();
+    sockets.publish_surely(publishing.publisher, 0);
+    // It is read, committed, announced or acknowledged by then: each kill comes at another point.
+    std::thread::sleep(KILL_WITHIN.mul_f64(fastrand::f64()));
+    let killed = Instant::now();
+    server.kill()?;
+    server.spawn()?;
+    let (mut listens, mut publishes) = (None, None);
+    // Readers that have not noticed yet count as ready.
+    let mut were_away = false;
+    loop {
+        publishing.turn(sockets)?;
+        let passed = killed.elapsed();
+        if listens.is_none() && server.listens() {
+            listens = Some(passed);
         }
-        let until = schedule.waits_until().filter(|due| *due > now).unwrap_or(now + LOOK_AGAIN);
-        sockets.turn(Some(until.min(now + LOOK_AGAIN)))
-    }
-
-    fn go_on_for(&mut self, sockets: &mut Sockets, time: Duration) -> Result<(), LoadError> {
-        let until = Instant::now() + time;
-        while Instant::now() < until {
-            self.turn(sockets)?;
+        were_away |= sockets.ready() < everybody;
+        let answered = sockets.ledgers[0].published() - u64::from(sockets.unacknowledged(publishing.publisher));
+        if publishes.is_none() && were_away && answered > acknowledged + 1 {
+            publishes = Some(passed);
         }
-        Ok(())
-    }
-
-    /// Kills the server while a publication is under way, starts it again, and goes on until everybody is back.
-    fn kill(&mut self, sockets: &mut Sockets, server: &mut Server) -> Result<Kill, LoadError> {
-        let everybody = self.options.readers as usize + 1;
-        while sockets.unacknowledged(self.publisher) > 0 {
-            self.turn(sockets)?;
+        if let (Some(listens), Some(publishes)) = (listens, publishes)
+            && sockets.ready() == everybody
+        {
+            let [listens_s, publishes_s, all_back_s] = [listens, publishes, passed].map(|time| time.as_secs_f64());
+            return Ok(Kill { acknowledged, listens_s, publishes_s, all_back_s });
         }
-        let acknowledged = sockets.ledgers[0].published();
-        sockets.publish_surely(self.publisher, 0);
-        // It is read, committed, announced or acknowledged by then: each kill comes at another point.
-        std::thread::sleep(KILL_WITHIN.mul_f64(fastrand::f64()));
-        let killed = Instant::now();
-        server.kill()?;
-        server.spawn()?;
-        let (mut listens, mut publishes) = (None, None);
-        // Readers that have not noticed yet count as ready.
-        let mut were_away = false;
-        loop {
-            self.turn(sockets)?;
-            let passed = killed.elapsed();
-            if listens.is_none() && server.listens() {
-                listens = Some(passed);
-            }
-            were_away |= sockets.ready() < everybody;
-            let answered = sockets.ledgers[0].published() - u64::from(sockets.unacknowledged(self.publisher));
-            if publishes.is_none() && were_away && answered > acknowledged + 1 {
-                publishes = Some(passed);
-            }
-            if let (Some(listens), Some(publishes)) = (listens, publishes)
-                && sockets.ready() == everybody
-            {
-                let [listens_s, publishes_s, all_back_s] = [listens, publishes, passed].map(|time| time.as_secs_f64());
-                return Ok(Kill { acknowledged, listens_s, publishes_s, all_back_s });
-            }
-            if passed > START_DEADLINE && listens.is_none() {
-                return Err(LoadError::Stalled {
-                    waited_s: passed.as_secs(),
-                    waiting_for: "the server to listen again".to_owned(),
-                });
-            }
-        }
-    }
-
-    /// Publishes nothing more, and waits until everything has come; says how many deliveries never did.
-    fn finish(&mut self, sockets: &mut Sockets) -> Result<u64, LoadError> {
-        let publisher = self.publisher;
-        sockets.wait("the last acknowledgement", |sockets| sockets.unacknowledged(publisher) == 0)?;
-        match sockets.wait("the last deliveries", |sockets| sockets.undelivered() == 0) {
-            // It stands in the report, with everything else.
-            Ok(()) | Err(LoadError::Stalled { .. }) => Ok(sockets.undelivered()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// The server under our command.
-struct Server {
-    binary: PathBuf,
-    folder: PathBuf,
-    /// Whether the folder is of this run alone.
-    is_ours: bool,
-    address: SocketAddr,
-    child: Option<Child>,
-}
-
-impl Server {
-    fn prepare(options: &Restart) -> Result<Self, LoadError> {
-        let is_ours = options.data.is_none();
-        let ours = || std::env::temp_dir().join(format!("talewire-restart-{}", std::process::id()));
-        let folder = options.data.clone().unwrap_or_else(ours);
-        if folder.exists() {
-            return Err(LoadError::Options(format!("{} is there already", folder.display())));
-        }
-        std::fs::create_dir_all(&folder).map_err(LoadError::io("making the data folder"))?;
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let address = free.map_err(LoadError::io("finding a free port"))?;
-        let config = format!(
-            "[http]\nlisten = \"{address}\"\nadmin_listen = \"127.0.0.1:0\"\napi_key = \"{API_KEY}\"\n\
-             [namespaces.{}]\nkind = \"durable\"\n",
-            options.common.namespace
-        );
-        std::fs::write(folder.join("server.toml"), config).map_err(LoadError::io("writing the server's settings"))?;
-        Ok(Self { binary: options.binary.clone(), folder, is_ours, address, child: None })
-    }
-
-    /// Starts it and waits until it listens.
-    fn start(&mut self) -> Result<(), LoadError> {
-        self.spawn()?;
-        let deadline = Instant::now() + START_DEADLINE;
-        while !self.listens() {
-            if Instant::now() > deadline || self.has_ended() {
-                let said = std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
-                return Err(LoadError::Refused(format!("it does not start: {said}")));
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-        Ok(())
-    }
-
-    fn spawn(&mut self) -> Result<(), LoadError> {
-        let spawn = |folder: &Path| {
-            let log = File::options().create(true).append(true).open(folder.join("server.log"))?;
-            let mut command = Command::new(&self.binary);
-            for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TALEWIRE_")) {
-                command.env_remove(name);
-            }
-            command.args(["serve", "--insecure", "--config"]).arg(folder.join("server.toml"));
-            command.arg("--data").arg(folder.join("data"));
-            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
-        };
-        self.child = Some(spawn(&self.folder).map_err(LoadError::io("starting the server"))?);
-        Ok(())
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
-    }
-
-    fn listens(&self) -> bool {
-        std::net::TcpStream::connect_timeout(&self.address, LOOK_AGAIN).is_ok()
-    }
-
-    /// By SIGKILL, without a word.
-    fn kill(&mut self) -> Result<(), LoadError> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        child.kill().and_then(|()| child.wait()).map(|_| ()).map_err(LoadError::io("killing the server"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let ended = self.kill();
-        if self.is_ours && ended.is_ok() && !std::thread::panicking() {
-            // What is left in the folder of temporary files harms nobody.
-            let _ = std::fs::remove_dir_all(&self.folder);
+        if passed > START_DEADLINE && listens.is_none() {
+            return Err(LoadError::Stalled {
+                waited_s: passed.as_secs(),
+                waiting_for: "the server to listen again".to_owned(),
+            });
         }
     }
 }

@@ -4,6 +4,7 @@ mod broker_restart;
 mod copies;
 mod doctor;
 mod restart;
+mod roll;
 mod sources;
 mod traces;
 mod workers;
