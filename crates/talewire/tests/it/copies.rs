@@ -59,7 +59,11 @@ impl Publisher {
         let (count, end) = (acknowledged.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             for number in top + 1.. {
-                if end.load(Ordering::Acquire) || client.publish(CHANNEL, &json!(number)).is_err() {
+                if end.load(Ordering::Acquire) {
+                    return;
+                }
+                if let Err(error) = client.publish(CHANNEL, &json!(number)) {
+                    eprintln!("publishing ends at {number}: {error}");
                     return;
                 }
                 count.store(number, Ordering::Release);
