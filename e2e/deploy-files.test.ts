@@ -11,7 +11,24 @@ import { documents, drain_s, number, POLL_S, ROOT, samples, says, seconds, setti
 import { withServer } from './src/with-server.ts';
 
 let server: Server;
-withServer(() => ({}), (started) => (server = started));
+/** With what has metrics only when there is one; nobody answers at either address. */
+const CONFIG = `
+[sources.orders]
+kind = "redis"
+url = "redis://127.0.0.1:1"
+from = "orders"
+channel = "orders:all"
+
+[namespaces.orders]
+kind = "durable"
+
+[webhooks.billing]
+url = "https://127.0.0.1:1/"
+private_allowed = true
+secret = "a secret of thirty-two bytes or more"
+events = ["client_connected"]
+`;
+withServer(() => ({ config: CONFIG }), (started) => (server = started));
 
 const files = shippedFiles();
 const yaml = files.filter((path) => path.endsWith('.yaml') || path.endsWith('.yml'));

@@ -13,8 +13,9 @@ import { launchChromium } from './src/browser.ts';
 import { Http2 } from './src/http2.ts';
 import { disconnectAll, Ear, quick, track } from './src/official.ts';
 import { KINDS, Proxy, twoAddresses, type Nodes } from './src/proxy.ts';
+import { startServices, type Services } from './src/services.ts';
 import { binary, Server, withoutSettings, type Address } from './src/server.ts';
-import { API_CONFIG, API_KEY, tell } from './src/teller.ts';
+import { API_CONFIG, API_KEY, tell, Teller } from './src/teller.ts';
 import { SECRET, signed } from './src/tokens.ts';
 import { until, within } from './src/until.ts';
 
@@ -32,6 +33,7 @@ hs256_secret = "${SECRET}"
 [namespaces.durable]
 kind = "durable"
 publish = "subscribers"
+presence = true
 `;
 /** An event that takes longer than this was held by somebody. Of several the fastest counts: the machine has other work too. */
 const EVENT_MS_MAX = 50;
@@ -39,32 +41,42 @@ const run = promisify(execFile);
 /** In every address that a reader asks for, and nobody's to write down. */
 const token = signed({ sub: 'ana' });
 
-const start = (at: Address): Promise<Server> => Server.start({ at, config: CONFIG });
+/** As docs/deployment.md has it: nodes that share a Redis and a PostgreSQL. */
+let services: Services;
+beforeAll(async () => {
+  services = await startServices();
+});
+afterAll(() => services.stop());
 
 describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
   let nodes: Nodes;
   let proxy: Proxy;
   let http: Http2;
-  /** The other node is not there in most tests: half of all sockets are to be opened again. */
   let a: Server;
-  let b: Server | undefined;
+  let b: Server;
   const sources = new Set<{ close: () => void }>();
   beforeAll(async () => {
     nodes = await twoAddresses();
-    [a, proxy] = await Promise.all([start(nodes.a), Proxy.start(kind, nodes)]);
+    const config = CONFIG + services.config(name.toLowerCase());
+    const start = (at: Address): Promise<Server> => Server.start({ at, config });
+    [a, b] = await Promise.all([start(nodes.a), start(nodes.b)]);
+    // Afterwards: it would think that they are down, and look again a second later.
+    proxy = await Proxy.start(kind, nodes);
     http = new Http2(proxy.url, proxy.ca);
   });
   afterEach(({ task }) => {
     disconnectAll();
     for (const source of sources) source.close();
     sources.clear();
-    if (task.result?.state === 'fail') console.error(`${a.tail(10)}\n${proxy.logs().slice(-1500)}`);
+    if (task.result?.state === 'fail') console.error(`${a.tail(10)}\n${b.tail(10)}\n${proxy.logs().slice(-1500)}`);
   });
   afterAll(async () => {
     http.close();
-    await Promise.all([proxy.stop(), a.stop(), b?.stop()]);
+    await Promise.all([proxy.stop(), a.stop(), b.stop()]);
   });
 
+  /** A number of both nodes together. */
+  const both = async (metric: string): Promise<number> => (await a.metric(metric)) + (await b.metric(metric));
   const channel = (of: string): string => `durable:${of}`;
 
   function client(transport: 'websocket' | 'http_stream' | 'sse'): Centrifuge {
@@ -90,7 +102,7 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     const source = new (over(http))(`${proxy.url}/events?channel=${of}&token=${token}`);
     sources.add(source);
     source.onopen = (): void => void (opened += 1);
-    for (const event of ['connected', 'message', 'gap', 'disconnect']) {
+    for (const event of ['connected', 'message', 'turn', 'gap', 'disconnect']) {
       source.addEventListener(event, ({ data }) => told.push({ event, data: String(data), at_ms: performance.now() }));
     }
     return { told, source, opened: () => opened };
@@ -170,9 +182,9 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
   it('a reader that leaves is gone', async () => {
     const { told, source: reader } = source(channel('leaving'));
     await until('the stream begins', () => told.length > 0);
-    await until('the node has it', async () => (await a.metric('talewire_subscriptions')) > 0);
+    await until('the node has it', async () => (await both('talewire_subscriptions')) > 0);
     reader.close();
-    await until('the node has let go', async () => (await a.metric('talewire_connections')) === 0);
+    await until('the node has let go', async () => (await both('talewire_connections')) === 0);
   });
 
   it('a poll waits as long as it asked to, and is answered by the first event', async () => {
@@ -184,7 +196,7 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     };
     const { cursor } = await poll(`channel=${of}&wait=0`);
     const waiting = poll(`cursor=${cursor}&wait=50`);
-    await until('the poll waits', async () => (await a.metric('talewire_connections')) > 0);
+    await until('the poll waits', async () => (await both('talewire_connections')) > 0);
     await tell(a, { channel: of, data: 'hello' });
     expect((await within('the poll is answered', waiting)).events).toMatchObject([{ data: 'hello' }]);
   });
@@ -228,11 +240,13 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
       const made_up = ['X-Forwarded-For: 203.0.113.', 'Forwarded: for=203.0.113.', 'X-Real-IP: 203.0.113.'].flatMap((header) => ['-H', `${header}${n}`]);
       return curl('--interface', from, ...made_up, '-H', `Origin: ${proxy.url}`, '-H', 'Content-Type: application/json', '-d', '{"name":"Ana"}', `${proxy.url}/app/login`);
     };
-    const answers = [];
-    for (let n = 1; n <= LOGINS; n += 1) answers.push(await login('127.0.0.7', n));
-    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
-    expect(answers[0]?.text).toMatch(/set-cookie: .*; Secure/i);
-    expect((await login('127.0.0.7', 99)).status).toBe(429);
+    const first = await login('127.0.0.7', 0);
+    expect(first.status).toBe(200);
+    expect(first.text).toMatch(/set-cookie: .*; Secure/i);
+    // Each node counts for itself.
+    const statuses = [];
+    for (let n = 1; n <= 2 * LOGINS; n += 1) statuses.push((await login('127.0.0.7', n)).status);
+    expect(statuses).toContain(429);
     // Whoever has another address has limits of their own.
     expect((await login('127.0.0.8', 1)).status).toBe(200);
   });
@@ -249,30 +263,51 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     expect(await curl(`${proxy.plainUrl}/x?y`)).toMatchObject({ status: 308, redirect: expect.stringMatching(/^https:\/\/localhost.*\/x\?y$/) as string });
   });
 
-  it('a node that is killed leaves its readers to the other', async () => {
+  /** Readers and clients of a channel on both nodes, of whom each is to hear every number that is told by a server program, once and in order. */
+  async function crowd(of: string): Promise<{ heard: () => unknown[][]; gaps: () => number }> {
+    const readers: ReturnType<typeof source>[] = [];
+    while (readers.length < 4) {
+      const reader = source(of);
+      readers.push(reader);
+      // One after the other, so that the proxy knows who has how many.
+      await until('the stream begins', () => reader.told.length > 0);
+    }
+    const clients = (['websocket', 'websocket', 'http_stream', 'sse'] as const).map(client);
+    for (const one of clients) one.connect();
+    const ears = await Promise.all(clients.map((one) => Ear.on(one, of)));
+    expect(new Set(readers.map(({ told }) => nodeOf(told[0]))).size).toBe(2);
+    return {
+      heard: () => [
+        ...readers.map(({ told }) => told.filter(({ event }) => event === 'turn').map(({ data }) => (JSON.parse(data) as { n: number }).n)),
+        ...ears.map(({ data }) => data.map((one) => (one as { n: number }).n)),
+      ],
+      gaps: () => readers.flatMap(({ told }) => told.filter(({ event }) => event === 'gap')).length + ears.flatMap(({ began }) => began.slice(1).filter(({ recovered }) => !recovered)).length,
+    };
+  }
+
+  /** All of them have heard everything, once and in order. */
+  async function allHear({ heard, gaps }: Awaited<ReturnType<typeof crowd>>, last: number): Promise<void> {
+    await until('all have come back', () => heard().every((numbers) => numbers.length >= last), 30_000, () => heard().map((numbers) => numbers.length));
+    for (const numbers of heard()) expect(numbers).toEqual(Array.from({ length: last }, (_, at) => at + 1));
+    expect(gaps()).toBe(0);
+  }
+
+  it('a node that is killed leaves its readers to the other, who miss nothing', async () => {
     const of = channel('killed');
-    const reader = source(of);
-    await until('the stream begins', () => reader.told.length > 0);
-    const one = client('websocket');
-    one.connect();
-    await within('connected', one.ready());
-    const ear = await Ear.on(one, of);
-    b = await start(nodes.b);
+    const all = await crowd(of);
+    const teller = new Teller(b, of, 'turn');
+    await teller.goesOn(50);
     await a.kill9();
-    await until('the reader is told by the other node', () => reader.told.filter(({ event }) => event === 'connected').length > 1);
-    const [first, second] = reader.told.filter(({ event }) => event === 'connected');
-    expect(nodeOf(second)).not.toBe(nodeOf(first));
-    await ear.begins(2);
-    await tell(b, { channel: of, data: 'from b' });
-    await until('the reader hears it', () => reader.told.some(({ data }) => data === '"from b"'));
-    await until('the client hears it', () => ear.data.includes('from b'));
+    await teller.goesOn(200);
+    await allHear(all, await teller.stop());
+    await a.restart();
   });
 
   it('readers come back when no node was there for a while', async () => {
     const of = channel('nobody');
     const reader = source(of);
     await until('the stream begins', () => reader.told.length > 0);
-    await b?.kill9();
+    await Promise.all([a.kill9(), b.kill9()]);
     // Answered as a stream, since nothing else would bring a browser back.
     const answer = await until('the proxy has noticed', async () => {
       const answer = await http.fetch(`${proxy.url}/events?channel=${of}&token=${token}`, { headers: { Origin: 'https://other.example' } }).catch(() => undefined);
@@ -280,27 +315,29 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     });
     expect(await answer.text()).toMatch(/^retry: \d{4}\n\n$/);
     expect(answer.headers.get('content-type')).toMatch(/^text\/event-stream/);
+    expect(answer.headers.get('access-control-allow-origin')).toBe('https://other.example');
     expect((await http.fetch(`${proxy.url}/app/config`)).status).toBeGreaterThanOrEqual(500);
-    await a.restart();
-    await until('the reader is back', () => reader.told.filter(({ event }) => event === 'connected').length > 1);
-    expect(reader.source.readyState).not.toBe(NodeEventSource.CLOSED);
+    await Promise.all([a.restart(), b.restart()]);
+    await tell(a, { channel: of, data: 'while it was away' });
+    await until('the reader is back', () => reader.told.some(({ data }) => data === '"while it was away"'), 30_000, () => reader.told);
+    expect(reader.told.map(({ event }) => event)).not.toContain('gap');
   });
 
-  it('nobody who asks notices that a node leaves', async () => {
-    if (b === undefined) b = await start(nodes.b);
-    else await b.restart();
+  it('nobody who asks or reads notices that a node leaves', async () => {
+    const of = channel('leaving');
+    const all = await crowd(of);
+    const teller = new Teller(b, of, 'turn');
     let [asked, stopped] = [0, false];
+    const ask = async (path: string, init?: RequestInit): Promise<void> => {
+      const answer = await http.fetch(`${proxy.url}${path}`, init);
+      const text = await answer.text().catch((error: unknown) => `cut off: ${String(error)}`);
+      expect([path, answer.status, text]).toEqual([path, 200, expect.stringMatching(/^\{.*\}$/s)]);
+    };
     const asking = (async () => {
       while (!stopped) {
-        const answer = await http.fetch(`${proxy.url}/app/config`);
-        expect(answer.status).toBe(200);
-        await answer.text();
-        const login = await http.fetch(`${proxy.url}/app/rpc/story.list`, { method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` }, body: '{}' });
-        expect([200, 401]).toContain(login.status);
-        await login.text();
-        const poll = await http.fetch(`${proxy.url}/poll?channel=${channel('leaving')}&wait=0&token=${token}`);
-        expect(poll.status).toBe(200);
-        await poll.text();
+        await ask('/app/config');
+        await ask('/app/presence_stats', { method: 'POST', headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` }, body: JSON.stringify({ channel: of }) });
+        await ask(`/poll?channel=${of}&wait=0&token=${token}`);
         asked += 1;
       }
     })();
@@ -314,6 +351,7 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     await more();
     stopped = true;
     await within('the last answer', asking);
+    await allHear(all, await teller.stop());
   });
 
   it('has written no token into any log', async () => {

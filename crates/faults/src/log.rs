@@ -240,8 +240,8 @@ impl Log {
     }
 
     /// Shows every event so far; for scripts that wait for one. Nobody writes meanwhile.
-    pub fn each(&self, see: impl FnMut(&Event)) {
-        self.events.lock().iter().for_each(see);
+    pub fn look<T>(&self, look: impl FnOnce(&[Event]) -> T) -> T {
+        look(&self.events.lock())
     }
 
     /// Everything so far.

@@ -28,6 +28,7 @@ const VISITORS: usize = 40;
 
 /// Readers that do not read, and what is said to them: publications of so many bytes.
 const SLOW_READERS: usize = 4;
+const SLOW_READERS_BEGIN_MAX: Duration = Duration::from_secs(20);
 const LONG_TEXT_BYTES: usize = 24_000;
 const LONG_TEXTS: usize = 150;
 
@@ -108,6 +109,12 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
             stage.nodes[node].drain(drain, &world.log, |_| {});
             stage.nodes[node].start()?;
         }
+        Fault::Roll => {
+            for node in &mut stage.nodes {
+                node.drain(drain, &world.log, |_| {});
+                node.start()?;
+            }
+        }
         Fault::FillDisk { ms, kill } => {
             stage.disk.as_ref().context("this stage's disk cannot be filled")?.fill()?;
             until_refused(stage)?;
@@ -138,6 +145,7 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
         | Fault::KillBroker { .. }
         | Fault::PauseBroker { .. }
         | Fault::FailOver { .. }
+        | Fault::FailOverToOld { .. }
         | Fault::MoveSlots { .. } => underneath(fault, stage, world)?,
         Fault::Storm { place, weather, ms } => {
             stage.way(place)?.set(weather);
@@ -181,6 +189,7 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             broker(stage)?.servers()[master].process.go_on();
         }
         Fault::FailOver { slot } => broker(stage)?.fail_over(slot)?,
+        Fault::FailOverToOld { lag_ms } => broker(stage)?.fail_over_to_old(Duration::from_millis(lag_ms))?,
         Fault::MoveSlots { count } => {
             if broker(stage)?.move_slots(count)? == 0 {
                 bail!("no slot with a key was moved");
@@ -232,19 +241,29 @@ fn slow_readers(node: usize, ms: u64, stage: &mut Stage, world: &World) -> anyho
     let address = stage.nodes[node].door.direct().context("it has never listened")?;
     let token = stage.token("slow")?;
     let mut readers = Vec::new();
-    for _ in 0..SLOW_READERS {
+    // The fault before may not be over for everybody yet.
+    let deadline = Instant::now() + SLOW_READERS_BEGIN_MAX;
+    while readers.len() < SLOW_READERS {
         let opened = Socket::open(address, PATIENCE).and_then(|mut socket| {
             socket.connect(&token, PATIENCE)?;
             socket.call("subscribe", json!({ "channel": LONG_TEXTS_CHANNEL }), PATIENCE)?;
             Ok(socket)
         });
-        readers.push(opened.map_err(|trouble| anyhow::anyhow!("a slow reader: {trouble}"))?);
+        match opened {
+            Ok(socket) => readers.push(socket),
+            Err(trouble) if Instant::now() > deadline => bail!("a slow reader: {trouble}"),
+            Err(_) => rest(100, stage, world),
+        }
     }
     let text = "z".repeat(LONG_TEXT_BYTES);
     for n in 0..LONG_TEXTS {
         let body = json!({ "channel": LONG_TEXTS_CHANNEL, "data": { "n": n, "text": text } });
-        http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE)
-            .map_err(|trouble| anyhow::anyhow!("a long text: {trouble}"))?;
+        while let Err(trouble) = http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE) {
+            if Instant::now() > deadline {
+                bail!("a long text: {trouble}");
+            }
+            rest(100, stage, world);
+        }
     }
     rest(ms, stage, world);
     drop(readers);

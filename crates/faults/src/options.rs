@@ -48,6 +48,9 @@ pub struct Run {
     /// The server; else `TALEWIRE_BIN`, or the one beside this program
     #[arg(long)]
     pub binary: Option<PathBuf>,
+    /// Another version of the server, for every second node: as in a rolling upgrade
+    #[arg(long)]
+    pub other: Option<PathBuf>,
     /// Where to write everything that happened, as lines of JSON
     #[arg(long)]
     pub log: Option<PathBuf>,
@@ -112,8 +115,15 @@ impl Run {
     pub fn options(&self) -> anyhow::Result<RunOptions> {
         let (ground, nodes) = self.stage.ground();
         let binary = self.binary.clone().map_or_else(crate::stage::binary, Ok)?;
-        let stage =
-            StageOptions { binary, ground, nodes, small_disk: ground == Ground::Alone, moved_clock: true, lie: None };
+        let stage = StageOptions {
+            binary,
+            other: self.other.clone(),
+            ground,
+            nodes,
+            small_disk: ground == Ground::Alone,
+            moved_clock: true,
+            lie: None,
+        };
         Ok(RunOptions {
             stage,
             steps: self.steps(),

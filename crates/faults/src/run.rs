@@ -18,7 +18,7 @@ use crate::clients::reader::Reader;
 use crate::clients::teller::{self, Teller};
 use crate::clients::{PATIENCE, Way, World};
 use crate::http::{self, Who};
-use crate::log::{self, Kind, Lasts, Name, Outcome, Position, What};
+use crate::log::{self, Event, Kind, Lasts, Name, Outcome, Position, What};
 use crate::nemesis::{self, Held};
 use crate::report::Report;
 use crate::schedule::Step;
@@ -33,6 +33,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The reader from whom a channel is taken away.
 const REVOKED: u32 = 90;
+
+/// Time between two rounds of publications at the end, in milliseconds.
+const PROBE_EVERY_MS: u64 = 400;
 
 /// The user who polls: present while a poll waits, and between two polls not.
 const POLLING: &str = "reader-7";
@@ -113,7 +116,7 @@ fn whole(
     nemesis::rest(300, stage, world);
     world.log.say(What::Quiet);
     world.stop_publishing();
-    probe(options, stage, world, crowd.readers.len());
+    probe(options, stage, world);
     let story = crowd.quiet();
     presence(options, stage, world);
     nemesis::rest(100, stage, world);
@@ -146,10 +149,7 @@ impl Crowd {
         crowd.readers(stage, world, seed, is_lied_to)?;
         let deadline = Instant::now() + BEGIN_MAX;
         let wanted = crowd.readers.len();
-        while !all_readers(world, wanted, |what| match what {
-            What::Subscribed { reader, .. } => Some(*reader),
-            _ => None,
-        }) {
+        while world.log.look(subscribed) < wanted {
             if Instant::now() > deadline {
                 bail!("the readers are not there after {} s", BEGIN_MAX.as_secs());
             }
@@ -230,15 +230,13 @@ impl Crowd {
     }
 }
 
-/// Whether something like this has been written down for so many readers.
-fn all_readers(world: &World, wanted: usize, reader: impl Fn(&What) -> Option<u32>) -> bool {
-    let mut seen = std::collections::BTreeSet::new();
-    world.log.each(|event| {
-        if let Some(reader) = reader(&event.what) {
-            seen.insert(reader);
-        }
-    });
-    seen.len() >= wanted
+/// How many readers have been subscribed at all.
+fn subscribed(events: &[Event]) -> usize {
+    let reader = |event: &Event| match event.what {
+        What::Subscribed { reader, .. } => Some(reader),
+        _ => None,
+    };
+    events.iter().filter_map(reader).collect::<std::collections::BTreeSet<_>>().len()
 }
 
 /// Takes a channel away from a reader.
@@ -252,36 +250,21 @@ fn revoke(world: &World) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes something in each channel by each node, and waits until everybody has it, or should have had it.
-fn probe(options: &RunOptions, stage: &mut Stage, world: &World, readers: usize) {
-    let from_us = world.log.now_us();
+/// Publishes something in each channel by each node, again and again until everybody has got something of each, or should have.
+fn probe(options: &RunOptions, stage: &mut Stage, world: &World) {
+    let since_us = world.log.now_us();
     let deadline = Instant::now() + Duration::from_millis(options.promises.alive_ms);
-    let mut last = None;
-    for number in 0..world.doors.len() {
-        for channel in names() {
-            let key: Name = format!("probe-{number}").into();
-            while Instant::now() < deadline && !publish(world, number, &channel, &key) {
-                nemesis::rest(50, stage, world);
+    for round in 0.. {
+        for number in 0..world.doors.len() {
+            for channel in names() {
+                publish(world, number, &channel, &format!("probe-{number}-{round}").into());
             }
-            last = Some((channel, key));
         }
-    }
-    let Some((_, key)) = last else { return };
-    let has_it = |what: &What| match what {
-        What::Delivered { reader, content, .. } if content.key == key => Some(*reader),
-        _ => None,
-    };
-    while Instant::now() < deadline {
-        if all_readers(world, readers, has_it) {
-            // Everybody has the last; the others came in other channels, a moment later at most.
-            nemesis::rest(200, stage, world);
-            break;
+        nemesis::rest(PROBE_EVERY_MS, stage, world);
+        let is_done = world.log.look(|events| checkers::everybody_is_reached(events, since_us));
+        if is_done || Instant::now() > deadline {
+            return;
         }
-        nemesis::rest(50, stage, world);
-    }
-    // A probe counts when its time has passed.
-    if world.log.now_us() - from_us < options.promises.alive_ms * 1_000 && Instant::now() >= deadline {
-        nemesis::rest(50, stage, world);
     }
 }
 

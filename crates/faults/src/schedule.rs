@@ -36,6 +36,8 @@ pub enum Fault {
         /// Which node.
         node: usize,
     },
+    /// F22: SIGTERM to one node after the other, each started again before the next.
+    Roll,
     /// F12: the disk is full.
     FillDisk {
         /// For how long.
@@ -88,6 +90,11 @@ pub enum Fault {
     FailOver {
         /// Of a cluster, the master that has this slot.
         slot: u16,
+    },
+    /// F7: the replicas are cut off, the master goes on for a while and is killed, and one of them takes over.
+    FailOverToOld {
+        /// How long they are cut off.
+        lag_ms: u64,
     },
     /// F8: slots with keys move to other masters.
     MoveSlots {
@@ -173,7 +180,7 @@ pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step
     let mut due: Vec<usize> = Vec::new();
     loop {
         if due.is_empty() {
-            due = kinds(ground);
+            due = kinds(ground, nodes);
             rng.shuffle(&mut due);
         }
         let kind = due.pop().unwrap_or(0);
@@ -191,14 +198,14 @@ pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step
 #[must_use]
 pub fn short(seed: u64, ground: Ground, nodes: usize) -> Vec<Step> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut kinds = kinds(ground);
+    let mut kinds = kinds(ground, nodes);
     rng.shuffle(&mut kinds);
     let step = |kind| Step { rest_ms: 400, fault: shortened(fault(kind, &mut rng, nodes)) };
     kinds.into_iter().map(step).collect()
 }
 
 /// The kinds that there are on a ground, as [`fault`] numbers them. Kills are several: they are what happens most.
-fn kinds(ground: Ground) -> Vec<usize> {
+fn kinds(ground: Ground, nodes: usize) -> Vec<usize> {
     let everywhere = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14];
     let mut kinds = everywhere.to_vec();
     if ground == Ground::Alone {
@@ -207,10 +214,13 @@ fn kinds(ground: Ground) -> Vec<usize> {
     if ground.has_postgres() {
         kinds.extend([20, 21, 22]);
     }
+    if nodes > 1 {
+        kinds.push(40);
+    }
     match ground {
         Ground::Alone | Ground::Postgres => {}
         Ground::Redis => kinds.extend([30, 31, 32]),
-        Ground::Sentinel => kinds.extend([30, 31, 33]),
+        Ground::Sentinel => kinds.extend([30, 31, 33, 35]),
         Ground::Cluster => kinds.extend([30, 31, 33, 34]),
     }
     kinds
@@ -246,6 +256,8 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         30 => Fault::KillBroker { slot, down_ms },
         31 => Fault::PauseBroker { slot, ms },
         33 => Fault::FailOver { slot },
+        40 => Fault::Roll,
+        35 => Fault::FailOverToOld { lag_ms: rng.u64(500..3_000) },
         34 => Fault::MoveSlots { count: rng.usize(1..4) },
         _ => Fault::Storm { place: Place::Broker(node), weather: any, ms },
     }
@@ -281,8 +293,10 @@ fn takes_ms(fault: Fault) -> u64 {
         | Fault::Storm { ms, .. }
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
+        Fault::FailOverToOld { lag_ms } => lag_ms + 2_000,
         Fault::FailOver { .. } | Fault::MoveSlots { .. } => 2_000,
         Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
+        Fault::Roll => 20_000,
         Fault::Leak { .. }
         | Fault::OldBackup { .. }
         | Fault::LoseEntries { .. }
@@ -312,11 +326,11 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([9, 10, 12, 13, 14]) {
-            let all = names(short(1, ground, 1));
+        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 13, 15, 15]) {
+            let all = names(short(1, ground, 2));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {
-                assert_eq!(names(long(seed, Duration::from_secs(600), ground, 1)), all);
+                assert_eq!(names(long(seed, Duration::from_secs(600), ground, 2)), all);
             }
         }
     }

@@ -59,12 +59,16 @@ pub(crate) struct Back {
     door: Door,
 }
 
-/// Accepts sockets until the listener is dropped with its task.
+/// How long a socket that was taken in last of all may take to its first byte: whoever connects for a request sends it at once.
+const LAST_FIRST_BYTE: Duration = Duration::from_millis(250);
+
+/// Accepts sockets until nobody new is to be taken in. Who had come by then, as far as the kernel knows, is served.
 pub(crate) async fn run(reactor: Rc<Reactor>, listener: TcpListener, door: Door) {
     let mut untold = 0u64;
     let mut told: Option<Instant> = None;
     loop {
-        let (socket, peer) = match listener.accept().await {
+        let Some(accepted) = reactor.shut.run_until_cancelled(listener.accept()).await else { break };
+        let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or the peer was gone already. The pause keeps a full table from spinning the thread, and
@@ -79,13 +83,24 @@ pub(crate) async fn run(reactor: Rc<Reactor>, listener: TcpListener, door: Door)
                 continue;
             }
         };
-        let guard = if door.transports { &reactor.node.guard } else { &reactor.node.admin_guard };
-        match guard.admit(peer.ip()) {
-            Ok(permit) => {
-                tokio::task::spawn_local(serve(reactor.clone(), socket, peer, door.clone(), permit));
-            }
-            Err(turned) => reactor.node.metrics.turned_away(turned),
+        admit(&reactor, &door, socket, peer);
+    }
+    // A proxy whose connection the kernel has taken has sent its request already; with the listener it would be thrown away.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((socket, peer)) = listener.accept() {
+        if let Ok(socket) = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket)) {
+            admit(&reactor, &door, socket, peer);
         }
+    }
+}
+
+fn admit(reactor: &Rc<Reactor>, door: &Door, socket: TcpStream, peer: SocketAddr) {
+    let guard = if door.transports { &reactor.node.guard } else { &reactor.node.admin_guard };
+    match guard.admit(peer.ip()) {
+        Ok(permit) => {
+            tokio::task::spawn_local(serve(reactor.clone(), socket, peer, door.clone(), permit));
+        }
+        Err(turned) => reactor.node.metrics.turned_away(turned),
     }
 }
 
@@ -93,12 +108,19 @@ async fn serve(reactor: Rc<Reactor>, socket: TcpStream, peer: SocketAddr, door: 
     if prepare(&socket, reactor.node.settings.tcp_user_timeout_ms).is_err() {
         return;
     }
+    // Its request may be on the way.
+    let unfinished = reactor.unfinished();
     let first_bytes = Duration::from_millis(reactor.node.settings.first_byte_ms);
-    match tokio::time::timeout(first_bytes, version(&socket)).await {
-        Ok(Some(Version::HTTP_2)) => Box::pin(http2::serve(reactor, socket, peer, door, permit)).await,
-        Ok(Some(_)) => serve_http1(reactor, Replayed { early: Bytes::new(), socket }, peer, door, permit).await,
-        _ => {}
+    let version = tokio::select! {
+        version = tokio::time::timeout(first_bytes, version(&socket)) => version.ok().flatten(),
+        () = async { reactor.last.cancelled().await; tokio::time::sleep(LAST_FIRST_BYTE).await } => None,
+    };
+    match version {
+        Some(Version::HTTP_2) => Box::pin(http2::serve(reactor, socket, peer, door, permit)).await,
+        Some(_) => serve_http1(reactor, Replayed { early: Bytes::new(), socket }, peer, door, permit).await,
+        None => {}
     }
+    drop(unfinished);
 }
 
 /// Which HTTP is spoken, by the first bytes; they stay where they are. Nothing for a peer that is gone.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use talewire_proto::CloseCode;
 use talewire_proto::wire::Wire;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::perform;
@@ -22,8 +23,9 @@ const PER_SECOND_MIN: u64 = 1_000;
 /// How much longer a command that is being carried out is waited for when its connection's turn has come.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
-/// Closes every connection of the thread within the time that there is, and waits until everything has come to its end.
-pub(crate) async fn drain(reactor: &Rc<Reactor>) {
+/// Closes every connection of the thread within the time that there is, and waits until everything has come to its end. `accepting` are
+/// the tasks that take sockets in.
+pub(crate) async fn drain(reactor: &Rc<Reactor>, accepting: Vec<JoinHandle<()>>) {
     let settings = &reactor.node.settings;
     let left = Duration::from_millis(settings.drain_ms.saturating_sub(settings.drain_wait_ms));
     let until = Instant::now() + left;
@@ -50,6 +52,11 @@ pub(crate) async fn drain(reactor: &Rc<Reactor>) {
     let drained = async {
         while reactor.has_peers() {
             sleep(SLICE).await;
+        }
+        // Until here whoever came was told that there is no room.
+        reactor.shut.cancel();
+        for task in accepting {
+            let _ = task.await;
         }
         // A proxy may be about to use a socket that it has kept: silent ones are closed last of all.
         reactor.last.cancel();

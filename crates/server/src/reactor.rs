@@ -48,6 +48,8 @@ pub(crate) struct Reactor {
     pub(crate) unpacked: RefCell<talewire_proto::websocket::Scratch>,
     /// The server goes down: sockets that carry many connections are to take no more.
     pub(crate) stop: CancellationToken,
+    /// Nobody new is taken in any more.
+    pub(crate) shut: CancellationToken,
     /// It is about to end: sockets that serve request after request are to take no more, and silent ones to close.
     pub(crate) last: CancellationToken,
     unfinished: Rc<Cell<usize>>,
@@ -113,6 +115,7 @@ impl Reactor {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             unpacked: RefCell::default(),
             stop: CancellationToken::new(),
+            shut: CancellationToken::new(),
             last: CancellationToken::new(),
             unfinished: Rc::default(),
             peers: RefCell::default(),

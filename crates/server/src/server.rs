@@ -187,14 +187,12 @@ fn run_shard(
             let listener = TcpListener::from_std(listener).expect("the listener is open and does not block");
             tokio::task::spawn_local(accept::run(reactor.clone(), listener, door))
         });
-        let accepting: Vec<_> = accepting.collect();
+        let accepting = accepting.collect();
         tokio::task::spawn_local(reactor.clone().pump());
         tokio::task::spawn_local(reactor.clone().take_inbound(inbound));
         tokio::task::spawn_local(reactor.clone().tick());
         tokio::task::spawn_local(reactor.clone().follow_rules(rules));
         stop.cancelled().await;
-        drain::drain(&reactor).await;
-        // Until here whoever came was told that there is no room.
-        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        drain::drain(&reactor, accepting).await;
     });
 }

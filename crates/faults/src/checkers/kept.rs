@@ -135,10 +135,14 @@ fn one_read(read: &Reading<'_>, kind: Kind, tries: &ByKey<'_>, verdict: &mut Ver
             continue;
         };
         let is_there = at.get(key) == Some(&position.offset);
-        let is_old = matches!(kind, Kind::History { size, .. } if position.offset + size <= top.offset);
-        if !is_there && kind.may_forget(&position.epoch, &top.epoch) {
+        let is_same = log::base(&position.epoch) == log::base(&top.epoch);
+        let is_old = matches!(kind, Kind::History { size, .. } if is_same && position.offset + size <= top.offset);
+        if is_there || is_old {
+            continue;
+        }
+        if kind.may_forget(&position.epoch, &top.epoch) {
             verdict.counts.gone_with_epoch += 1;
-        } else if !is_there && !is_old {
+        } else {
             verdict.counts.lost += 1;
             verdict.is_wrong(Invariant::Kept, || match at.get(key) {
                 None => format!("{channel} on {node}: {key}, acknowledged at {position:?}, is gone"),

@@ -243,3 +243,9 @@ pub fn check(events: &[Event], promises: &Promises) -> Verdict {
     alive::check(events, promises, &mut verdict);
     verdict
 }
+
+/// Whether everybody has got something of each channel by each node since then; for scripts that wait for it.
+#[must_use]
+pub fn everybody_is_reached(events: &[Event], since_us: u64) -> bool {
+    alive::unreached(events, since_us, u64::MAX).is_empty()
+}

@@ -147,6 +147,21 @@ impl Broker {
         self.wait_for_another(master, slot)
     }
 
+    /// Cuts the replicas off for a while, and then has one of them take over: what was acknowledged meanwhile is gone.
+    ///
+    /// # Errors
+    /// If there are no Sentinels, or nobody takes over.
+    pub fn fail_over_to_old(&mut self, lag: Duration) -> anyhow::Result<()> {
+        let master = self.master(0)?;
+        let Self::Sentinels(all) = &*self else { bail!("only Sentinels can be led so far astray") };
+        for (_, replica) in all.servers.iter().enumerate().filter(|(at, _)| *at != master) {
+            // Nobody listens there. The Sentinels notice after some seconds.
+            replica.say(&["REPLICAOF", "127.0.0.1", "1"]).context("REPLICAOF")?;
+        }
+        std::thread::sleep(lag);
+        self.kill_master(0, Duration::ZERO)
+    }
+
     /// Moves the slots of so many keys from the master that has them to another; how many were moved.
     ///
     /// # Errors

@@ -10,6 +10,10 @@ use talewire_stand::process::Process;
 /// Its size when it is not full.
 const BYTES: u64 = 512 * 1024 * 1024;
 
+/// How often it is tried to make it small while somebody writes, and how much larger it is each time.
+const FILL_ATTEMPTS: u64 = 20;
+const SPARE_BYTES: u64 = 64 * 1024;
+
 /// The disk; gone with the value.
 #[derive(Debug)]
 pub struct SmallDisk {
@@ -67,13 +71,22 @@ impl SmallDisk {
         command
     }
 
-    /// Makes it as small as what is on it, so that there is no room for another byte.
+    /// Makes it as small as what is on it, so that there is no room for much more.
     ///
     /// # Errors
     /// If the system does not let us.
     pub fn fill(&self) -> anyhow::Result<()> {
-        let disk = rustix::fs::statvfs(&self.path).context("looking at the disk")?;
-        self.resize((disk.f_blocks - disk.f_bfree) * disk.f_frsize)
+        let mut last = None;
+        for attempt in 0..FILL_ATTEMPTS {
+            let disk = rustix::fs::statvfs(&self.path).context("looking at the disk")?;
+            let used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize;
+            // It is refused when more was written meanwhile than there is room for.
+            match self.resize(used + attempt * SPARE_BYTES) {
+                Ok(()) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        last.map_or(Ok(()), Err)
     }
 
     /// Makes room again.

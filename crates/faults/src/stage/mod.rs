@@ -37,6 +37,8 @@ const SECRET: &str = "a-secret-of-servers-that-live-for-a-run";
 pub struct StageOptions {
     /// The program under test.
     pub binary: PathBuf,
+    /// Another version of it, for every second node.
+    pub other: Option<PathBuf>,
     /// On what the nodes stand.
     pub ground: Ground,
     /// How many nodes.
@@ -106,6 +108,7 @@ pub struct Stage {
     /// Where the data of all nodes is, if it can be filled.
     pub disk: Option<Arc<SmallDisk>>,
     binary: PathBuf,
+    other: Option<PathBuf>,
     /// Goes last: the nodes' files are in it.
     folder: TempDir,
 }
@@ -127,6 +130,7 @@ impl Stage {
             broker: Broker::start(options.ground),
             disk,
             binary: options.binary.clone(),
+            other: options.other.clone(),
             folder,
         };
         let lie = options.lie.map(|lie| Arc::new(Mutex::new(Liar::new(lie))));
@@ -149,7 +153,8 @@ impl Stage {
         self.store_ways.extend(store);
         self.broker_ways.extend(broker);
         let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
-        let mut node = Node::new(door.clone(), &self.binary, &config, &data);
+        let binary = self.other.as_ref().filter(|_| number.is_multiple_of(2)).unwrap_or(&self.binary);
+        let mut node = Node::new(door.clone(), binary, &config, &data);
         node.disk = self.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
         if moved_clock {
             let clock = self.folder.path().join(format!("{name}.clock"));
@@ -255,6 +260,7 @@ admin_listen = "127.0.0.1:0"
 api_key = "{API_KEY}"
 requests_per_second = 100_000
 request_burst = 100_000
+first_byte_ms = 120_000
 [auth]
 hs256_secret = "{SECRET}"
 [limits]
@@ -285,8 +291,8 @@ generation_age_ms = 10_000
     )
 }
 
-/// Entries that history channels of a stage keep.
-pub const HISTORY_SIZE: u64 = 2_000;
+/// Entries that history channels of a stage keep: more than a run of ten minutes publishes, so that all of them are there to be checked.
+pub const HISTORY_SIZE: u64 = 30_000;
 
 /// The program under test: `TALEWIRE_BIN`, or what this workspace has built beside the running program.
 ///

@@ -40,9 +40,17 @@ fn verdict(options: &RunOptions) -> Verdict {
     run::run(options).expect("the run is made").verdict
 }
 
+/// On a busy machine there may be no occasion for a break in so short a time: then it gets more, once.
 #[track_caller]
 fn is_found(options: &RunOptions, invariant: Invariant) {
-    let verdict = verdict(options);
+    let mut found = verdict(options);
+    if !found.is_red(invariant) {
+        let mut longer = options.clone();
+        longer.calm_ms *= 5;
+        longer.steps.iter_mut().for_each(|step| step.rest_ms *= 5);
+        found = verdict(&longer);
+    }
+    let verdict = found;
     assert!(verdict.is_red(invariant), "{invariant:?} is broken, and nobody noticed: {verdict}");
     assert!(!verdict.is_red(Invariant::Valid), "{verdict}");
 }
@@ -58,7 +66,7 @@ fn a_lie_is_found(lie: Lie, steps: Vec<Step>, invariant: Invariant) {
 fn without_a_break_all_is_green() {
     let mut steps = [calm(), cuts()].concat();
     steps.push(Step { rest_ms: 100, fault: Fault::Drain { node: 0 } });
-    let mut options = short(steps);
+    let mut options = alone(steps);
     options.stories = true;
     let verdict = verdict(&options);
     assert!(verdict.is_green(), "{verdict}");

