@@ -284,8 +284,14 @@ fn broken(fault: Fault, stage: &mut Stage, world: &World, held: &mut Held) -> an
     match fault {
         Fault::Leak { node } => {
             let address = stage.nodes[node].door.direct().context("it has never listened")?;
+            let wanted = stage.nodes[node].descriptors()? + LEAKED as u64;
             for _ in 0..LEAKED {
                 held.sockets.push(TcpStream::connect_timeout(&address, PATIENCE).context("a connection to leak")?);
+            }
+            // Until they are accepted they are the kernel's.
+            let deadline = Instant::now() + PATIENCE;
+            while stage.nodes[node].descriptors()? < wanted && Instant::now() < deadline {
+                rest(20, stage, world);
             }
         }
         Fault::OldBackup { node } => {

@@ -141,13 +141,23 @@ impl Node {
         }
     }
 
+    /// How many descriptors it has.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn descriptors(&self) -> anyhow::Result<u64> {
+        let pid = self.id().context("it does not run")?;
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).context("its descriptors")?;
+        Ok(open.count() as u64)
+    }
+
     /// Lets it have so many descriptors more than it has, or as many as before.
     ///
     /// # Errors
     /// If the system does not let us.
     pub fn limit_descriptors(&self, more: Option<u64>) -> anyhow::Result<()> {
         let pid = self.id().context("it does not run")?;
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).context("its descriptors")? as u64;
+        let open = self.descriptors()?;
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let own = rustix::process::getrlimit(Resource::Nofile);
         let maximum = own.maximum;
