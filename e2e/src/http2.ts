@@ -3,8 +3,7 @@
  * certificate. In: an origin, the certificate. Out: `fetch`, for the official client and for `EventSource`; which HTTP was
  * spoken. Called by proxies.test.ts.
  */
-import { connect, constants, type ClientHttp2Session, type IncomingHttpHeaders, type IncomingHttpStatusHeader } from 'node:http2';
-import { Readable } from 'node:stream';
+import { connect, constants, type ClientHttp2Session, type ClientHttp2Stream, type IncomingHttpHeaders, type IncomingHttpStatusHeader } from 'node:http2';
 
 /** Answers that have no body by definition; `Response` refuses one there. */
 const BODILESS = [101, 204, 205, 304];
@@ -55,12 +54,41 @@ export class Http2 {
   }
 }
 
-function asResponse(answer: IncomingHttpHeaders & IncomingHttpStatusHeader, stream: Readable): Response {
+function asResponse(answer: IncomingHttpHeaders & IncomingHttpStatusHeader, stream: ClientHttp2Stream): Response {
   const status = answer[':status'] ?? 0;
   const headers = new Headers();
   for (const [name, value] of Object.entries(answer)) {
     if (!name.startsWith(':')) for (const one of [value].flat()) if (one !== undefined) headers.append(name, one);
   }
-  const body = BODILESS.includes(status) ? null : (Readable.toWeb(stream) as ReadableStream<Uint8Array>);
-  return new Response(body, { status, headers });
+  return new Response(BODILESS.includes(status) ? null : bodyOf(stream, Number(headers.get('content-length') ?? Infinity)), { status, headers });
+}
+
+/**
+ * A server may take a stream back as soon as it has said everything, while our side of it is not closed yet (RFC 9113, section 8.1);
+ * Node's own bridge takes a whole body for a broken one then.
+ */
+function bodyOf(stream: ClientHttp2Stream, length: number): ReadableStream<Uint8Array> {
+  let [received, over] = [0, false];
+  return new ReadableStream<Uint8Array>({
+    start: (body) => {
+      const end = (how: () => void): void => {
+        if (!over) how();
+        over = true;
+      };
+      stream.on('data', (piece: Buffer) => {
+        received += piece.length;
+        if (!over) body.enqueue(new Uint8Array(piece));
+      });
+      stream.once('end', () => end(() => body.close()));
+      const broken = (): void => end(() => {
+        if (received === length) body.close();
+        else body.error(new Error(`the stream was closed with ${stream.rstCode} after ${received} of ${length} bytes`));
+      });
+      stream.once('error', broken).once('close', broken);
+    },
+    cancel: () => {
+      over = true;
+      stream.close(constants.NGHTTP2_CANCEL);
+    },
+  });
 }

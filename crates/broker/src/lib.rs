@@ -2,12 +2,13 @@
 //!
 //! Publications come in from sessions, the HTTP API and use cases; [`Delivery`] values go out to the hub of every node, this
 //! one too, by the sink given to [`Broker::deliver_to`]. Beside them the broker keeps what is shared and need not outlive
-//! it: history of history channels, presence, generation streams, wake-ups. There are two backends: inside
-//! the process (`memory`), and Redis (`redis`) for many nodes; callers name [`Broker`] and never a backend.
+//! it: history of history channels, presence, generation streams, wake-ups. There are three backends: inside
+//! the process (`memory`), and Redis (`redis`) or NATS (`nats`) for many nodes; callers name [`Broker`] and never a backend.
 
 mod control;
 mod error;
 mod memory;
+mod nats;
 mod nodes;
 mod redis;
 mod settings;
@@ -24,6 +25,7 @@ use talewire_proto::{
 };
 use tokio::sync::broadcast;
 
+pub use crate::nats::NatsSettings;
 pub use crate::redis::{Password, RedisFacts, RedisMode, RedisSettings, redis_facts};
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
@@ -169,6 +171,7 @@ pub struct Broker {
 enum Backend {
     Memory(Arc<memory::Memory>),
     Redis(Arc<crate::redis::Redis>),
+    Nats(Arc<crate::nats::Nats>),
 }
 
 impl Broker {
@@ -185,6 +188,7 @@ impl Broker {
                 let redis = crate::redis::Redis::open(settings, node).await?;
                 Ok(Self::of(Backend::Redis(Arc::new(redis))))
             }
+            BrokerKind::Nats => Ok(Self::of(Backend::Nats(crate::nats::Nats::open(settings, node).await?))),
         }
     }
 
@@ -211,6 +215,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.deliver_to(sink),
             Backend::Redis(redis) => redis.outlets.deliver_to(sink),
+            Backend::Nats(nats) => nats.outlets.deliver_to(sink),
         }
     }
 
@@ -226,6 +231,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.is_shared(),
             Backend::Redis(_) => true,
+            Backend::Nats(_) => true,
         }
     }
 
@@ -235,6 +241,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(_) => BrokerHealth::Up,
             Backend::Redis(redis) => redis.health(),
+            Backend::Nats(nats) => nats.health(),
         }
     }
 
@@ -246,6 +253,7 @@ impl Broker {
             // Inside the process everything is delivered anyway.
             Backend::Memory(_) => {}
             Backend::Redis(redis) => redis.listen(channel),
+            Backend::Nats(nats) => nats.listen(channel),
         }
     }
 
@@ -255,6 +263,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(_) => {}
             Backend::Redis(redis) => redis.unlisten(channel),
+            Backend::Nats(nats) => nats.unlisten(channel),
         }
     }
 
@@ -267,6 +276,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(_) => Ok(()),
             Backend::Redis(redis) => redis.listening(channel).await,
+            Backend::Nats(nats) => nats.listening(channel).await,
         }
     }
 
@@ -281,6 +291,7 @@ impl Broker {
                 .filter_map(|channel| Some((channel.clone(), memory.history.top(channel)?)))
                 .collect()),
             Backend::Redis(redis) => redis.history.tops(channels).await,
+            Backend::Nats(nats) => nats.history.tops(channels).await,
         }
     }
 
@@ -289,6 +300,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.letters_to(sink),
             Backend::Redis(redis) => redis.outlets.letters_to(sink),
+            Backend::Nats(nats) => nats.outlets.letters_to(sink),
         }
     }
 
@@ -300,6 +312,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.post(node, letter)),
             Backend::Redis(redis) => redis.post(node, &letter).await,
+            Backend::Nats(nats) => nats.post(node, letter).await,
         }
     }
 
@@ -315,6 +328,7 @@ impl Broker {
                 Ok(())
             }
             Backend::Redis(redis) => redis.beat(&report).await,
+            Backend::Nats(nats) => nats.presence.report(report).await,
         }
     }
 
@@ -323,6 +337,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.depart(),
             Backend::Redis(redis) => redis.depart().await,
+            Backend::Nats(nats) => nats.depart().await,
         }
     }
 
@@ -334,6 +349,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.nodes()),
             Backend::Redis(redis) => redis.nodes().await,
+            Backend::Nats(nats) => nats.presence.reports().await,
         }
     }
 
@@ -347,6 +363,7 @@ impl Broker {
             // There is nobody else.
             Backend::Memory(_) => Ok(true),
             Backend::Redis(redis) => redis.lease(name, ttl_ms).await,
+            Backend::Nats(nats) => nats.lease(name, ttl_ms).await,
         }
     }
 
@@ -355,6 +372,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(_) => {}
             Backend::Redis(redis) => redis.release(name).await,
+            Backend::Nats(nats) => nats.release(name).await,
         }
     }
 
@@ -366,6 +384,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.marks.spend(mark, ttl_ms),
             Backend::Redis(redis) => redis.spend(mark, ttl_ms).await,
+            Backend::Nats(nats) => nats.spend(mark, ttl_ms).await,
         }
     }
 
@@ -374,6 +393,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.control_with(sink),
             Backend::Redis(redis) => redis.outlets.control_with(sink),
+            Backend::Nats(nats) => nats.outlets.control_with(sink),
         }
     }
 
@@ -385,6 +405,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.control(control),
             Backend::Redis(redis) => redis.control(control).await,
+            Backend::Nats(nats) => nats.control(control).await,
         }
     }
 
@@ -400,6 +421,7 @@ impl Broker {
                 Ok(())
             }
             Backend::Redis(redis) => redis.history.remove(channel).await,
+            Backend::Nats(nats) => nats.history.remove(channel).await,
         }
     }
 
@@ -416,6 +438,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.history.publish(channel, rules, publish),
             Backend::Redis(redis) => redis.history.publish(channel, rules, publish).await,
+            Backend::Nats(nats) => nats.history.publish(channel, rules, publish).await,
         }
     }
 
@@ -430,6 +453,7 @@ impl Broker {
                 Ok(())
             }
             Backend::Redis(redis) => redis.signal(channel, &publication).await,
+            Backend::Nats(nats) => nats.signal(channel, &publication).await,
         }
     }
 
@@ -438,6 +462,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.deliver(channel, Message::Entry { epoch: epoch.clone(), entry }),
             Backend::Redis(redis) => redis.announce(channel, epoch, &entry).await,
+            Backend::Nats(nats) => nats.announce(channel, epoch, &entry).await,
         }
     }
 
@@ -456,6 +481,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.history.read(channel, rules, &since, direction, limit),
             Backend::Redis(redis) => redis.history.read(channel, rules, &since, direction, limit).await,
+            Backend::Nats(nats) => nats.history.read(channel, rules, &since, direction, limit).await,
         }
     }
 
@@ -465,6 +491,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.history.bytes(),
             Backend::Redis(_) => 0,
+            Backend::Nats(_) => 0,
         }
     }
 
@@ -488,6 +515,7 @@ impl Broker {
                 Ok(())
             }
             Backend::Redis(redis) => redis.presence.enter(channel, client, info, tell).await,
+            Backend::Nats(nats) => nats.presence.enter(channel, client, info, tell).await,
         }
     }
 
@@ -502,6 +530,7 @@ impl Broker {
                 }
             }
             Backend::Redis(redis) => redis.presence.leave(channel, client, tell).await,
+            Backend::Nats(nats) => nats.presence.leave(channel, client, tell).await,
         }
     }
 
@@ -513,6 +542,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.presence.all(channel)),
             Backend::Redis(redis) => redis.presence.all(channel).await,
+            Backend::Nats(nats) => nats.presence.all(channel).await,
         }
     }
 
@@ -524,6 +554,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.presence.stats(channel)),
             Backend::Redis(redis) => redis.presence.stats(channel).await,
+            Backend::Nats(nats) => nats.presence.stats(channel).await,
         }
     }
 
@@ -540,6 +571,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.generations.begin(story, generation, attempt),
             Backend::Redis(redis) => redis.generations.begin(story, generation, attempt).await,
+            Backend::Nats(nats) => nats.generations.begin(story, generation, attempt).await,
         }
     }
 
@@ -557,6 +589,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.generations.append(story, generation, attempt, text),
             Backend::Redis(redis) => redis.generations.append(story, generation, attempt, text).await,
+            Backend::Nats(nats) => nats.generations.append(story, generation, attempt, text).await,
         }
     }
 
@@ -580,6 +613,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.generations.end(story, generation, attempt, status),
             Backend::Redis(redis) => redis.generations.end(story, generation, attempt, status).await,
+            Backend::Nats(nats) => nats.generations.end(story, generation, attempt, status).await,
         }
     }
 
@@ -595,6 +629,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.generations.snapshot(story, generation)),
             Backend::Redis(redis) => redis.generations.snapshot(story, generation).await,
+            Backend::Nats(nats) => nats.generations.snapshot(story, generation).await,
         }
     }
 
@@ -605,6 +640,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.cursors.keep(positions),
             Backend::Redis(redis) => redis.keep_cursor(&positions),
+            Backend::Nats(nats) => nats.keep_cursor(positions),
         }
     }
 
@@ -616,6 +652,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.cursors.find(name)),
             Backend::Redis(redis) => redis.kept_cursor(name).await,
+            Backend::Nats(nats) => nats.kept_cursor(name).await,
         }
     }
 
@@ -625,6 +662,7 @@ impl Broker {
             // Nobody listening is no fault: the sweep finds the work.
             Backend::Memory(memory) => drop(memory.wakeups.send(wake)),
             Backend::Redis(redis) => redis.wake(&wake),
+            Backend::Nats(nats) => nats.wake(&wake),
         }
     }
 
@@ -634,6 +672,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.wakeups.subscribe(),
             Backend::Redis(redis) => redis.outlets.wakeups.subscribe(),
+            Backend::Nats(nats) => nats.outlets.wakeups.subscribe(),
         }
     }
 
@@ -643,6 +682,7 @@ impl Broker {
             Backend::Memory(memory) => memory.sweep(),
             // Redis forgets by itself.
             Backend::Redis(_) => {}
+            Backend::Nats(_) => {}
         }
     }
 
@@ -652,6 +692,7 @@ impl Broker {
         match &self.backend {
             Backend::Memory(memory) => memory.shift_clock(by_ms),
             Backend::Redis(redis) => redis.shift_clock(by_ms),
+            Backend::Nats(nats) => nats.shift_clock(by_ms),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::RedisSettings;
+use crate::{NatsSettings, RedisSettings};
 
 /// What carries publications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,13 +12,15 @@ pub enum BrokerKind {
     InProcess,
     /// Redis or Valkey: as many nodes as are wanted.
     Redis,
+    /// NATS with JetStream: the same, with fewer promises.
+    Nats,
 }
 
 /// The broker and its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSettings {
-    /// What carries publications: `in_process` for one node alone, or `redis`.
+    /// What carries publications: `in_process` for one node alone, `redis`, or `nats`.
     pub kind: BrokerKind,
     /// Time between two signs of life of a node, in milliseconds.
     pub node_beat_ms: u64,
@@ -52,6 +54,8 @@ pub struct BrokerSettings {
     pub wakeups_waiting_max: usize,
     /// How Redis is reached, for the kind `redis`.
     pub redis: RedisSettings,
+    /// How NATS is reached, for the kind `nats`.
+    pub nats: NatsSettings,
 }
 
 impl Default for BrokerSettings {
@@ -74,6 +78,7 @@ impl Default for BrokerSettings {
             cursor_age_ms: 300_000,
             wakeups_waiting_max: 1_024,
             redis: RedisSettings::default(),
+            nats: NatsSettings::default(),
         }
     }
 }

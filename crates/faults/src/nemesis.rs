@@ -144,6 +144,7 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
         | Fault::PauseStore { .. }
         | Fault::KillBroker { .. }
         | Fault::PauseBroker { .. }
+        | Fault::FillBroker { .. }
         | Fault::FailOver { .. }
         | Fault::FailOverToOld { .. }
         | Fault::MoveSlots { .. } => underneath(fault, stage, world)?,
@@ -187,6 +188,11 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             broker(stage)?.servers()[master].process.pause();
             rest(ms, stage, world);
             broker(stage)?.servers()[master].process.go_on();
+        }
+        Fault::FillBroker { ms } => {
+            broker(stage)?.limit_memory("1")?;
+            rest(ms, stage, world);
+            broker(stage)?.limit_memory("0")?;
         }
         Fault::FailOver { slot } => broker(stage)?.fail_over(slot)?,
         Fault::FailOverToOld { lag_ms } => broker(stage)?.fail_over_to_old(Duration::from_millis(lag_ms))?,

@@ -86,6 +86,11 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
+    /// F11: Redis has no room: it reads, and refuses every write.
+    FillBroker {
+        /// For how long.
+        ms: u64,
+    },
     /// F4: a replica takes over, in order.
     FailOver {
         /// Of a cluster, the master that has this slot.
@@ -219,7 +224,7 @@ fn kinds(ground: Ground, nodes: usize) -> Vec<usize> {
     }
     match ground {
         Ground::Alone | Ground::Postgres => {}
-        Ground::Redis => kinds.extend([30, 31, 32]),
+        Ground::Redis => kinds.extend([30, 31, 32, 36]),
         Ground::Sentinel => kinds.extend([30, 31, 33, 35]),
         Ground::Cluster => kinds.extend([30, 31, 33, 34]),
     }
@@ -257,6 +262,7 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         31 => Fault::PauseBroker { slot, ms },
         33 => Fault::FailOver { slot },
         40 => Fault::Roll,
+        36 => Fault::FillBroker { ms },
         35 => Fault::FailOverToOld { lag_ms: rng.u64(500..3_000) },
         34 => Fault::MoveSlots { count: rng.usize(1..4) },
         _ => Fault::Storm { place: Place::Broker(node), weather: any, ms },
@@ -275,6 +281,7 @@ fn shortened(fault: Fault) -> Fault {
         Fault::PauseStore { .. } => Fault::PauseStore { ms: 700 },
         Fault::KillBroker { slot, down_ms } => Fault::KillBroker { slot, down_ms: down_ms.min(200) },
         Fault::PauseBroker { slot, .. } => Fault::PauseBroker { slot, ms: 700 },
+        Fault::FillBroker { .. } => Fault::FillBroker { ms: 700 },
         Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
         other => other,
     }
@@ -290,6 +297,7 @@ fn takes_ms(fault: Fault) -> u64 {
         | Fault::TakeDescriptors { ms, .. }
         | Fault::PauseStore { ms }
         | Fault::PauseBroker { ms, .. }
+        | Fault::FillBroker { ms }
         | Fault::Storm { ms, .. }
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
@@ -326,7 +334,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 13, 15, 15]) {
+        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 14, 15, 15]) {
             let all = names(short(1, ground, 2));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

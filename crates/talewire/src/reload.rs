@@ -81,6 +81,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<String>, Vec<String>) {
     let secrets = [
         ("auth.hs256_secret", old.auth.hs256_secret != new.auth.hs256_secret),
         ("http.api_key", old.http.api_key != new.http.api_key),
+        ("broker.nats.password", old.broker.nats.password != new.broker.nats.password),
         ("broker.redis.password", old.broker.redis.password != new.broker.redis.password),
         ("broker.redis.sentinel_password", old.broker.redis.sentinel_password != new.broker.redis.sentinel_password),
         ("sources", old.sources != new.sources),

@@ -123,8 +123,12 @@ impl Dialer {
     }
 
     /// A connection to a Sentinel.
-    pub(crate) async fn dial_sentinel(&self, address: &Address) -> Result<MultiplexedConnection, String> {
-        self.dial_as(address, self.sentinel_login.clone(), None).await
+    pub(crate) async fn dial_sentinel(
+        &self,
+        address: &Address,
+        pushed: Option<Pushed>,
+    ) -> Result<MultiplexedConnection, String> {
+        self.dial_as(address, self.sentinel_login.clone(), pushed).await
     }
 
     pub(crate) fn timeout(&self) -> Duration {

@@ -178,7 +178,12 @@ impl Link {
             self.load(&mut connection).await
         };
         match tokio::time::timeout(self.dialer.timeout(), look).await {
-            Ok(Ok(())) => Ok(Here { number, address, connection }),
+            Ok(Ok(())) => {
+                if let Whereabouts::Sentinels(sentinels) = &self.whereabouts {
+                    sentinels.connected(&address);
+                }
+                Ok(Here { number, address, connection })
+            }
             Ok(Err(reason)) => Err(format!("{address}: {reason}")),
             Err(_) => Err(format!("{address}: it does not answer")),
         }

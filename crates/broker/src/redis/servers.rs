@@ -448,6 +448,19 @@ impl Servers {
 
     /// Looks who is the master, and which server has which slot, until the future is dropped.
     pub(crate) async fn watch(self: Arc<Self>) {
+        let listening = async {
+            let sentinels = self.map().servers.first().and_then(|server| match &server.link.whereabouts {
+                Whereabouts::Sentinels(sentinels) => Some(sentinels.clone()),
+                Whereabouts::Fixed(_) => None,
+            });
+            if let Some(sentinels) = sentinels {
+                sentinels.listen(self.astray.clone()).await;
+            }
+        };
+        tokio::join!(listening, self.look_again_and_again());
+    }
+
+    async fn look_again_and_again(&self) {
         let mut ticks = tokio::time::interval(Duration::from_millis(self.settings.servers_check_ms.max(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;

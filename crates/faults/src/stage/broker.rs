@@ -119,6 +119,20 @@ impl Broker {
         Ok(())
     }
 
+    /// Lets all servers have so many bytes; beyond them they refuse to write. `0` is no limit.
+    ///
+    /// # Errors
+    /// If one does not answer.
+    pub fn limit_memory(&self, bytes: &str) -> anyhow::Result<()> {
+        for server in self.servers() {
+            let said = server.say(&["CONFIG", "SET", "maxmemory", bytes]).context("CONFIG SET maxmemory")?;
+            if said != "+OK" {
+                bail!("CONFIG SET maxmemory: {said}");
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the Sentinels, or the master's replica, to take over in order.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub enum Lie {
     RecoverHalf,
     /// I4: what was missed is called lost.
     DenyRecovery,
+    /// I4: what is lost is called recovered.
+    ClaimRecovery,
     /// I6: the server does not know the keys of publications, and answers late.
     ForgetKeys,
     /// I7: one request is carried out twice, and not answered.
@@ -93,6 +95,9 @@ impl Liar {
                 if let Some(missed) = line["subscribe"]["publications"].as_array_mut().filter(|all| all.len() > 1) {
                     missed.remove(0);
                 }
+            }
+            Lie::ClaimRecovery if line["subscribe"]["was_recovering"] == true && !is_recovery => {
+                line["subscribe"]["recovered"] = json!(true);
             }
             Lie::DenyRecovery if is_recovery => {
                 line["subscribe"]["recovered"] = json!(false);

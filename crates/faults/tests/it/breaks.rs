@@ -109,6 +109,11 @@ fn i4_a_recovery_with_a_gap_is_found() {
 }
 
 #[test]
+fn i4_a_lost_history_that_is_called_recovered_is_found() {
+    a_lie_is_found(Lie::ClaimRecovery, broken(Fault::Kill { node: 0, down_ms: 50 }), Invariant::Flags);
+}
+
+#[test]
 fn i4_a_loss_that_is_none_is_found() {
     a_lie_is_found(Lie::DenyRecovery, cuts(), Invariant::Flags);
 }

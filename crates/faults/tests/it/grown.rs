@@ -35,6 +35,7 @@ fn two_nodes_on_one_redis_lose_nothing() {
         Fault::KillStore { down_ms: 100 },
         Fault::Storm { place: Place::Store(1), weather: Weather::Reset, ms: 300 },
         Fault::PauseBroker { slot: SLOT, ms: 500 },
+        Fault::FillBroker { ms: 500 },
         Fault::Drain { node: 1 },
     ];
     let counts = run(Ground::Redis, &faults).verdict.counts;

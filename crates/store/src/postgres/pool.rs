@@ -32,6 +32,9 @@ impl Address {
         let wrong = |error: tokio_postgres::Error| {
             StoreError::Unavailable(format!("store.url cannot be used: {}", failure::sentence(&error)))
         };
+        if !["postgres://", "postgresql://"].iter().any(|scheme| settings.url.reveal().starts_with(scheme)) {
+            return Err(StoreError::Unavailable("store.url must begin with postgres://".into()));
+        }
         let mut config: Config = settings.url.reveal().parse().map_err(wrong)?;
         if !settings.url.reveal().contains("sslmode=") {
             config.ssl_mode(if is_here(&config) { SslMode::Disable } else { SslMode::Require });

@@ -45,6 +45,17 @@ async fn sessions_are_ours_whatever_the_server_says() {
     hot_queries_use_their_indexes(&conn).await;
 }
 
+#[tokio::test]
+async fn addresses_that_cannot_be_used_are_told_without_their_password() {
+    for wrong in
+        ["mysql://ana:hunter2@db/tales", "host=db password=hunter2", "postgres://ana:hunter2@db/tales?sslmode=maybe"]
+    {
+        let settings = StoreSettings { url: StoreUrl::new(wrong), ..StoreSettings::default() };
+        let error = Address::new(&settings).err().unwrap().to_string();
+        assert!(error.contains("store.url") && !error.contains("hunter2"), "{error}");
+    }
+}
+
 async fn every_column_is_copied(conn: &Connection) {
     let tables =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = 'talewire' AND tablename <> 'steps' ORDER BY 1";

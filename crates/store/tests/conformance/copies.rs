@@ -240,3 +240,38 @@ pub(crate) async fn a_failed_move_harms_nothing() {
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
     from.open().await.close().await;
 }
+
+/// Broken off in the middle, as by a kill: nothing is left behind, and it is simply begun again.
+pub(crate) async fn a_move_that_was_broken_off_is_begun_again(server: &Server) {
+    for (from, to) in [(Home::folder(), Home::database(server).await), (Home::database(server).await, Home::folder())] {
+        let store = from.open().await;
+        fill(&store).await;
+        let before = all(&store, true).await;
+        store.close().await;
+        drop(store);
+        settled(&from.settings).await;
+        let middle = tokio::sync::Notify::new();
+        let mut steps = |step: talewire_store::CopyProgress| {
+            if step.table == "log" {
+                middle.notify_one();
+            }
+        };
+        tokio::select! {
+            biased;
+            () = middle.notified() => {}
+            moved = move_all(&from.settings, &to.settings, &mut steps) => panic!("not broken off: {moved:?}"),
+        }
+        settled(&from.settings).await;
+        settled(&to.settings).await;
+        // The source is as it was: it may go on, or the move be made again.
+        let store = from.open().await;
+        assert_eq!(all(&store, true).await, before);
+        store.close().await;
+        drop(store);
+        settled(&from.settings).await;
+        move_all(&from.settings, &to.settings, &mut |_| {}).await.unwrap();
+        let store = to.open().await;
+        assert_eq!(all(&store, true).await, before);
+        store.close().await;
+    }
+}

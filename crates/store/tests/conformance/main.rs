@@ -110,4 +110,5 @@ async fn copies_are_whole() {
     copies::a_failed_move_harms_nothing().await;
     copies::stores_move(&server).await;
     copies::stores_are_saved_and_restored(&server).await;
+    copies::a_move_that_was_broken_off_is_begun_again(&server).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use talewire_broker::{BrokerKind, RedisFacts, redis_facts};
+use talewire_broker::{Broker, BrokerError, BrokerKind, NodeId, RedisFacts, redis_facts};
 use talewire_store::Store;
 
 use super::Finding;
@@ -14,12 +14,28 @@ const APART_MS_MAX: i64 = 2_000;
 pub(super) async fn broker(config: &Config, patience: Duration) -> Vec<Finding> {
     let told = match config.broker.kind {
         BrokerKind::InProcess => return vec![Finding::good("the broker is this process: one node alone")],
+        // It has no settings that a client may see; whether it is there, the start of a node tells.
         BrokerKind::Redis => redis_facts(&config.broker.redis),
+        BrokerKind::Nats => return vec![nats(config, patience).await],
     };
     match tokio::time::timeout(patience, told).await {
         Ok(Ok(servers)) => servers.iter().flat_map(redis).collect(),
         Ok(Err(error)) => vec![Finding::wrong(error.to_string(), "start it, or correct the section [broker]")],
         Err(_) => vec![Finding::wrong("the broker does not answer", "start it, or correct the section [broker]")],
+    }
+}
+
+/// Whether NATS takes us in and has JetStream; it tells no client how it syncs.
+async fn nats(config: &Config, patience: Duration) -> Finding {
+    let asked = async {
+        let broker = Broker::open(&config.broker, &NodeId::new()).await?;
+        broker.depart().await;
+        Ok::<(), BrokerError>(())
+    };
+    match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(())) => Finding::good("NATS is there, with JetStream"),
+        Ok(Err(error)) => Finding::wrong(error.to_string(), "start it with --jetstream, or correct [broker.nats]"),
+        Err(_) => Finding::wrong("the broker does not answer", "start it, or correct the section [broker]"),
     }
 }
 

@@ -16,12 +16,15 @@ use super::traces::serve;
 use super::workers::ask;
 use super::{Running, check, talewire};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const CHANNEL: &str = "chat:a";
 
 /// A server whose channel is durable, over SQLite in the folder or over PostgreSQL.
 fn durable(folder: &Path, url: &str) -> (Running, String) {
-    serve(folder, &[("TALEWIRE_NAMESPACES_CHAT_KIND", "durable"), ("TALEWIRE_STORE_URL", url)])
+    // Patient: these tests are not about a disk that others keep busy.
+    let patience = [("TALEWIRE_STORE_ACQUIRE_MS_MAX", "30000"), ("TALEWIRE_STORE_OPERATION_MS_MAX", "30000")];
+    let kept = [("TALEWIRE_NAMESPACES_CHAT_KIND", "durable"), ("TALEWIRE_STORE_URL", url)];
+    serve(folder, &[kept, patience].concat())
 }
 
 /// A command about the store of such a server.
@@ -59,7 +62,11 @@ impl Publisher {
         let (count, end) = (acknowledged.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             for number in top + 1.. {
-                if end.load(Ordering::Acquire) || client.publish(CHANNEL, &json!(number)).is_err() {
+                if end.load(Ordering::Acquire) {
+                    return;
+                }
+                if let Err(error) = client.publish(CHANNEL, &json!(number)) {
+                    eprintln!("publishing ends at {number}: {error}");
                     return;
                 }
                 count.store(number, Ordering::Release);

@@ -1,4 +1,4 @@
-//! The binary between other systems: a stream comes in while it is killed with -9, and webhooks go out.
+//! The binary between other systems: a stream comes in while it is killed with -9, webhooks go out, and NATS carries publications.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use talewire_stand::nats::Nats;
 use talewire_stand::redis::Redis;
 
 use super::{Running, talewire};
@@ -217,4 +218,22 @@ fn webhooks_hear_of_readers_and_of_generations() {
         (&json!("generation_ended"), &story["id"], &asked["generation"]["id"], &json!("done")),
         "{ended} {asked}"
     );
+}
+
+#[test]
+fn history_that_nats_keeps_outlives_a_kill_of_both() {
+    let mut nats = Nats::start();
+    let config = format!("[broker]\nkind = 'nats'\n[broker.nats]\nurls = ['{}']\n[namespaces.chat]\n", nats.url());
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &config);
+    let publish = |server: &Server, n: u64| server.api("publish", &json!({"channel": "chat:1", "data": n}));
+    let first = publish(&server, 0);
+    assert_eq!(first["offset"], 1, "{first}");
+    drop(server);
+    nats.kill();
+    nats.restart();
+    let server = Server::start(folder.path(), &config);
+    let second = publish(&server, 1);
+    assert_eq!((&second["offset"], &second["epoch"]), (&json!(2), &first["epoch"]));
+    assert_eq!(server.all("chat:1"), [0, 1]);
 }
