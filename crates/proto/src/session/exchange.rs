@@ -1,8 +1,8 @@
 //! Other rules of channels for a session that stands: what is no longer as it was subscribed to ends, the rest stays.
 
-use super::{Current, Session, Step};
+use super::{Current, Mode, Session, Step};
 use crate::channel::Channel;
-use crate::codes::UnsubscribeCode;
+use crate::codes::{CloseCode, UnsubscribeCode};
 use crate::namespace::{Namespace, Namespaces};
 
 impl Session {
@@ -23,6 +23,11 @@ impl Session {
     pub(super) fn look_at_all_rules(&mut self) {
         let channels: Vec<Channel> = self.subscriptions.channels().cloned().collect();
         channels.iter().for_each(|channel| self.look_at_rules(channel));
+        if self.mode == Mode::Events && !channels.is_empty() && self.subscriptions.len() == 0 && self.wanted.is_empty()
+        {
+            // A stream that nothing will ever come on. Who comes again is told why, as everybody who asks for such channels.
+            self.close(CloseCode::ForceReconnect);
+        }
     }
 
     /// Ends a subscription that was made by rules which were exchanged meanwhile, if they have no room for it.
@@ -46,7 +51,7 @@ impl Session {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Anonymous, Mode, Now, Output, SessionStart};
+    use super::super::{Anonymous, Now, Output, SessionStart};
     use super::*;
     use crate::grant::Grant;
     use crate::namespace::Rule;
@@ -179,5 +184,34 @@ mod tests {
         let told = outputs(&mut session);
         assert!(told[0].contains(r#""subscribe""#) && told[1] == "leave gone:a", "{told:?}");
         assert!(told[2].contains(r#""code":2000"#), "{told:?}");
+    }
+
+    #[test]
+    fn a_stream_of_events_without_a_channel_left_ends() {
+        use crate::command::{Body, Command, Connect, Token, Wanted};
+
+        let before = namespaces(&[("gone", Kind::History), ("stays", Kind::History)]);
+        for (names, ends) in [(&["gone:a"][..], true), (&["gone:a", "stays:a"], false)] {
+            let start = SessionStart {
+                client: "C1".parse().expect("an id"),
+                login: Some(Grant::user("ana".parse().expect("an id"))),
+                anonymous: Anonymous::Refused,
+                limits: Arc::new(Limits::default()),
+                namespaces: before.clone(),
+                seed: 0,
+                emulation: None,
+                mode: Mode::Events,
+            };
+            let mut session = Session::new(start, NOW);
+            let subs = names.iter().map(|name| Wanted::new(name.parse().expect("a channel"))).collect();
+            let connect = Connect { token: Token::default(), name: "events".into(), subs };
+            session.handle_commands(vec![Command { id: 1, body: Ok(Body::Connect(connect)) }], NOW);
+            names.iter().for_each(|_| session.handle_subscribed(Ok(SubscribeResult::default()), NOW));
+            while session.poll_output().is_some() {}
+            session.handle_namespaces(&namespaces(&[("stays", Kind::History)]));
+            let told: Vec<Output> = std::iter::from_fn(|| session.poll_output()).collect();
+            let closed = matches!(told.last(), Some(Output::Close(CloseCode::ForceReconnect)));
+            assert_eq!(closed, ends, "{names:?}: {told:?}");
+        }
     }
 }

@@ -111,6 +111,7 @@ async fn what_waits_is_sent_before_the_end() {
     subscribe(&mut client, "batched:1").await;
     let empty = request(stage.address, "GET /poll?channel=chat:1&wait=0", &[], None).await.body;
     let cursor = empty["cursor"].as_str().expect("a cursor").to_owned();
+    stage.until("the first poll is over", |node| Stage::metric(node, "talewire_connections") == 1).await;
     let address = stage.address;
     let polling =
         tokio::spawn(async move { request(address, &format!("GET /poll?cursor={cursor}&wait=50"), &[], None).await });

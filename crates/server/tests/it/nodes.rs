@@ -279,6 +279,7 @@ async fn readers_of_events_hear_that_signals_may_be_missing() {
     assert_eq!(stream.event().await.expect("an event").name, "connected");
     let empty = request(a.address, "GET /poll?channel=cursor:1&wait=0", &[], None).await.body;
     let line = format!("GET /poll?cursor={}", empty["cursor"].as_str().expect("a cursor"));
+    a.until("the first poll is over", |node| Stage::metric(node, "talewire_subscriptions") == 1).await;
     let address = a.address;
     let polling = tokio::spawn(async move { request(address, &line, &[], None).await.body });
     a.until("the poll waits", |node| Stage::metric(node, "talewire_subscriptions") == 2).await;
