@@ -102,7 +102,13 @@ pub async fn restore(
 ) -> Result<Copied, StoreError> {
     let mut source = Source::File(Box::new(file::Reader::open(file)?));
     let mut target = Target::database(to).await?;
-    let copied = copy(&mut source, &mut target, epochs, progress).await?;
+    let copied = copy(&mut source, &mut target, epochs, progress).await.map_err(|error| match error {
+        // No store of ours has written what a store of ours cannot hold.
+        StoreError::Broken(reason) => {
+            StoreError::Unavailable(format!("{} is damaged ({reason}): nothing was restored", file.display()))
+        }
+        other => other,
+    })?;
     target.finish().await?;
     Ok(copied)
 }

@@ -135,3 +135,27 @@ fn a_publication_is_followed_to_the_sockets() {
     let told = format!("{publish:?}{deliver:?}");
     assert!(told.contains("\"chat\"") && !told.contains("hello") && !told.contains("chat:a"), "{told}");
 }
+
+#[test]
+fn a_publication_is_followed_to_the_sockets_of_another_node() {
+    let (endpoint, spans) = collect();
+    let (redis, postgres) = (talewire_stand::redis::Redis::start(), talewire_stand::postgres::Postgres::start());
+    let (urls, store) = (format!("[\"{}\"]", redis.url()), postgres.url());
+    let settings = [
+        ("TALEWIRE_TRACES_ENDPOINT", endpoint.as_str()),
+        ("TALEWIRE_TRACES_RATIO", "0"),
+        ("TALEWIRE_BROKER_KIND", "redis"),
+        ("TALEWIRE_BROKER_REDIS_URLS", urls.as_str()),
+        ("TALEWIRE_STORE_URL", store.as_str()),
+    ];
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (_here, here) = serve(one.path(), &settings);
+    let (_there, there) = serve(two.path(), &settings);
+    let _reader = reader(&there);
+    publish(&here, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let mut found = [spans.recv_timeout(SOON).expect("a span"), spans.recv_timeout(SOON).expect("another")];
+    found.sort_by(|a, b| b.name.cmp(&a.name));
+    let [publish, deliver] = found;
+    assert_eq!((publish.name.as_str(), deliver.name.as_str()), ("publish", "deliver"));
+    assert_eq!((deliver.trace_id, deliver.parent_span_id), (publish.trace_id, publish.span_id));
+}
