@@ -54,6 +54,16 @@ impl Payload {
         Self(serde_json::to_vec(value).expect("our own types are written as JSON").into())
     }
 
+    /// Takes bytes that come from a place where others may write, such as a shared broker. What is a payload is not copied.
+    ///
+    /// # Errors
+    /// As [`Payload::parse`].
+    pub fn checked(bytes: Bytes) -> Result<Self, NotJson> {
+        let raw: &RawValue = serde_json::from_slice(&bytes).map_err(|_| NotJson)?;
+        let is_whole = raw.get().len() == bytes.len() && !bytes.iter().any(|b| matches!(b, b'\n' | b'\r'));
+        if is_whole { Ok(Self(bytes)) } else { Ok(Self::from_raw(raw)) }
+    }
+
     /// Takes bytes that were a payload before, for example in the store.
     ///
     /// The caller vouches for them; they are not checked again.
@@ -124,6 +134,7 @@ mod tests {
     fn only_one_json_value_is_a_payload() {
         for bad in ["", "{", "1 2", "nul", "\"\u{1}\"", "{\"a\":1}x"] {
             assert_eq!(Payload::parse(bad.as_bytes()), Err(NotJson), "{bad:?}");
+            assert_eq!(Payload::checked(Bytes::from(bad)), Err(NotJson), "{bad:?}");
         }
         assert_eq!(Payload::parse(b"\"\xff\""), Err(NotJson));
         assert_eq!(Payload::parse(b" {\"a\": 1} ").expect("JSON").as_bytes(), b"{\"a\": 1}");
@@ -133,6 +144,14 @@ mod tests {
     fn line_feeds_between_tokens_are_replaced_and_those_in_strings_stay_escaped() {
         let payload = Payload::parse(b"{\n\"a\":\r\n\"b\\nc\"}").expect("JSON");
         assert_eq!(payload.as_bytes(), b"{ \"a\":  \"b\\nc\"}");
+    }
+
+    #[test]
+    fn what_is_a_payload_already_stays_where_it_is() {
+        let bytes = Bytes::from_static(b"{\"a\": 1}");
+        let payload = Payload::checked(bytes.clone()).expect("JSON");
+        assert_eq!(payload.bytes().as_ptr(), bytes.as_ptr());
+        assert_eq!(Payload::checked(Bytes::from_static(b" [1,\n2] ")).expect("JSON").as_bytes(), b"[1, 2]");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Door};
@@ -188,11 +189,19 @@ fn run_shard(
             tokio::task::spawn_local(accept::run(reactor.clone(), listener, door))
         });
         let accepting = accepting.collect();
-        tokio::task::spawn_local(reactor.clone().pump());
-        tokio::task::spawn_local(reactor.clone().take_inbound(inbound));
-        tokio::task::spawn_local(reactor.clone().tick());
-        tokio::task::spawn_local(reactor.clone().follow_rules(rules));
-        stop.cancelled().await;
+        let mut work = JoinSet::new();
+        work.spawn_local(reactor.clone().pump());
+        work.spawn_local(reactor.clone().take_inbound(inbound));
+        work.spawn_local(reactor.clone().tick());
+        work.spawn_local(reactor.clone().follow_rules(rules));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            // A thread that delivers nothing any more must not look alive: readers come again, here or elsewhere.
+            Some(Err(error)) = work.join_next() => {
+                tracing::error!(%error, "the work of a thread has panicked: the process ends, to be started again");
+                std::process::exit(70);
+            }
+        }
         drain::drain(&reactor, accepting).await;
     });
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::streams::{StreamAutoClaimReply, StreamId, StreamInfoGroupsReply, StreamRangeReply, StreamReadReply};
+use redis::streams::StreamInfoGroupsReply;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, Value};
 use tokio::time::Instant;
 
@@ -75,11 +75,11 @@ pub(crate) async fn open(feed: &Feed) -> Result<Stream, SourceError> {
 
 impl Stream {
     /// What this process has taken before and not acknowledged.
-    async fn unfinished(&mut self, after: &str) -> Result<Vec<StreamId>, RedisError> {
+    async fn unfinished(&mut self, after: &str) -> Result<Vec<Entry>, RedisError> {
         self.read(after, None).await
     }
 
-    async fn read(&mut self, after: &str, wait: Option<Duration>) -> Result<Vec<StreamId>, RedisError> {
+    async fn read(&mut self, after: &str, wait: Option<Duration>) -> Result<Vec<Entry>, RedisError> {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&self.settings.group).arg(CONSUMER.as_str());
         command.arg("COUNT").arg(self.settings.messages_max);
@@ -87,22 +87,29 @@ impl Stream {
             command.arg("BLOCK").arg(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         }
         command.arg("STREAMS").arg(&self.settings.from).arg(after);
-        let reply: Option<StreamReadReply> = command.query_async(&mut self.reader).await?;
-        Ok(reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect())
+        // One stream was asked for: [[name, entries]], or {name: entries} in a later version of the protocol; nothing when none came.
+        Ok(match command.query_async(&mut self.reader).await? {
+            Value::Nil => Vec::new(),
+            Value::Map(streams) => streams.into_iter().flat_map(|(_, found)| entries(found)).collect(),
+            streams => {
+                list(streams).into_iter().flat_map(|stream| list(stream).into_iter().nth(1)).flat_map(entries).collect()
+            }
+        })
     }
 
     /// What others took and left for too long.
-    async fn left_by_others(&mut self) -> Result<Vec<StreamId>, RedisError> {
+    async fn left_by_others(&mut self) -> Result<Vec<Entry>, RedisError> {
         let mut command = redis::cmd("XAUTOCLAIM");
         command.arg(&self.settings.from).arg(&self.settings.group).arg(CONSUMER.as_str());
         command.arg(self.settings.claim_ms).arg(&self.claim_after).arg("COUNT").arg(self.settings.messages_max);
-        let reply: StreamAutoClaimReply = command.query_async(&mut self.writer).await?;
-        self.claim_after = reply.next_stream_id;
+        let mut reply = list(command.query_async(&mut self.writer).await?).into_iter();
+        let next = reply.next().and_then(bytes).map(|next| String::from_utf8_lossy(&next).into_owned());
+        self.claim_after = next.unwrap_or_else(|| "0-0".to_owned());
         if self.claim_after == "0-0" {
             self.forget(self.settings.claim_ms.saturating_mul(FORGET_CLAIMS), "").await?;
             self.claim_at = Instant::now() + Duration::from_millis(self.settings.claim_ms / 2);
         }
-        Ok(reply.claimed)
+        Ok(reply.next().map(entries).unwrap_or_default())
     }
 
     async fn forget(&mut self, idle_ms: u64, consumer: &str) -> Result<(), RedisError> {
@@ -111,11 +118,12 @@ impl Stream {
         call.arg(&self.settings.group).arg(idle_ms).arg(consumer).invoke_async::<()>(&mut self.writer).await
     }
 
-    fn taken(&self, entry: StreamId) -> Taken {
-        let StreamId { id, mut map, .. } = entry;
+    fn taken(&self, entry: Entry) -> Taken {
+        let Entry { id, fields } = entry;
+        let of = |name: &str| fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value.clone());
         let field = &self.settings.body_field;
-        let body = map.remove(field).and_then(bytes).ok_or_else(|| format!("the entry has no field `{field}`"));
-        let key = map.remove(&self.settings.key_header).and_then(bytes);
+        let body = of(field).ok_or_else(|| format!("the entry has no field `{field}`"));
+        let key = of(&self.settings.key_header);
         let key = key.and_then(|key| String::from_utf8(key.to_vec()).ok()).filter(|key| !key.is_empty());
         Taken { body, place: id, identity: key.map_or(Identity::Place, Identity::Key) }
     }
@@ -123,17 +131,42 @@ impl Stream {
     /// Copies an entry with all its fields, and the reason.
     async fn put_aside(&mut self, id: &str, reason: &str) -> Result<(), RedisError> {
         let mut range = redis::cmd("XRANGE");
-        let found: StreamRangeReply =
-            range.arg(&self.settings.from).arg(id).arg(id).query_async(&mut self.writer).await?;
+        let found = entries(range.arg(&self.settings.from).arg(id).arg(id).query_async(&mut self.writer).await?);
         let mut add = redis::cmd("XADD");
         add.arg(&self.settings.aside).arg("*");
-        for (field, value) in found.ids.into_iter().flat_map(|entry| entry.map) {
-            add.arg(field).arg(bytes(value).unwrap_or_default().as_ref());
+        for (field, value) in found.into_iter().flat_map(|entry| entry.fields) {
+            add.arg(field.as_ref()).arg(value.as_ref());
         }
         add.arg("talewire_reason").arg(reason).arg("talewire_source").arg(&self.name);
         add.arg("talewire_place").arg(format!("{}/{id}", self.settings.from));
         add.query_async::<()>(&mut self.writer).await
     }
+}
+
+/// An entry as it came: names and values may be any bytes.
+struct Entry {
+    id: String,
+    fields: Vec<(Bytes, Bytes)>,
+}
+
+/// Entries as commands answer them: [[id, [name, value, …]], …]. One that was deleted meanwhile has no fields.
+fn entries(value: Value) -> Vec<Entry> {
+    let entry = |value: Value| {
+        let mut parts = list(value).into_iter();
+        let id = String::from_utf8(parts.next().and_then(bytes)?.to_vec()).ok()?;
+        let mut words =
+            parts.next().map(list).unwrap_or_default().into_iter().map(|word| bytes(word).unwrap_or_default());
+        let mut fields = Vec::new();
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            fields.push((name, value));
+        }
+        Some(Entry { id, fields })
+    };
+    list(value).into_iter().filter_map(entry).collect()
+}
+
+fn list(value: Value) -> Vec<Value> {
+    if let Value::Array(values) = value { values } else { Vec::new() }
 }
 
 fn bytes(value: Value) -> Option<Bytes> {

@@ -113,7 +113,7 @@ pub(crate) fn read(bytes: Bytes) -> Result<Told, Unreadable> {
             tag::USER => user = Some(text(&value)?.parse::<UserId>().map_err(|_| Unreadable)?),
             tag::CLIENT => client = Some(read_client(&value)?),
             tag::SESSION => session = Some(Token(text(&value)?.to_owned())),
-            tag::MESSAGE => order = Some(Order::Message(Payload::trusted(value))),
+            tag::MESSAGE => order = Some(Order::Message(Payload::checked(value).map_err(|_| Unreadable)?)),
             tag::DISCONNECT => order = Some(Order::Disconnect { code: read_code(&value)?, keep: Vec::new() }),
             tag::KEEP => {
                 if let Some(Order::Disconnect { keep, .. }) = &mut order {
@@ -143,8 +143,8 @@ fn read_wanted(bytes: Bytes) -> Result<Wanted, Unreadable> {
             tag::PAGES_AFTER => wanted.recover = Some(Recover::PagesAfter(read_position(&value)?)),
             tag::PAGES_FROM_OLDEST => wanted.recover = Some(Recover::PagesFromOldest),
             tag::JOIN_LEAVE => wanted.join_leave = true,
-            tag::INFO => wanted.info = Some(Payload::trusted(value)),
-            tag::DATA => wanted.data = Some(Payload::trusted(value)),
+            tag::INFO => wanted.info = Some(Payload::checked(value).map_err(|_| Unreadable)?),
+            tag::DATA => wanted.data = Some(Payload::checked(value).map_err(|_| Unreadable)?),
             _ => {}
         }
     }

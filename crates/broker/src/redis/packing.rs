@@ -120,7 +120,7 @@ pub(crate) fn read_publication(mut body: Bytes) -> Result<Publication, Unreadabl
     let mut publication = Publication::default();
     if length != NO_DATA {
         let data = take(&mut body, usize::try_from(length).map_err(|_| Unreadable)?)?;
-        publication.data = Some(Payload::trusted(data));
+        publication.data = Some(Payload::checked(data).map_err(|_| Unreadable)?);
     }
     let mut reader = Reader::new(body);
     while let Some((kind, value)) = reader.next()? {
@@ -174,8 +174,8 @@ pub(crate) fn read_info(mut bytes: Bytes) -> Result<ClientInfo, Unreadable> {
     while let Some((kind, value)) = reader.next()? {
         match kind {
             tag::CLIENT => info.client = Some(text(&value)?.parse().map_err(|_| Unreadable)?),
-            tag::CONN_INFO => info.conn_info = Some(Payload::trusted(value)),
-            tag::CHAN_INFO => info.chan_info = Some(Payload::trusted(value)),
+            tag::CONN_INFO => info.conn_info = Some(Payload::checked(value).map_err(|_| Unreadable)?),
+            tag::CHAN_INFO => info.chan_info = Some(Payload::checked(value).map_err(|_| Unreadable)?),
             _ => {}
         }
     }
@@ -219,6 +219,15 @@ mod tests {
             let cut = cut.min(whole.len());
             let _ = read_publication(whole.slice(..cut));
         }
+    }
+
+    #[test]
+    fn what_is_no_json_is_no_publication() {
+        let sent = Publication { data: Some(Payload::of(&"words")), ..Publication::default() };
+        let mut bytes = BytesMut::from(&publication(&sent)[..]);
+        let quote = bytes.iter().position(|b| *b == b'"').expect("a string begins so");
+        bytes[quote] = b'x';
+        assert_eq!(read_publication(bytes.freeze()), Err(Unreadable));
     }
 
     #[test]

@@ -159,3 +159,23 @@ async fn a_channel_of_the_source_and_a_key_in_a_field() {
     assert_eq!(running.repeated(), 1);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_values_of_any_bytes_stop_nothing() {
+    let redis = Redis::start();
+    let mut connection = connect(&redis).await;
+    for body in [&b"1"[..], b"\xff", b"2"] {
+        let mut command = redis::cmd("XADD");
+        command.arg("in").arg("*").arg("body").arg(body).arg(&b"\xfe\xff"[..]).arg(&b"\xfd"[..]);
+        command.query_async::<()>(&mut connection).await.expect("it is added");
+    }
+    let world = World::new();
+    let settings =
+        SourceSettings { channel: "news".into(), body_field: "body".into(), aside: "aside".into(), ..settings(&redis) };
+    let running = Running::start(&world, &settings);
+    world.until("both", |state| state.kept.len() == 2).await;
+    assert_eq!(world.lanes()["news"], [1, 2]);
+    running.stop().await;
+    let aside: u64 = redis::cmd("XLEN").arg("aside").query_async(&mut connection).await.expect("a number");
+    assert_eq!((aside, pending(&mut connection).await), (1, 0));
+}

@@ -58,10 +58,12 @@ impl Writer {
             return Err(super::not_empty(&path.display().to_string()));
         }
         let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
+        // A name that nobody else has thought of, and never a file or a link that is there.
+        let random = crate::random::<8>()?;
+        partial.push(format!(".{:016x}.partial", u64::from_le_bytes(random)));
         let partial = PathBuf::from(partial);
         let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true);
+        options.create_new(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&partial).map_err(|error| failed("cannot write", &partial, &error))?;
