@@ -160,6 +160,10 @@ fn info(user: &str, client: &str) -> Arc<ClientInfo> {
 }
 
 macro_rules! suite {
+    ($backend:ident and $other:ident: $($cases:tt)+) => {
+        suite! { $backend: $($cases)+ }
+        suite! { $other: $($cases)+ }
+    };
     ($backend:ident: $($subject:ident { $($case:ident)+ })+) => {
         mod $backend {
             $(mod $subject {$(
@@ -245,78 +249,9 @@ suite! { in_process:
     }
 }
 
-// How much is kept in all is for Redis to say (`maxmemory`), and wake-ups of many nodes come when they come: `redis/tests`.
-suite! { redis_server:
-    history {
-        offsets_rise_by_one_and_the_epoch_stays
-        an_entry_is_delivered_as_it_was_published
-        old_entries_go_by_number
-        old_entries_go_by_age
-        ages_without_end_are_no_fault
-        a_silent_channel_is_forgotten_with_its_epoch
-        asking_about_a_channel_keeps_nothing
-        what_the_store_committed_is_announced
-        what_is_removed_is_missed_by_whoever_was_behind_it
-    }
-    keys {
-        a_repeated_key_adds_nothing
-        keys_of_different_users_never_meet
-        keys_of_different_channels_never_meet
-        keys_go_by_age
-        keys_go_by_number
-    }
-    versions {
-        an_older_version_adds_nothing
-        another_count_begins_anew
-        versions_of_different_channels_never_meet
-        a_repeated_key_goes_before_its_version
-        one_version_by_many_at_once_is_one_entry
-        a_forgotten_history_forgets_its_version
-    }
-    pages {
-        every_page_of_a_short_history
-        limits_by_entries_and_bytes
-        a_trimmed_page_says_so
-        an_empty_history_has_a_position
-    }
-    presence {
-        who_enters_is_listed_until_it_leaves
-        leaving_what_was_not_entered_tells_nobody
-        subscribers_hear_only_if_told
-        a_full_list_refuses_and_leaves_nothing_behind
-    }
-    generations {
-        a_text_grows_and_ends
-        places_are_counted_in_utf16_units
-        older_attempts_are_fenced
-        an_ended_generation_is_fenced
-        an_end_without_a_beginning
-        an_end_by_an_attempt_that_never_began
-        a_text_too_long_is_refused_whole
-        an_ended_text_is_forgotten_by_age
-        a_text_that_nobody_ends_is_forgotten_by_age
-    }
-    nodes {
-        a_node_is_listed_until_it_departs
-        letters_reach_the_node_that_is_named
-        a_lease_is_kept_and_given_back
-        a_mark_counts_once
-        one_mark_by_many_at_once_is_spent_once
-        tops_tell_where_channels_stand
-        what_is_listened_to_is_delivered
-    }
-    control {
-        orders_reach_the_node_or_the_caller_hears_of_it
-    }
-    order {
-        deliveries_of_a_channel_come_in_its_order
-        one_key_by_many_at_once_is_one_entry
-        deltas_come_in_the_order_of_the_text
-    }
-}
-
-// How much is kept in all is for the streams' own limits to say.
-suite! { nats_server:
+// How much is kept in all is for Redis to say (`maxmemory`) and for the streams' own limits, and wake-ups of many nodes come when they come:
+// `redis/tests` and `nats/tests`.
+suite! { redis_server and nats_server:
     history {
         offsets_rise_by_one_and_the_epoch_stays
         an_entry_is_delivered_as_it_was_published
