@@ -133,8 +133,10 @@ codes! {
         NotAvailable = 3508, "not available", false;
         /// Too many errors in one connection.
         TooManyErrors = 3509, "too many errors", false;
+        /// A dependency (store, broker) does not answer: come again later.
+        Unavailable = 4000, "temporarily unavailable", true;
     }
-    flag reconnect: "Whether a client is to connect again (the rule of every client: 3500 to 3999 are final)."
+    flag reconnect: "Whether a client is to connect again (the rule of every client: 3500 to 3999 and 4500 to 4999 are final)."
 }
 
 codes! {
@@ -163,7 +165,7 @@ mod tests {
         }
         for code in CloseCode::ALL {
             assert!(seen.insert(code.code()), "{code}");
-            assert_eq!(code.reconnect(), code.code() < 3500, "{code}");
+            assert_eq!(code.reconnect(), !matches!(code.code(), 3500..=3999 | 4500..=4999), "{code}");
             assert!(code.text().is_ascii() && code.text().len() <= 32, "{code}");
         }
         for code in UnsubscribeCode::ALL {

@@ -135,7 +135,7 @@ pub(crate) struct Doctor {
 pub(crate) struct WhichStore {
     #[command(flatten)]
     pub(crate) file: ConfigFile,
-    /// Folder for everything that is kept [store.path].
+    /// Folder for everything that is kept [store.path]; whatever database the configuration names is not meant then.
     #[arg(long, value_name = "FOLDER")]
     data: Option<String>,
 }
@@ -143,7 +143,8 @@ pub(crate) struct WhichStore {
 impl WhichStore {
     /// The flags that were typed, with the settings that they stand for.
     pub(crate) fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
-        self.data.iter().map(|folder| ("--data", "store.path", folder.clone())).collect()
+        let of = |folder: &String| [("--data", "store.path", folder.clone()), ("--data", "store.url", String::new())];
+        self.data.iter().flat_map(of).collect()
     }
 }
 

@@ -77,7 +77,8 @@ mod tests {
         let typed = ["talewire", "backup", "--data", "d", "file"];
         let Command::Backup(backup) = Cli::parse_from(typed).command else { panic!("not backup") };
         let flags = backup.from.flags();
-        assert_eq!(flags, [("--data", "store.path", "d".to_owned())]);
-        assert!(crate::config::Known::new().default_of(flags[0].1).is_some());
+        let folder_alone = [("--data", "store.path", "d".to_owned()), ("--data", "store.url", String::new())];
+        assert_eq!(flags, folder_alone, "not the database that the configuration names");
+        assert!(flags.iter().all(|(_, path, _)| crate::config::Known::new().default_of(path).is_some()));
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn close_code(code: ErrorCode) -> CloseCode {
         // What comes again by itself comes again with the same token.
         ErrorCode::TokenExpired | ErrorCode::Expired => CloseCode::InvalidToken,
         ErrorCode::TooManyRequests => CloseCode::TooManyRequests,
+        ErrorCode::Unavailable => CloseCode::Unavailable,
         _ => CloseCode::Internal,
     }
 }

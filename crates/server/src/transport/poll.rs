@@ -42,10 +42,18 @@ const GATHER_MS: u64 = 20;
 /// The epoch of a generation's snapshot in a cursor; its offset is the snapshot's fingerprint.
 const SNAPSHOT: &str = "snapshot";
 
+/// The epoch in a cursor of a channel that could not be joined for now; its offset is 1 where it is to begin at its beginning.
+const NOT_JOINED: &str = "not joined";
+
+/// When a poll is to come again that could not have all, in milliseconds.
+const RETRY_MS: u64 = 2_000;
+
 /// What a poll asks for beside its session.
 pub(crate) struct Question {
     /// Where the sent cursor has its channels.
     known: BTreeMap<Channel, Position>,
+    /// Where its other channels are to begin.
+    new: BTreeMap<Channel, Option<Position>>,
     wait: Duration,
     /// The page's origin, if it is another one than ours.
     cross: Option<String>,
@@ -63,7 +71,7 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
     }
     let headers = request.headers();
     let asked = Asked::read(request.uri().query().unwrap_or(""), headers).map_err(unclear)?;
-    let known = match &asked.cursor {
+    let mut known = match &asked.cursor {
         None => BTreeMap::new(),
         Some(text) => {
             let positions = node.cursors.open(text).and_then(|bytes| cursor::read_named(&bytes));
@@ -71,15 +79,21 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
             positions.into_iter().collect()
         }
     };
+    let waiting = take_not_joined(&mut known);
     let mut wanted: BTreeMap<Channel, Option<Position>> = asked.channels.iter().cloned().collect();
     if wanted.is_empty() {
-        wanted = known.keys().map(|channel| (channel.clone(), None)).collect();
+        wanted = known.keys().map(|channel| (channel.clone(), None)).chain(waiting).collect();
     }
     if wanted.is_empty() {
-        return Err(unclear("the query names no channel and no cursor"));
+        return Err(unclear(match asked.cursor {
+            None => "the query names no channel and no cursor",
+            Some(_) => "every channel of the cursor was refused: the query has to name one",
+        }));
     }
     let known: BTreeMap<Channel, Position> =
         known.into_iter().filter(|(channel, _)| wanted.get(channel).is_some_and(Option::is_none)).collect();
+    let new = wanted.iter().filter(|(channel, _)| !known.contains_key(*channel));
+    let new = new.map(|(channel, place)| (channel.clone(), place.clone())).collect();
     let subs = wanted.iter().map(|(channel, place)| {
         // A channel of the cursor without an epoch has no positions; one of the query is asked for from its beginning.
         let from = place.as_ref().or_else(|| known.get(channel).filter(|position| !position.epoch.is_empty()));
@@ -95,7 +109,7 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
         head: None,
         gzip: false,
         prelude: Bytes::new(),
-        input: Input::Poll(Box::new(Question { known, wait, cross, keep, name: String::new() })),
+        input: Input::Poll(Box::new(Question { known, new, wait, cross, keep, name: String::new() })),
         session: session(node, login, Mode::Poll, None),
         first: First::Command(Command { id: 1, body: Ok(command::Body::Connect(connect)) }),
         emulated: None,
@@ -199,7 +213,28 @@ fn snapshot(data: &Payload) -> Position {
     let text = String::from_utf8_lossy(data.as_bytes());
     // One less than the whole range: a cursor counts offsets from one.
     let offset = talewire_proto::Epoch::new(&text).digest() >> 1;
-    Position { offset, epoch: talewire_proto::Epoch::of_digest(talewire_proto::Epoch::new(SNAPSHOT).digest()) }
+    Position { offset, epoch: marked(SNAPSHOT) }
+}
+
+/// How a cursor keeps a channel that could not be joined, by where it was to begin.
+fn not_joined(place: &Option<Position>) -> Position {
+    match place {
+        Some(position) if !position.epoch.is_empty() => position.clone(),
+        place => Position { offset: place.is_some().into(), epoch: marked(NOT_JOINED) },
+    }
+}
+
+/// The channels of a cursor that could not be joined, with where they are to begin: they are new still.
+fn take_not_joined(known: &mut BTreeMap<Channel, Position>) -> Vec<(Channel, Option<Position>)> {
+    let marked = marked(NOT_JOINED);
+    let taken = known.extract_if(.., |_, position| position.epoch == marked);
+    let beginning = |offset| (offset > 0).then(|| Position { offset: 0, epoch: talewire_proto::Epoch::new("") });
+    taken.map(|(channel, position)| (channel, beginning(position.offset))).collect()
+}
+
+/// An epoch that no history has.
+fn marked(word: &str) -> talewire_proto::Epoch {
+    talewire_proto::Epoch::of_digest(talewire_proto::Epoch::new(word).digest())
 }
 
 #[derive(Serialize)]
@@ -231,8 +266,11 @@ async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) ->
         }
     }
     // What could not be joined is asked for again by the same cursor.
-    let kept = question.known.iter().filter(|(channel, _)| connected.refused.iter().any(|(of, _)| of == *channel));
-    positions.extend(kept.map(|(channel, position)| (channel.clone(), position.clone())));
+    positions.extend(connected.refused.iter().filter_map(|(channel, refused)| {
+        let known = question.known.get(channel).cloned();
+        let new = || question.new.get(channel).filter(|_| refused.code.temporary()).map(not_joined);
+        Some((channel.clone(), known.or_else(new)?))
+    }));
     let is_told = |channel: &Channel, data: Option<&Payload>| match question.known.get(channel) {
         None => true,
         Some(position) => data.is_some_and(|data| snapshot(data) != *position),
@@ -255,7 +293,7 @@ async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) ->
             RefusedChannel { channel, code: refused.code.code(), message }
         })
         .collect();
-    let retry_ms = closed.map(|_| 2_000);
+    let is_incomplete = closed.is_some() || connected.refused.iter().any(|(_, refused)| refused.code.temporary());
     let mut body = Vec::with_capacity(256 + elements.iter().map(Bytes::len).sum::<usize>());
     let mut put = |name: &str, value: &[u8]| {
         body.push(if body.is_empty() { b'{' } else { b',' });
@@ -270,8 +308,8 @@ async fn compose(reactor: &Rc<Reactor>, peer: &Rc<Peer>, question: &Question) ->
     put("gaps", &json(&gaps));
     put("refused", &json(&refused));
     put("time", &json(&unix_ms()));
-    if let Some(retry_ms) = retry_ms {
-        put("retry_ms", &json(&retry_ms));
+    if is_incomplete {
+        put("retry_ms", &json(&RETRY_MS));
     }
     body.push(b'}');
     (question.head(&reactor.node, StatusCode::OK, body.len()), body.into())
