@@ -5,6 +5,7 @@
 //! `talewire-proto`, [`perform`]; its way out: the hub's shard, [`reactor`], the socket. Called by the binary alone.
 
 mod accept;
+mod agreement;
 mod connection;
 mod control;
 mod drain;

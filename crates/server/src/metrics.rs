@@ -46,6 +46,7 @@ pub struct Metrics {
     pub(crate) http2_floods: Counter,
     pub(crate) beats_failed: Counter,
     pub(crate) letters_dropped: Counter,
+    pub(crate) nodes_differing: Gauge,
     errors: Codes,
     closes: Codes,
     unsubscribes: Codes,
@@ -123,6 +124,9 @@ impl Metrics {
         let http2_floods = counter("http2_floods", "HTTP/2 sockets closed for floods of resets or of empty frames");
         let beats_failed = counter("beats_failed", "Signs of life that the broker did not take");
         let letters_dropped = counter("letters_dropped", "Letters of other nodes for which there was no room");
+        let nodes_differing = Gauge::default();
+        let help = "Other nodes that are set otherwise than this one, as of its last sign of life";
+        registry.register("nodes_differing", help, nodes_differing.clone());
         let (errors, closes, unsubscribes): (Codes, Codes, Codes) = Default::default();
         registry.register("errors", "Commands refused, by code", errors.clone());
         registry.register("closes", "Connections closed by the server, by code", closes.clone());
@@ -175,6 +179,7 @@ impl Metrics {
             http2_floods,
             beats_failed,
             letters_dropped,
+            nodes_differing,
             errors,
             closes,
             unsubscribes,

@@ -1,5 +1,6 @@
 //! What all threads of one server share: the rooms of the house, as the binary has assembled them.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -104,6 +105,8 @@ pub struct NodeParts {
     pub store_name: String,
     /// Time between two signs of life, in milliseconds.
     pub beat_ms: u64,
+    /// Digests of settings that must be the same at every node over one broker, by part; that of channels' rules comes by itself.
+    pub agreed: BTreeMap<String, String>,
     /// Sockets and HTTP.
     pub settings: ServerSettings,
     /// The rules of channels and the limits of sessions, to begin with.
@@ -136,7 +139,7 @@ impl Node {
     pub fn new(parts: NodeParts) -> Self {
         let guard = Arc::new(Guard::new(&parts.settings));
         let inboxes = Arc::new(OnceLock::new());
-        let peers = Peers::new(parts.name, parts.store_name, parts.beat_ms);
+        let peers = Peers::new(parts.name, parts.store_name, parts.beat_ms, parts.agreed);
         Self {
             metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone(), peers.known.clone()),
             id: parts.id,

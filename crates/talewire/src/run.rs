@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::reload::Reloader;
-use crate::{Source, descriptors, imports, logging, traces};
+use crate::{Source, agreement, descriptors, imports, logging, traces};
 
 /// Which part of the whole a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +103,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         name: config.process.name(),
         store_name: name_of(&store.secret("name").await?),
         beat_ms: config.broker.node_beat_ms,
+        agreed: agreement::all(&config, &store.secret("agreement").await?),
         rules: config.rules()?,
         settings: config.http,
         reloads: Some(reloads),

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use talewire_broker::{NodeId, NodeReport};
-use talewire_server::ServerSettings;
+use talewire_proto::{Kind, Limits, Namespace, Namespaces};
+use talewire_server::{Rules, ServerSettings};
 
 use crate::api::{ask, call, push, subscribe};
 use crate::http::request;
 use crate::readers::Stream;
-use crate::stage::{DEADLINE, Settings, Stage};
+use crate::stage::{DEADLINE, Settings, Stage, open};
 
 async fn two() -> (Stage, Stage) {
     two_with(|http| http).await
@@ -226,6 +227,29 @@ async fn operators_see_all_nodes() {
     }
     assert_eq!(Stage::metric(&a.node, "talewire_broker_up"), 1);
     drop(client);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_which_nodes_are_set_otherwise() {
+    let a = Stage::new().await;
+    let b = a.beside(Settings::default()).await;
+    a.node.beat().await;
+    assert_eq!(Stage::metric(&a.node, "talewire_nodes_differing"), 0);
+    let other = Namespaces::new([("chat".to_owned(), Namespace { history_size: 1, ..open(Kind::History) })]);
+    b.node.exchange(Rules::new(other, Limits::default()).expect("no schemas"));
+    b.node.beat().await;
+    a.node.beat().await;
+    assert_eq!(Stage::metric(&a.node, "talewire_nodes_differing"), 1);
+    let differing = |nodes: &Value| -> Vec<(String, String)> {
+        let nodes = nodes.as_array().expect("nodes").iter();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        nodes.filter_map(|node| Some((text(&node["name"])?, text(&node["differs"])?))).collect()
+    };
+    let expected = [("node-b".to_owned(), "namespaces".to_owned())];
+    assert_eq!(differing(&request(a.admin, "GET /nodes", &[], None).await.body["nodes"]), expected);
+    assert_eq!(differing(&call(&a, "info", json!({})).await["nodes"]), expected);
+    let page = request(a.admin, "GET /nodes", &[("Accept", "text/html")], None).await.body;
+    assert!(page.as_str().is_some_and(|page| page.contains("set otherwise: namespaces")), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,6 +129,7 @@ impl Stage {
             name: name.into(),
             store_name: "stage".into(),
             beat_ms: 1_000,
+            agreed: Default::default(),
             traces: None,
             settings: settings.http,
             rules: Rules::new(settings.namespaces, settings.limits).expect("schemas that can be used"),
