@@ -6,6 +6,7 @@
 
 mod accept;
 mod agreement;
+mod arriving;
 mod connection;
 mod control;
 mod drain;

@@ -75,6 +75,8 @@ pub struct ServerSettings {
     pub drain_wait_ms: u64,
     /// Time over which a stopping server closes its connections, in milliseconds, so that other nodes do not get them all at once; a thousand a second go in any case.
     pub drain_spread_ms: u64,
+    /// Time for the rest of a request's body when a stopping server has begun to close connections, in milliseconds; then 503 and the end of its socket.
+    pub drain_body_ms: u64,
     /// Time for all of a stop, in milliseconds: both of these, and for connections to take what waits for them; then the rest is cut off.
     pub drain_ms: u64,
     /// Time for another node to answer a question, in milliseconds; then it counts as unheard, and a frame for it is refused (503).
@@ -131,6 +133,7 @@ impl Default for ServerSettings {
             close_ms: 5_000,
             drain_wait_ms: 0,
             drain_spread_ms: 10_000,
+            drain_body_ms: 2_000,
             drain_ms: 25_000,
             node_answer_ms: 2_000,
             node_letters_max: 1_024,
