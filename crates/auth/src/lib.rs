@@ -9,6 +9,7 @@
 pub mod claims;
 pub mod digest;
 pub mod error;
+mod logged_out;
 pub mod login;
 pub mod name;
 pub mod origin;

@@ -17,6 +17,7 @@ mod inbox;
 mod index;
 mod letters;
 mod listing;
+mod logouts;
 mod metrics;
 mod network;
 mod node;

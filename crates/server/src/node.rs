@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::health::Commits;
 use crate::inbox::Inboxes;
+use crate::logouts::LogoutsRead;
 use crate::metrics::Metrics;
 use crate::nodes::Peers;
 use crate::rates::PublishRates;
@@ -74,6 +75,8 @@ pub struct Node {
     pub(crate) id: NodeId,
     /// What is known of the store's commits.
     pub(crate) commits: Commits,
+    /// How far logouts have been read.
+    pub(crate) logouts_read: LogoutsRead,
     /// What it knows of others.
     pub(crate) peers: Peers,
     /// When it started, on the wall clock.
@@ -144,6 +147,7 @@ impl Node {
             metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone(), peers.known.clone()),
             id: parts.id,
             commits: Commits::default(),
+            logouts_read: LogoutsRead::default(),
             peers,
             started_ms: unix_ms(),
             sessions: Sessions::default(),

@@ -21,7 +21,7 @@ mod sqlite;
 mod stories;
 mod text;
 
-pub use accounts::Account;
+pub use accounts::{Account, Logout};
 pub use copy::{Copied, CopyProgress, Epochs, backup, move_all, restore};
 pub use error::StoreError;
 pub use event::StoryEvent;

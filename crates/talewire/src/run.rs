@@ -85,7 +85,9 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     let about = About { provider: provider.into(), label: config.agents.label() };
 
     // Who may do what.
-    let logins = Logins::new(store.secret("logins").await?).lasting_s(config.auth.login_lifetime_s);
+    let logins = Logins::new(store.secret("logins").await?)
+        .lasting_s(config.auth.login_lifetime_s)
+        .remembering(config.auth.logouts_max);
     let auth = Auth { tokens: Tokens::new(config.auth.clone())?, logins };
     let hosts = if config.http.listen.ip().is_loopback() { Hosts::Loopback } else { Hosts::Any };
     let origins = OriginRule::new(&config.auth.allowed_origins, hosts)?;
@@ -95,6 +97,8 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         (false, true) => Anonymous::Allowed,
         (false, false) => Anonymous::Refused,
     };
+
+    let logouts_every = Duration::from_millis(config.auth.logouts_every_ms);
 
     // The doors open last, when everything behind them stands.
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
@@ -118,6 +122,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         agents: worker.counts(),
     };
     let node = Arc::new(Node::new(parts));
+    node.learn_logouts().await?;
     // Others know of this node before anybody is here.
     node.beat().await;
     if let Some(other) = node.stranger() {
@@ -129,6 +134,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         );
     }
     let attending = tokio::spawn(node.clone().attend());
+    let learning = tokio::spawn(node.clone().follow_logouts(logouts_every));
     let works = part == Part::Worker || config.agents.run_here;
     let server = match part {
         Part::Server => Server::start(node.clone())?,
@@ -156,6 +162,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         working.await.context("the worker panicked")?;
     }
     attending.abort();
+    learning.abort();
     sweeping.abort();
     broker.release(PRUNER).await;
     broker.depart().await;

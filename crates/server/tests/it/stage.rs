@@ -149,6 +149,8 @@ impl Stage {
         let node = Arc::new(Node::new(parts));
         node.beat().await;
         tokio::spawn(node.clone().attend());
+        node.learn_logouts().await.expect("a store");
+        tokio::spawn(node.clone().follow_logouts(Duration::from_millis(100)));
         let server = Server::start(node.clone())?;
         let (address, admin) = (server.address(), server.admin_address());
         Ok(Self { node, store, address, admin, server: Some(server), _folder: None })

@@ -203,5 +203,6 @@ pub(crate) static TABLES: &[Table] = &[
         "users",
         &[integer("seq"), text("id"), text("name"), boolean("guest"), integer("created_at"), integer("seen_at")],
     ),
+    counted("logouts", &[integer("seq"), text("user"), integer("issued_at"), integer("expires_at")]),
     Table { name: "secrets", order: "name", counter: None, columns: &[text("name"), bytes("value")] },
 ];
