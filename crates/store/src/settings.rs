@@ -57,6 +57,14 @@ impl Default for StoreSettings {
     }
 }
 
+impl StoreSettings {
+    /// What is wrong with the address, if there is one. It is not asked whether anybody is there.
+    #[must_use]
+    pub fn url_problem(&self) -> Option<String> {
+        if self.url.is_empty() { None } else { crate::postgres::address_problem(self.url.reveal()) }
+    }
+}
+
 /// The address of a PostgreSQL database. It may hold a password: `Debug`, `Display` and its serialised form leave that out.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]

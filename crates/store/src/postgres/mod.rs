@@ -28,6 +28,7 @@ mod tls;
 mod told;
 mod views;
 
+pub(crate) use pool::address_problem;
 pub(crate) use told::told;
 
 use std::pin::Pin;
