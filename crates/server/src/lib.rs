@@ -24,6 +24,8 @@ mod node;
 mod nodes;
 mod perform;
 mod plain;
+#[cfg(unix)]
+mod process;
 mod rates;
 mod reactor;
 mod reload;

@@ -1,4 +1,4 @@
-//! What the server counts, for Prometheus. Names begin with `talewire_` and end with their unit.
+//! What the server counts, for Prometheus. Names begin with `talewire_` and end with their unit; those of the process are the usual ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,6 +34,8 @@ const DELAYS_S: [f64; 16] =
 /// Counters and gauges of one node.
 pub struct Metrics {
     registry: Registry,
+    /// What has the names that every process gives it.
+    process: Registry,
     /// By transport, in the order of [`TRANSPORTS`].
     connections: [Gauge; TRANSPORTS.len()],
     pub(crate) connects: Counter,
@@ -166,8 +168,12 @@ impl Metrics {
         let shards: Vec<Arc<ShardIo>> = hub.shards().iter().map(|_| Arc::default()).collect();
         let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, inboxes, shards: shards.clone(), known };
         registry.register_collector(Box::new(scrape));
+        let mut process = Registry::default();
+        #[cfg(unix)]
+        process.register_collector(Box::new(crate::process::Process));
         Self {
             registry,
+            process,
             connections,
             connects,
             publications,
@@ -272,6 +278,7 @@ impl Metrics {
         let mut text = String::new();
         let whole = "a String takes every byte";
         encode_registry(&mut text, &self.registry).expect(whole);
+        encode_registry(&mut text, &self.process).expect(whole);
         if let Some(write) = self.others.get() {
             write(&mut text);
         }

@@ -16,7 +16,11 @@ use crate::node::{Node, unix_ms};
 /// All metrics, in the OpenMetrics text format.
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (kind, node.metrics.text()).into_response()
+    // Files of the kernel are read, and this thread has readers of its own.
+    match tokio::task::spawn_blocking(move || node.metrics.text()).await {
+        Ok(text) => (kind, text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// The process answers.

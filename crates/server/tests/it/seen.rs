@@ -34,6 +34,36 @@ async fn the_operators_document_lists_every_metric_and_no_other() {
     assert_eq!(documented(), known);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_tells_what_it_takes() {
+    let stage = Stage::new().await;
+    let told = async || {
+        let text = request(stage.admin, "GET /metrics", &[], None).await.body.as_str().expect("text").to_owned();
+        move |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+        }
+    };
+    let before = told().await;
+    assert!(before("process_resident_memory_bytes") > 1e6 && before("process_virtual_memory_bytes") > 1e6);
+    assert!(before("process_open_fds") > 10.0 && before("process_open_fds") < before("process_max_fds"));
+    assert!(before("process_threads") >= 3.0);
+    let now_s = std::time::UNIX_EPOCH.elapsed().expect("later").as_secs_f64();
+    let age_s = now_s - before("process_start_time_seconds");
+    assert!((-1.0..600.0).contains(&age_s), "{age_s}");
+    let files: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").expect("a file")).collect();
+    let mut sum = 0u64;
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_millis(60) {
+        sum = std::hint::black_box(sum.wrapping_add(1));
+    }
+    let after = told().await;
+    assert!(after("process_open_fds") >= before("process_open_fds") + 45.0);
+    assert!(after("process_cpu_seconds_total") >= before("process_cpu_seconds_total") + 0.02);
+    drop(files);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_counted_by_transport_and_deliveries_by_their_delay() {
     let stage = Stage::new().await;
