@@ -49,6 +49,7 @@ pub struct Metrics {
     pub(crate) beats_failed: Counter,
     pub(crate) letters_dropped: Counter,
     pub(crate) nodes_differing: Gauge,
+    pub(crate) store_writable: Gauge,
     errors: Codes,
     closes: Codes,
     unsubscribes: Codes,
@@ -129,6 +130,10 @@ impl Metrics {
         let nodes_differing = Gauge::default();
         let help = "Other nodes that are set otherwise than this one, as of its last sign of life";
         registry.register("nodes_differing", help, nodes_differing.clone());
+        let store_writable = Gauge::default();
+        store_writable.set(1);
+        let help = "Whether the store could write when it was last looked at: 1 or 0";
+        registry.register("store_writable", help, store_writable.clone());
         let (errors, closes, unsubscribes): (Codes, Codes, Codes) = Default::default();
         registry.register("errors", "Commands refused, by code", errors.clone());
         registry.register("closes", "Connections closed by the server, by code", closes.clone());
@@ -186,6 +191,7 @@ impl Metrics {
             beats_failed,
             letters_dropped,
             nodes_differing,
+            store_writable,
             errors,
             closes,
             unsubscribes,
@@ -402,7 +408,9 @@ impl Collector for Scrape {
             ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),
             ("store_reads_waiting", "Reads that wait for the store", None, store.reads_waiting),
         ];
-        for (name, help, unit, value) in gauges {
+        let free =
+            store.free_bytes.map(|free| ("store_free", "Left on the data folder's disk", Some(Unit::Bytes), free));
+        for (name, help, unit, value) in gauges.into_iter().chain(free) {
             let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?)?;
         }

@@ -97,6 +97,17 @@ impl Store {
         }
     }
 
+    /// Looks whether it could write, although nobody may have asked it to: what the disk has left, or a write that changes nothing.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.look().await,
+            Backend::Postgres(db) => db.probe().await,
+        }
+    }
+
     /// What the store has done so far, for metrics.
     #[must_use]
     pub fn figures(&self) -> StoreFigures {
@@ -139,6 +150,8 @@ pub struct StoreFigures {
     pub writes_waiting: u64,
     /// Reads that wait now.
     pub reads_waiting: u64,
+    /// What the disk of the data folder had left at the last look, in bytes; nothing for a database of another machine.
+    pub free_bytes: Option<u64>,
 }
 
 /// Random bytes of the operating system.

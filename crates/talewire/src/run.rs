@@ -98,6 +98,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         (false, false) => Anonymous::Refused,
     };
 
+    let looks_every = Duration::from_millis(config.store.look_ms);
     let logouts_every = Duration::from_millis(config.auth.logouts_every_ms);
 
     // The doors open last, when everything behind them stands.
@@ -134,6 +135,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         );
     }
     let attending = tokio::spawn(node.clone().attend());
+    let watching = tokio::spawn(node.clone().watch_store(looks_every));
     let learning = tokio::spawn(node.clone().follow_logouts(logouts_every));
     let works = part == Part::Worker || config.agents.run_here;
     let server = match part {
@@ -163,6 +165,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     }
     attending.abort();
     learning.abort();
+    watching.abort();
     sweeping.abort();
     broker.release(PRUNER).await;
     broker.depart().await;

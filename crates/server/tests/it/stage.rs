@@ -38,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) hub: HubSettings,
     pub(crate) anonymous: Anonymous,
     pub(crate) namespaces: Namespaces,
+    pub(crate) free_bytes_min: u64,
     pub(crate) reloads: Option<tokio::sync::mpsc::Sender<ReloadRequest>>,
 }
 
@@ -59,6 +60,7 @@ impl Default for Settings {
             hub: HubSettings::default(),
             anonymous: Anonymous::Insecure,
             namespaces: namespaces(),
+            free_bytes_min: 0,
             reloads: None,
         }
     }
@@ -104,7 +106,9 @@ impl Stage {
     pub(crate) async fn try_with(settings: Settings) -> Result<Self, ServerError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_owned();
-        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).await.expect("a store");
+        let free_bytes_min = settings.free_bytes_min;
+        let store = StoreSettings { path, free_bytes_min, ..StoreSettings::default() };
+        let store = Store::open(&store).await.expect("a store");
         let id = NodeId::new();
         let broker = Broker::open(&BrokerSettings::default(), &id).await.expect("it needs nothing");
         let mut stage = Self::on(settings, id, store, broker, "node-a").await?;

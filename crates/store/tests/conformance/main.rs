@@ -100,6 +100,7 @@ async fn postgres_with_many_nodes() {
 async fn postgres_that_fails() {
     let mut server = Server::start();
     faults::a_silent_server_is_told_in_time(&mut server).await;
+    faults::a_database_that_refuses_writes_is_found(&mut server).await;
     faults::a_restart_between_two_calls_is_not_noticed(&mut server).await;
     faults::nothing_acknowledged_is_lost_when_postgres_is_killed(&mut server).await;
     faults::an_absent_server_is_told_in_time(&mut server).await;

@@ -18,6 +18,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "hub.gap_wait_ms",
     "hub.signals_waiting_max",
     "limits.expiry_grace_ms",
+    "store.free_bytes_min",
     "store.group_ms_max",
     "traces.ratio",
 ];
