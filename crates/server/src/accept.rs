@@ -26,6 +26,7 @@ use tracing::Instrument as _;
 use crate::arriving::Arrival;
 use crate::connection::{self, Taken};
 use crate::http2::{self, PREFACE};
+use crate::pace::Pace;
 use crate::reactor::Reactor;
 use crate::replayed::Replayed;
 use crate::request_id::RequestId;
@@ -67,8 +68,19 @@ const LAST_FIRST_BYTE: Duration = Duration::from_millis(250);
 pub(crate) async fn run(reactor: Rc<Reactor>, listener: TcpListener, door: Door) {
     let mut untold = 0u64;
     let mut told: Option<Instant> = None;
+    // Operators come in at any time.
+    let per_second = if door.transports { reactor.node.settings.accepts_per_second } else { 0 };
+    let mut pace = Pace::new(per_second, reactor.node.hub.shards().len(), Instant::now());
     loop {
+        if let Some(wait) = pace.wait(Instant::now()) {
+            reactor.node.metrics.accept_pauses.inc();
+            let waited = reactor.shut.run_until_cancelled(tokio::time::sleep(wait)).await;
+            if waited.is_none() {
+                break;
+            }
+        }
         let Some(accepted) = reactor.shut.run_until_cancelled(listener.accept()).await else { break };
+        pace.accepted(Instant::now());
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {

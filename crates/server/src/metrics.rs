@@ -42,6 +42,7 @@ pub struct Metrics {
     pub(crate) publications: Counter,
     pub(crate) messages: Counter,
     pub(crate) accepts_failed: Counter,
+    pub(crate) accept_pauses: Counter,
     pub(crate) refused_tokens: Counter,
     pub(crate) refused_origins: Counter,
     pub(crate) violations: Counter,
@@ -121,6 +122,7 @@ impl Metrics {
         let messages = counter("messages", "Words of server programs to a user, a connection or everybody");
         let accepts_failed =
             counter("accepts_failed", "Sockets that could not be accepted, for want of descriptors as a rule");
+        let accept_pauses = counter("accept_pauses", "Pauses before the next socket, to keep a pace");
         let refused_tokens = counter("refused_tokens", "Tokens and logins that were not good");
         let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
         let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
@@ -184,6 +186,7 @@ impl Metrics {
             publications,
             messages,
             accepts_failed,
+            accept_pauses,
             refused_tokens,
             refused_origins,
             violations,

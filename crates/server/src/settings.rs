@@ -19,6 +19,8 @@ pub struct ServerSettings {
     pub shards: usize,
     /// Connections waiting to be accepted, per listener; the kernel drops what is beyond.
     pub backlog: u32,
+    /// Sockets accepted in a second by all threads together; what comes faster waits in the kernel's queue (`http.backlog`). 0 for no limit.
+    pub accepts_per_second: u32,
     /// Open sockets of this process; one more is closed at once.
     pub sockets_max: usize,
     /// Open sockets from one IP address (of IPv6, from one network of 64 bits, here and below); one more is closed at once.
@@ -105,6 +107,7 @@ impl Default for ServerSettings {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
             shards: 0,
             backlog: 4_096,
+            accepts_per_second: 0,
             sockets_max: 100_000,
             sockets_per_ip_max: 20_000,
             connections_per_user_max: 1_000,
