@@ -9,6 +9,7 @@
 //! an answer is given only after the commit is on disk.
 
 mod accounts;
+mod columns;
 mod copy;
 mod error;
 mod event;
