@@ -47,19 +47,20 @@ async fn the_process_tells_what_it_takes() {
     };
     let before = told().await;
     assert!(before("process_resident_memory_bytes") > 1e6 && before("process_virtual_memory_bytes") > 1e6);
+    // Other tests of the process may open and close as they like.
     assert!(before("process_open_fds") > 10.0 && before("process_open_fds") < before("process_max_fds"));
     assert!(before("process_threads") >= 3.0);
     let now_s = std::time::UNIX_EPOCH.elapsed().expect("later").as_secs_f64();
     let age_s = now_s - before("process_start_time_seconds");
     assert!((-1.0..600.0).contains(&age_s), "{age_s}");
-    let files: Vec<_> = (0..50).map(|_| std::fs::File::open("/dev/null").expect("a file")).collect();
+    let files: Vec<_> = (0..200).map(|_| std::fs::File::open("/dev/null").expect("a file")).collect();
     let mut sum = 0u64;
     let began = std::time::Instant::now();
     while began.elapsed() < std::time::Duration::from_millis(60) {
         sum = std::hint::black_box(sum.wrapping_add(1));
     }
     let after = told().await;
-    assert!(after("process_open_fds") >= before("process_open_fds") + 45.0);
+    assert!(after("process_open_fds") >= 210.0);
     assert!(after("process_cpu_seconds_total") >= before("process_cpu_seconds_total") + 0.02);
     drop(files);
 }
