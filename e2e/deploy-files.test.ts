@@ -162,6 +162,9 @@ const NOT_SHOWN = [
   'talewire_stream_compressed_total',
   'talewire_agents_claimed_total',
   'talewire_agents_deltas_total',
+  'process_start_time_seconds',
+  'process_threads',
+  'process_virtual_memory_bytes',
 ];
 
 describe('the image', () => {

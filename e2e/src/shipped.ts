@@ -82,7 +82,7 @@ const FROM_OUTSIDE = ['instance', 'job', 'namespace', 'pod'];
 /** What an expression asks for that no sample has. */
 export function unknown(expression: string, known: readonly Sample[]): string[] {
   const found: string[] = [];
-  for (const [selector, name = '', matchers = ''] of expression.matchAll(/\b(talewire_\w+)(?:\{(.*?)\})?/g)) {
+  for (const [selector, name = '', matchers = ''] of expression.matchAll(/\b((?:talewire|process)_\w+)(?:\{(.*?)\})?/g)) {
     const asked = Array.from(matchers.matchAll(/(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"/g), ([, label = '', how = '', value = '']) => ({ label, how, value }));
     const ours = asked.filter(({ label, value }) => !FROM_OUTSIDE.includes(label) && !value.startsWith('$'));
     const fits = ({ name: of, labels }: Sample): boolean =>

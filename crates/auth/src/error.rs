@@ -52,6 +52,9 @@ pub enum LoginRefusal {
     /// Its lifetime has passed.
     #[error("the login has expired")]
     Expired,
+    /// It was logged out.
+    #[error("the login was logged out")]
+    LoggedOut,
 }
 
 /// Why a display name is refused; people read this.

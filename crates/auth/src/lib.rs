@@ -3,11 +3,13 @@
 //! Nothing here reads a clock, a file or a socket; times are arguments, in Unix milliseconds. The only randomness is in
 //! [`new_key`] and [`new_user`], where a secret or an id is made. This is the one crate that holds keys. Reading order:
 //! the settings ([`settings`]), tokens of other systems ([`tokens`], their [`claims`], the [`verified`] cache), our own
-//! guest [`login`]s, the [`name`]s that people show, the [`origin`]s that browsers come from, and the [`seal`] on what a reader keeps
-//! for us.
+//! guest [`login`]s, the [`name`]s that people show, the [`origin`]s that browsers come from, the [`seal`] on what a reader keeps
+//! for us, and the [`digest()`] by which nodes compare their settings.
 
 pub mod claims;
+pub mod digest;
 pub mod error;
+mod logged_out;
 pub mod login;
 pub mod name;
 pub mod origin;
@@ -18,6 +20,7 @@ pub mod tokens;
 pub mod verified;
 
 pub use claims::Claims;
+pub use digest::digest;
 pub use error::{BadName, BadSettings, LoginRefusal, OriginRefusal, TokenRefusal};
 pub use login::{Login, Logins};
 pub use name::display_name;

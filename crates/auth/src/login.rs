@@ -1,7 +1,8 @@
 //! Guest logins: a signed text that stands for a person with a display name, in a cookie or as one tab's token.
 //!
 //! Stateless, so that any node can verify it: `tl1.` + base64url(issued, user, name) + `.` + base64url(HMAC-SHA256). The
-//! prefix carries the version and tells a login from a JWT, which begins with `ey`.
+//! prefix carries the version and tells a login from a JWT, which begins with `ey`. Which logins were logged out is told by whoever
+//! reads the database.
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use talewire_proto::{Grant, UserId};
 
 use crate::error::LoginRefusal;
+use crate::logged_out::LoggedOut;
 
 const PREFIX: &str = "tl1.";
 
@@ -46,7 +48,11 @@ pub struct Logins {
     login_key: hmac::Key,
     csrf_key: hmac::Key,
     lifetime_ms: i64,
+    out: LoggedOut,
 }
+
+/// Logouts that are remembered unless set otherwise.
+const LOGOUTS_MAX: usize = 100_000;
 
 impl fmt::Debug for Logins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +67,7 @@ impl Logins {
         let root = hmac::Key::new(hmac::HMAC_SHA256, &key);
         let derived = |purpose: &str| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose.as_bytes()).as_ref());
         let (login_key, csrf_key) = (derived("talewire login 1"), derived("talewire csrf 1"));
-        Self { login_key, csrf_key, lifetime_ms: 0 }.lasting_s(LIFETIME_S)
+        Self { login_key, csrf_key, lifetime_ms: 0, out: LoggedOut::new(LOGOUTS_MAX) }.lasting_s(LIFETIME_S)
     }
 
     /// Sets how long logins last, in seconds; it holds for logins that exist, too.
@@ -69,6 +75,22 @@ impl Logins {
     pub fn lasting_s(self, lifetime_s: u64) -> Self {
         let lifetime_ms = i64::try_from(lifetime_s).unwrap_or(i64::MAX).saturating_mul(1_000);
         Self { lifetime_ms, ..self }
+    }
+
+    /// Sets how many logouts are remembered; beyond them logins that are as old as the oldest of them are refused.
+    #[must_use]
+    pub fn remembering(self, logouts_max: usize) -> Self {
+        Self { out: LoggedOut::new(logouts_max), ..self }
+    }
+
+    /// Believes a login no longer; false if that is known.
+    pub fn log_out(&self, user: &UserId, issued_at_ms: i64) -> bool {
+        self.out.add(user, issued_at_ms)
+    }
+
+    /// Forgets logouts of logins that have ended by themselves.
+    pub fn forget_ended(&self, now_ms: i64) {
+        self.out.forget(now_ms.saturating_sub(self.lifetime_ms));
     }
 
     /// How long logins last, in seconds: the cookie's `Max-Age`.
@@ -109,7 +131,10 @@ impl Logins {
         // Constant time inside; nothing of the payload is looked at before.
         hmac::verify(&self.login_key, signed.as_bytes(), &tag).map_err(|_| LoginRefusal::Signature)?;
         let login = self.read(signed).ok_or(LoginRefusal::NotALogin)?;
-        if now_ms >= login.expires_at_ms { Err(LoginRefusal::Expired) } else { Ok(login) }
+        if now_ms >= login.expires_at_ms {
+            return Err(LoginRefusal::Expired);
+        }
+        if self.out.has(&login.user, login.issued_at_ms) { Err(LoginRefusal::LoggedOut) } else { Ok(login) }
     }
 
     fn read(&self, signed: &str) -> Option<Login> {
@@ -203,6 +228,19 @@ mod tests {
         check(&format!("tl1.{}", "A".repeat(1 << 20)), NOW, Err(LoginRefusal::NotALogin));
         check("tl1.", NOW, Err(LoginRefusal::Signature));
         check("", NOW, Err(LoginRefusal::NotALogin));
+    }
+
+    #[test]
+    fn a_login_that_was_logged_out_is_refused_until_it_ends() {
+        let logins = logins();
+        let text = logins.issue(&ana(), "Ana", NOW);
+        assert!(logins.log_out(&ana(), NOW) && !logins.log_out(&ana(), NOW), "known");
+        assert_eq!(logins.verify(&text, NOW + 1), Err(LoginRefusal::LoggedOut));
+        assert!(logins.verify(&logins.issue(&ana(), "Ana", NOW + 1), NOW + 1).is_ok(), "another login");
+        logins.forget_ended(NOW + 1);
+        assert_eq!(logins.verify(&text, NOW + 1), Err(LoginRefusal::LoggedOut), "it would still last");
+        logins.forget_ended(NOW + 30 * 24 * 3_600_000);
+        assert_eq!(logins.verify(&text, NOW + 30 * 24 * 3_600_000), Err(LoginRefusal::Expired));
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub struct AuthSettings {
     pub verified_tokens_max: usize,
     /// How long a guest login lasts, in seconds; then the guest is asked for a name again.
     pub login_lifetime_s: u64,
+    /// Logged-out logins that each node remembers until they would have ended; beyond it logins that are as old as the oldest of them are refused, too.
+    pub logouts_max: usize,
+    /// Time between two looks at the database for logins that were logged out at other nodes, in milliseconds: so long one may still be believed.
+    pub logouts_every_ms: u64,
     /// Let everybody connect who shows no token and no login, with the rights that rules give to `anyone`. Off: they are refused with 101.
     pub anonymous_allowed: bool,
     /// Origins beside our own from which browsers may come, such as `https://tales.example`.
@@ -51,6 +55,8 @@ impl Default for AuthSettings {
             expiry_required: false,
             verified_tokens_max: 10_000,
             login_lifetime_s: 30 * 24 * 3600,
+            logouts_max: 100_000,
+            logouts_every_ms: 1_000,
             anonymous_allowed: false,
             allowed_origins: Vec::new(),
         }

@@ -1,5 +1,6 @@
 //! What nodes know of each other: their names, what they report, and how the broker itself is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -80,6 +81,18 @@ pub struct NodeReport {
     pub channels: u64,
     /// Whether it goes down and takes nobody new.
     pub draining: bool,
+    /// Digests of the settings in which nodes of one broker must agree, by the name of their part. A node of another version may know
+    /// fewer parts, or none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agreed: BTreeMap<String, String>,
+}
+
+impl NodeReport {
+    /// The parts in which the two are set otherwise. A part that one of them does not know tells nothing.
+    pub fn differs_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
+        let differs = |(part, digest): &(&String, &String)| other.agreed.get(*part).is_some_and(|its| its != *digest);
+        self.agreed.iter().filter(differs).map(|(part, _)| part.as_str())
+    }
 }
 
 /// How the broker is, as far as this node knows.
@@ -96,3 +109,27 @@ pub enum BrokerHealth {
 
 /// Takes letters from other nodes. Called from any thread; it must not block.
 pub type LetterSink = Arc<dyn Fn(Bytes) + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_versions_read_each_others_reports() {
+        let old = r#"{"id":"n1","name":"a","version":"0.1.0","started_ms":5,"connections":1,"subscriptions":2,"channels":3,"draining":false}"#;
+        let mut old: NodeReport = serde_json::from_str(old).expect("what is missing is empty");
+        assert_eq!(old.agreed, BTreeMap::new());
+        assert!(!serde_json::to_string(&old).expect("JSON").contains("agreed"));
+        let agreed = |parts: &[(&str, &str)]| {
+            parts.iter().map(|(part, digest)| ((*part).to_owned(), (*digest).to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        let new = NodeReport { agreed: agreed(&[("auth", "1"), ("namespaces", "2"), ("story", "3")]), ..old.clone() };
+        assert_eq!(
+            (new.differs_in(&old).count(), old.differs_in(&new).count()),
+            (0, 0),
+            "who says nothing differs in nothing"
+        );
+        old.agreed = agreed(&[("auth", "1"), ("namespaces", "other"), ("later", "9")]);
+        assert_eq!(new.differs_in(&old).collect::<Vec<_>>(), ["namespaces"]);
+    }
+}

@@ -23,8 +23,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 use tracing::Instrument as _;
 
+use crate::arriving::Arrival;
 use crate::connection::{self, Taken};
 use crate::http2::{self, PREFACE};
+use crate::pace::Pace;
 use crate::reactor::Reactor;
 use crate::replayed::Replayed;
 use crate::request_id::RequestId;
@@ -66,8 +68,19 @@ const LAST_FIRST_BYTE: Duration = Duration::from_millis(250);
 pub(crate) async fn run(reactor: Rc<Reactor>, listener: TcpListener, door: Door) {
     let mut untold = 0u64;
     let mut told: Option<Instant> = None;
+    // Operators come in at any time.
+    let per_second = if door.transports { reactor.node.settings.accepts_per_second } else { 0 };
+    let mut pace = Pace::new(per_second, reactor.node.hub.shards().len(), Instant::now());
     loop {
+        if let Some(wait) = pace.wait(Instant::now()) {
+            reactor.node.metrics.accept_pauses.inc();
+            let waited = reactor.shut.run_until_cancelled(tokio::time::sleep(wait)).await;
+            if waited.is_none() {
+                break;
+            }
+        }
         let Some(accepted) = reactor.shut.run_until_cancelled(listener.accept()).await else { break };
+        pace.accepted(Instant::now());
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -251,7 +264,7 @@ pub(crate) async fn decide(reactor: &Rc<Reactor>, door: &Door, request: Request<
     decision
 }
 
-async fn decide_named(reactor: &Rc<Reactor>, door: &Door, mut request: Request<Body>, peer: SocketAddr) -> Decision {
+async fn decide_named(reactor: &Rc<Reactor>, door: &Door, request: Request<Body>, peer: SocketAddr) -> Decision {
     let guard = &reactor.node.guard;
     let visitor = guard.visitor(peer.ip(), request.headers());
     if request.headers().get_all(header::HOST).iter().count() > 1 {
@@ -267,20 +280,62 @@ async fn decide_named(reactor: &Rc<Reactor>, door: &Door, mut request: Request<B
         }
         return Decision::Answer(plain(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address"));
     }
-    let limit = Duration::from_millis(reactor.node.settings.request_ms);
+    let (parts, body) = request.into_parts();
+    let (arrival, body) = Arrival::watch(body);
+    let mut request = Request::from_parts(parts, body);
     if door.transports && opening::is_transport(request.uri().path()) {
-        return match tokio::time::timeout(limit, opening::open(&reactor.node, request)).await {
+        return match in_time(reactor, &arrival, opening::open(&reactor.node, request)).await {
             Ok(Ok(opening)) => Decision::Open(Box::new(opening)),
             Ok(Err(refusal)) => Decision::Answer(*refusal),
-            Err(_) => Decision::Answer(plain(StatusCode::REQUEST_TIMEOUT, "the request did not come in time")),
+            Err(Late::Server) => Decision::Answer(Late::Server.answer()),
+            Err(Late::Request) => {
+                Decision::Answer(plain(StatusCode::REQUEST_TIMEOUT, "the request did not come in time"))
+            }
         };
     }
     request.extensions_mut().insert(Remote(visitor));
-    Decision::Answer(match tokio::time::timeout(limit, door.router.clone().oneshot(request)).await {
+    Decision::Answer(match in_time(reactor, &arrival, door.router.clone().oneshot(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the request took too long"),
+        Err(late) => late.answer(),
     })
+}
+
+/// Why a request is not worked on any longer.
+enum Late {
+    /// Its own time is over.
+    Request,
+    /// The server goes down, and the rest of its body does not come.
+    Server,
+}
+
+impl Late {
+    fn answer(&self) -> Response<Body> {
+        let text = match self {
+            Self::Request => "the request took too long",
+            Self::Server => "the server is going down and has not got all of the request; try again soon",
+        };
+        plain(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+}
+
+/// Works on a request for as long as it may take.
+async fn in_time<T>(reactor: &Reactor, arrival: &Arrival, work: impl Future<Output = T>) -> Result<T, Late> {
+    let settings = &reactor.node.settings;
+    let arrives = async {
+        reactor.stop.cancelled().await;
+        tokio::time::sleep(Duration::from_millis(settings.drain_body_ms)).await;
+        // Nothing of one that has not come whole was carried out; one that has is worked on to its end.
+        if arrival.is_whole() {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = arrives => Err(Late::Server),
+        () = tokio::time::sleep(Duration::from_millis(settings.request_ms)) => Err(Late::Request),
+    }
 }
 
 /// An answer in plain text; one that asks to come again says when.

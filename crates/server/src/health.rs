@@ -1,8 +1,10 @@
 //! Whether this node can serve, in words: what `/ready` says and a load balancer asks for.
 //!
-//! Red are a node that goes down, a broker that is not there, and a store that does not answer or has lately failed to write. The store is
-//! not written to for the question's sake: it is red for a while after a commit that failed, and green with the next that succeeds.
+//! Red are a node that goes down, a broker that is not there, and a store that does not answer, has lately failed to write, or could not
+//! write. The first two of these are seen when somebody asks: red for a while after a commit that failed, and green with the next that
+//! succeeds. Whether it could write is looked at now and then, also when nobody writes ([`Node::watch_store`]).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,7 +21,11 @@ const STORE_ANSWER: Duration = Duration::from_secs(2);
 
 /// What the store's commits have shown so far.
 #[derive(Debug, Default)]
-pub(crate) struct Commits(Mutex<Watched>);
+pub(crate) struct Commits {
+    watched: Mutex<Watched>,
+    /// Why the store could not write when it was last looked at.
+    cannot: Mutex<Option<String>>,
+}
 
 #[derive(Debug, Default)]
 struct Watched {
@@ -32,7 +38,7 @@ impl Commits {
     /// Whether commits fail, as of `now`.
     fn fail(&self, figures: &StoreFigures, now: Instant) -> bool {
         let (good, failed) = (figures.groups.saturating_sub(figures.groups_failed), figures.groups_failed);
-        let mut watched = self.0.lock();
+        let mut watched = self.watched.lock();
         if failed > watched.failed {
             watched.failed_at = Some(now);
         } else if good > watched.good {
@@ -55,11 +61,37 @@ impl Node {
         if self.commits.fail(&self.store.figures(), Instant::now()) {
             return Some("the store cannot write: the log says why".into());
         }
+        if let Some(reason) = self.commits.cannot.lock().clone() {
+            return Some(reason);
+        }
         match tokio::time::timeout(STORE_ANSWER, self.store.log_mark()).await {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(format!("the store does not answer: {error}")),
             Err(_) => Some("the store does not answer in time".into()),
         }
+    }
+
+    /// Looks at the store again and again, for ever.
+    pub async fn watch_store(self: Arc<Self>, every: Duration) {
+        let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look_at_store().await;
+        }
+    }
+
+    /// Looks whether the store could write.
+    pub async fn look_at_store(&self) {
+        let cannot = self.store.look().await.err().map(|error| format!("the store could not write: {error}"));
+        self.metrics.store_writable.set(i64::from(cannot.is_none()));
+        let mut known = self.commits.cannot.lock();
+        match (&*known, &cannot) {
+            (None, Some(reason)) => tracing::error!("{reason}"),
+            (Some(_), None) => tracing::info!("the store can write again"),
+            _ => {}
+        }
+        *known = cannot;
     }
 }
 

@@ -5,6 +5,8 @@
 //! `talewire-proto`, [`perform`]; its way out: the hub's shard, [`reactor`], the socket. Called by the binary alone.
 
 mod accept;
+mod agreement;
+mod arriving;
 mod connection;
 mod control;
 mod drain;
@@ -15,12 +17,16 @@ mod inbox;
 mod index;
 mod letters;
 mod listing;
+mod logouts;
 mod metrics;
 mod network;
 mod node;
 mod nodes;
+mod pace;
 mod perform;
 mod plain;
+#[cfg(unix)]
+mod process;
 mod rates;
 mod reactor;
 mod reload;

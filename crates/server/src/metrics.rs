@@ -1,4 +1,4 @@
-//! What the server counts, for Prometheus. Names begin with `talewire_` and end with their unit.
+//! What the server counts, for Prometheus. Names begin with `talewire_` and end with their unit; those of the process are the usual ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,18 +34,23 @@ const DELAYS_S: [f64; 16] =
 /// Counters and gauges of one node.
 pub struct Metrics {
     registry: Registry,
+    /// What has the names that every process gives it.
+    process: Registry,
     /// By transport, in the order of [`TRANSPORTS`].
     connections: [Gauge; TRANSPORTS.len()],
     pub(crate) connects: Counter,
     pub(crate) publications: Counter,
     pub(crate) messages: Counter,
     pub(crate) accepts_failed: Counter,
+    pub(crate) accept_pauses: Counter,
     pub(crate) refused_tokens: Counter,
     pub(crate) refused_origins: Counter,
     pub(crate) violations: Counter,
     pub(crate) http2_floods: Counter,
     pub(crate) beats_failed: Counter,
     pub(crate) letters_dropped: Counter,
+    pub(crate) nodes_differing: Gauge,
+    pub(crate) store_writable: Gauge,
     errors: Codes,
     closes: Codes,
     unsubscribes: Codes,
@@ -117,12 +122,20 @@ impl Metrics {
         let messages = counter("messages", "Words of server programs to a user, a connection or everybody");
         let accepts_failed =
             counter("accepts_failed", "Sockets that could not be accepted, for want of descriptors as a rule");
+        let accept_pauses = counter("accept_pauses", "Pauses before the next socket, to keep a pace");
         let refused_tokens = counter("refused_tokens", "Tokens and logins that were not good");
         let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
         let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
         let http2_floods = counter("http2_floods", "HTTP/2 sockets closed for floods of resets or of empty frames");
         let beats_failed = counter("beats_failed", "Signs of life that the broker did not take");
         let letters_dropped = counter("letters_dropped", "Letters of other nodes for which there was no room");
+        let nodes_differing = Gauge::default();
+        let help = "Other nodes that are set otherwise than this one, as of its last sign of life";
+        registry.register("nodes_differing", help, nodes_differing.clone());
+        let store_writable = Gauge::default();
+        store_writable.set(1);
+        let help = "Whether the store could write when it was last looked at: 1 or 0";
+        registry.register("store_writable", help, store_writable.clone());
         let (errors, closes, unsubscribes): (Codes, Codes, Codes) = Default::default();
         registry.register("errors", "Commands refused, by code", errors.clone());
         registry.register("closes", "Connections closed by the server, by code", closes.clone());
@@ -162,19 +175,26 @@ impl Metrics {
         let shards: Vec<Arc<ShardIo>> = hub.shards().iter().map(|_| Arc::default()).collect();
         let scrape = Scrape { hub: hub.clone(), guard: guard.clone(), agents, inboxes, shards: shards.clone(), known };
         registry.register_collector(Box::new(scrape));
+        let mut process = Registry::default();
+        #[cfg(unix)]
+        process.register_collector(Box::new(crate::process::Process));
         Self {
             registry,
+            process,
             connections,
             connects,
             publications,
             messages,
             accepts_failed,
+            accept_pauses,
             refused_tokens,
             refused_origins,
             violations,
             http2_floods,
             beats_failed,
             letters_dropped,
+            nodes_differing,
+            store_writable,
             errors,
             closes,
             unsubscribes,
@@ -267,6 +287,7 @@ impl Metrics {
         let mut text = String::new();
         let whole = "a String takes every byte";
         encode_registry(&mut text, &self.registry).expect(whole);
+        encode_registry(&mut text, &self.process).expect(whole);
         if let Some(write) = self.others.get() {
             write(&mut text);
         }
@@ -390,7 +411,9 @@ impl Collector for Scrape {
             ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),
             ("store_reads_waiting", "Reads that wait for the store", None, store.reads_waiting),
         ];
-        for (name, help, unit, value) in gauges {
+        let free =
+            store.free_bytes.map(|free| ("store_free", "Left on the data folder's disk", Some(Unit::Bytes), free));
+        for (name, help, unit, value) in gauges.into_iter().chain(free) {
             let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?)?;
         }

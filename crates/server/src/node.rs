@@ -1,5 +1,6 @@
 //! What all threads of one server share: the rooms of the house, as the binary has assembled them.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::health::Commits;
 use crate::inbox::Inboxes;
+use crate::logouts::LogoutsRead;
 use crate::metrics::Metrics;
 use crate::nodes::Peers;
 use crate::rates::PublishRates;
@@ -73,6 +75,8 @@ pub struct Node {
     pub(crate) id: NodeId,
     /// What is known of the store's commits.
     pub(crate) commits: Commits,
+    /// How far logouts have been read.
+    pub(crate) logouts_read: LogoutsRead,
     /// What it knows of others.
     pub(crate) peers: Peers,
     /// When it started, on the wall clock.
@@ -104,6 +108,8 @@ pub struct NodeParts {
     pub store_name: String,
     /// Time between two signs of life, in milliseconds.
     pub beat_ms: u64,
+    /// Digests of settings that must be the same at every node over one broker, by part; that of channels' rules comes by itself.
+    pub agreed: BTreeMap<String, String>,
     /// Sockets and HTTP.
     pub settings: ServerSettings,
     /// The rules of channels and the limits of sessions, to begin with.
@@ -136,11 +142,12 @@ impl Node {
     pub fn new(parts: NodeParts) -> Self {
         let guard = Arc::new(Guard::new(&parts.settings));
         let inboxes = Arc::new(OnceLock::new());
-        let peers = Peers::new(parts.name, parts.store_name, parts.beat_ms);
+        let peers = Peers::new(parts.name, parts.store_name, parts.beat_ms, parts.agreed);
         Self {
             metrics: Metrics::new(&parts.hub, &guard, parts.agents, inboxes.clone(), peers.known.clone()),
             id: parts.id,
             commits: Commits::default(),
+            logouts_read: LogoutsRead::default(),
             peers,
             started_ms: unix_ms(),
             sessions: Sessions::default(),

@@ -3,10 +3,10 @@
 //! The binary spawns [`Node::attend`] once, before the doors open. Routes ask others by [`Node::ask`], and name in their answers who
 //! could not be asked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use talewire_proto::ErrorCode;
 use talewire_proto::codec::Codec;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::agreement::{Agreement, News};
 use crate::letters::{Letter, Question, code_of};
 use crate::listing;
 use crate::node::Node;
@@ -32,6 +33,10 @@ pub(crate) struct Peers {
     /// Names this node's database.
     store: String,
     beat_ms: u64,
+    /// Digests of the settings that are the same at every node, but for the rules of channels, which may be exchanged.
+    agreed: BTreeMap<String, String>,
+    /// Who is set otherwise.
+    agreement: Mutex<Agreement>,
     /// Questions under way.
     asked: Mutex<HashMap<u64, oneshot::Sender<Result<Bytes, u32>>>>,
     next: AtomicU64,
@@ -63,9 +68,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Peers {
-    pub(crate) fn new(name: String, store: String, beat_ms: u64) -> Self {
+    pub(crate) fn new(name: String, store: String, beat_ms: u64, agreed: BTreeMap<String, String>) -> Self {
         let (asked, next, known) = (Mutex::default(), AtomicU64::new(1), Arc::default());
-        Self { name, store, beat_ms: beat_ms.max(1), asked, next, known }
+        let beat_ms = beat_ms.max(1);
+        let agreement = Mutex::new(Agreement::new(Duration::from_millis(beat_ms)));
+        Self { name, store, beat_ms, agreed, agreement, asked, next, known }
     }
 
     /// A number for a question, and where its answer will come; nothing when too many are under way.
@@ -98,7 +105,10 @@ impl Node {
     /// What this node tells of itself.
     #[must_use]
     pub fn report(&self) -> NodeReport {
+        let mut agreed = self.peers.agreed.clone();
+        agreed.insert("namespaces".to_owned(), self.rules().digest().to_owned());
         NodeReport {
+            agreed,
             id: self.id.clone(),
             name: self.peers.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -124,8 +134,11 @@ impl Node {
     pub async fn beat(&self) -> bool {
         let within = Duration::from_millis(self.peers.beat_ms);
         let beat = async {
-            self.broker.beat(self.report()).await?;
-            *self.peers.known.lock() = self.broker.nodes().await?;
+            let report = self.report();
+            self.broker.beat(report.clone()).await?;
+            let known = self.broker.nodes().await?;
+            self.compare(&report, &known);
+            *self.peers.known.lock() = known;
             Ok::<(), BrokerError>(())
         };
         let taken = tokio::time::timeout(within, beat).await;
@@ -138,6 +151,23 @@ impl Node {
             _ => tracing::warn!("a sign of life was not taken in time"),
         }
         false
+    }
+
+    /// Tells of nodes that are set otherwise than this one.
+    fn compare(&self, me: &NodeReport, known: &[NodeReport]) {
+        let mut agreement = self.peers.agreement.lock();
+        for news in agreement.note(me, known, Instant::now()) {
+            match news {
+                News::Differs(NodeReport { name, id, version, .. }, parts) => tracing::warn!(
+                    node = name, %id, version, %parts,
+                    "another node is set otherwise: what it keeps and whom it lets in is not what this one does; give all nodes the same settings"
+                ),
+                News::Agrees(NodeReport { name, id, .. }) => {
+                    tracing::info!(node = name, %id, "the other node is set like this one again");
+                }
+            }
+        }
+        self.metrics.nodes_differing.set(i64::try_from(agreement.differing()).unwrap_or(i64::MAX));
     }
 
     /// The nodes that lived when this one last gave a sign of life.

@@ -19,6 +19,8 @@ pub struct ServerSettings {
     pub shards: usize,
     /// Connections waiting to be accepted, per listener; the kernel drops what is beyond.
     pub backlog: u32,
+    /// Sockets accepted in a second by all threads together; what comes faster waits in the kernel's queue (`http.backlog`). 0 for no limit.
+    pub accepts_per_second: u32,
     /// Open sockets of this process; one more is closed at once.
     pub sockets_max: usize,
     /// Open sockets from one IP address (of IPv6, from one network of 64 bits, here and below); one more is closed at once.
@@ -75,6 +77,8 @@ pub struct ServerSettings {
     pub drain_wait_ms: u64,
     /// Time over which a stopping server closes its connections, in milliseconds, so that other nodes do not get them all at once; a thousand a second go in any case.
     pub drain_spread_ms: u64,
+    /// Time for the rest of a request's body when a stopping server has begun to close connections, in milliseconds; then 503 and the end of its socket.
+    pub drain_body_ms: u64,
     /// Time for all of a stop, in milliseconds: both of these, and for connections to take what waits for them; then the rest is cut off.
     pub drain_ms: u64,
     /// Time for another node to answer a question, in milliseconds; then it counts as unheard, and a frame for it is refused (503).
@@ -103,6 +107,7 @@ impl Default for ServerSettings {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
             shards: 0,
             backlog: 4_096,
+            accepts_per_second: 0,
             sockets_max: 100_000,
             sockets_per_ip_max: 20_000,
             connections_per_user_max: 1_000,
@@ -131,6 +136,7 @@ impl Default for ServerSettings {
             close_ms: 5_000,
             drain_wait_ms: 0,
             drain_spread_ms: 10_000,
+            drain_body_ms: 2_000,
             drain_ms: 25_000,
             node_answer_ms: 2_000,
             node_letters_max: 1_024,

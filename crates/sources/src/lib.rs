@@ -17,6 +17,7 @@ mod rabbitmq;
 mod redis;
 mod run;
 pub mod settings;
+pub mod url;
 pub mod webhooks;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize, Serializer};
 use talewire_proto::NoticeKind;
 
+use crate::url;
+
 /// One source: `[sources.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -209,7 +211,6 @@ impl SourceSettings {
         };
         let built_in = format!("this build does not have it: build with --features {}", self.kind.as_str());
         must(self.kind.is_built_in(), "kind", &built_in);
-        must(!self.url.reveal().is_empty(), "url", "says where the source is");
         must(!self.from.is_empty(), "from", "names the stream, queue or topics");
         must(self.kind == SourceKind::RabbitMq || !self.group.is_empty(), "group", "names the consumer group");
         must(
@@ -227,7 +228,21 @@ impl SourceSettings {
             ("claim_ms", self.claim_ms),
         ];
         problems.extend(zeros(&numbers));
+        problems.extend(self.address().err().map(|reason| ("url", reason)));
         problems
+    }
+
+    /// Whether the address is one of its kind.
+    fn address(&self) -> Result<(), String> {
+        let text = self.url.reveal();
+        if text.is_empty() {
+            return Err("says where the source is".into());
+        }
+        match self.kind {
+            SourceKind::Redis => url::redis(text).map(drop),
+            SourceKind::RabbitMq => url::server(text, &["amqp", "amqps"]).map(drop),
+            SourceKind::Kafka => url::hosts(text),
+        }
     }
 }
 
@@ -283,9 +298,22 @@ mod tests {
     fn what_is_missing_is_named() {
         let problems = SourceSettings::default().problems();
         let settings: Vec<&str> = problems.iter().map(|(setting, _)| *setting).collect();
-        assert_eq!(settings, ["url", "from"]);
+        assert_eq!(settings, ["from", "url"]);
         let good = SourceSettings { url: Hidden::new("redis://x"), from: "a".into(), ..SourceSettings::default() };
         assert_eq!(good.problems(), []);
+        for (kind, url) in [(SourceKind::Redis, "http://:pw@x"), (SourceKind::Redis, "redis://x:99999")] {
+            let bad = SourceSettings { kind, url: Hidden::new(url), ..good.clone() };
+            assert_eq!(bad.problems().iter().map(|(setting, _)| *setting).collect::<Vec<_>>(), ["url"], "{url}");
+        }
+        for (kind, url, fits) in [
+            (SourceKind::RabbitMq, "amqp://guest:guest@x:5672/%2f", true),
+            (SourceKind::RabbitMq, "redis://x", false),
+            (SourceKind::Kafka, "a:9092,b:9092", true),
+            (SourceKind::Kafka, "kafka://a", false),
+        ] {
+            let source = SourceSettings { kind, url: Hidden::new(url), ..good.clone() };
+            assert_eq!(source.address().is_ok(), fits, "{url}");
+        }
         let again = SourceSettings { aside: "a".into(), channel: "a\nb".into(), ..good };
         assert_eq!(again.problems().len(), 2, "{:?}", again.problems());
         let webhook = WebhookSettings { secret: Hidden::new("short"), ..WebhookSettings::default() };

@@ -1,4 +1,4 @@
-//! Who there is (guests so far), and the secrets that the server keeps for itself. Called by the login routes and at start.
+//! Who there is (guests so far), which logins were logged out, and the secrets that the server keeps for itself. Called by the login routes and at start.
 
 use serde::{Deserialize, Serialize};
 use talewire_proto::UserId;
@@ -20,7 +20,43 @@ pub struct Account {
     pub seen_at: i64,
 }
 
+/// A login that was logged out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logout {
+    /// Its place among all logouts. They are numbered as they begin, and may be there in another order.
+    pub seq: i64,
+    /// Whose login it was.
+    pub user: UserId,
+    /// When it was issued, in Unix milliseconds: with the user, this names it.
+    pub issued_at: i64,
+}
+
+/// Ended logins that a logout removes: more than it adds, so that they never pile up.
+pub(crate) const LOGOUTS_PRUNED_PER_WRITE: i64 = 4;
+
 impl Store {
+    /// Keeps that a login was logged out, until it would have ended by itself. Once more changes nothing.
+    ///
+    /// # Errors
+    /// As every write.
+    pub async fn log_out(&self, user: &UserId, issued_at: i64, expires_at: i64) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.log_out(user.clone(), issued_at, expires_at).await,
+            Backend::Postgres(db) => db.log_out(user.clone(), issued_at, expires_at).await,
+        }
+    }
+
+    /// Logouts behind a place, by their places, at most so many.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn logouts(&self, after: i64, most: u32) -> Result<Vec<Logout>, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.logouts(after, most).await,
+            Backend::Postgres(db) => db.logouts(after, most).await,
+        }
+    }
+
     /// Keeps a new guest. The same id again changes nothing and gives the account that is there.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! an answer is given only after the commit is on disk.
 
 mod accounts;
+mod columns;
 mod copy;
 mod error;
 mod event;
@@ -21,7 +22,7 @@ mod sqlite;
 mod stories;
 mod text;
 
-pub use accounts::Account;
+pub use accounts::{Account, Logout};
 pub use copy::{Copied, CopyProgress, Epochs, backup, move_all, restore};
 pub use error::StoreError;
 pub use event::StoryEvent;
@@ -97,6 +98,17 @@ impl Store {
         }
     }
 
+    /// Looks whether it could write, although nobody may have asked it to: what the disk has left, or a write that changes nothing.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.look().await,
+            Backend::Postgres(db) => db.probe().await,
+        }
+    }
+
     /// What the store has done so far, for metrics.
     #[must_use]
     pub fn figures(&self) -> StoreFigures {
@@ -139,6 +151,8 @@ pub struct StoreFigures {
     pub writes_waiting: u64,
     /// Reads that wait now.
     pub reads_waiting: u64,
+    /// What the disk of the data folder had left at the last look, in bytes; nothing for a database of another machine.
+    pub free_bytes: Option<u64>,
 }
 
 /// Random bytes of the operating system.

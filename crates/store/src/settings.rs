@@ -35,6 +35,10 @@ pub struct StoreSettings {
     pub tls_ca: PathBuf,
     /// Time for which the answer of a repeated call is kept at least, in milliseconds; after it, the call counts as new.
     pub answer_ttl_ms: i64,
+    /// SQLite: bytes that must be free on the disk of the data folder; with fewer the node is not ready.
+    pub free_bytes_min: u64,
+    /// Time between two looks whether the store could write, in milliseconds. SQLite looks at the disk; PostgreSQL is written to, unless it was since the last look.
+    pub look_ms: u64,
 }
 
 impl Default for StoreSettings {
@@ -53,7 +57,17 @@ impl Default for StoreSettings {
             operation_ms_max: 10_000,
             tls_ca: PathBuf::new(),
             answer_ttl_ms: 24 * 60 * 60 * 1_000,
+            free_bytes_min: 16_777_216,
+            look_ms: 5_000,
         }
+    }
+}
+
+impl StoreSettings {
+    /// What is wrong with the address, if there is one. It is not asked whether anybody is there.
+    #[must_use]
+    pub fn url_problem(&self) -> Option<String> {
+        if self.url.is_empty() { None } else { crate::postgres::address_problem(self.url.reveal()) }
     }
 }
 

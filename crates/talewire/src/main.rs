@@ -1,5 +1,6 @@
 //! The binary: command line, configuration, and the wiring of everything in one function ([`run`]).
 
+mod agreement;
 mod cli;
 mod config;
 mod copies;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::reload::Reloader;
-use crate::{Source, descriptors, imports, logging, traces};
+use crate::{Source, agreement, descriptors, imports, logging, traces};
 
 /// Which part of the whole a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,9 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     let about = About { provider: provider.into(), label: config.agents.label() };
 
     // Who may do what.
-    let logins = Logins::new(store.secret("logins").await?).lasting_s(config.auth.login_lifetime_s);
+    let logins = Logins::new(store.secret("logins").await?)
+        .lasting_s(config.auth.login_lifetime_s)
+        .remembering(config.auth.logouts_max);
     let auth = Auth { tokens: Tokens::new(config.auth.clone())?, logins };
     let hosts = if config.http.listen.ip().is_loopback() { Hosts::Loopback } else { Hosts::Any };
     let origins = OriginRule::new(&config.auth.allowed_origins, hosts)?;
@@ -96,6 +98,9 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         (false, false) => Anonymous::Refused,
     };
 
+    let looks_every = Duration::from_millis(config.store.look_ms);
+    let logouts_every = Duration::from_millis(config.auth.logouts_every_ms);
+
     // The doors open last, when everything behind them stands.
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
     let parts = NodeParts {
@@ -103,6 +108,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         name: config.process.name(),
         store_name: name_of(&store.secret("name").await?),
         beat_ms: config.broker.node_beat_ms,
+        agreed: agreement::all(&config, &store.secret("agreement").await?),
         rules: config.rules()?,
         settings: config.http,
         reloads: Some(reloads),
@@ -117,6 +123,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         agents: worker.counts(),
     };
     let node = Arc::new(Node::new(parts));
+    node.learn_logouts().await?;
     // Others know of this node before anybody is here.
     node.beat().await;
     if let Some(other) = node.stranger() {
@@ -128,6 +135,8 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         );
     }
     let attending = tokio::spawn(node.clone().attend());
+    let watching = tokio::spawn(node.clone().watch_store(looks_every));
+    let learning = tokio::spawn(node.clone().follow_logouts(logouts_every));
     let works = part == Part::Worker || config.agents.run_here;
     let server = match part {
         Part::Server => Server::start(node.clone())?,
@@ -155,6 +164,8 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         working.await.context("the worker panicked")?;
     }
     attending.abort();
+    learning.abort();
+    watching.abort();
     sweeping.abort();
     broker.release(PRUNER).await;
     broker.depart().await;

@@ -346,6 +346,7 @@ async fn orders_letters_and_leases_go_between_nodes() {
         channels: 3,
         store: String::new(),
         draining: false,
+        agreed: Default::default(),
     };
     one.broker.beat(report(&one, 2)).await.unwrap();
     two.broker.beat(report(&two, 1)).await.unwrap();

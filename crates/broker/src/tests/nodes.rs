@@ -19,6 +19,7 @@ fn report(id: &NodeId) -> NodeReport {
         subscriptions: 2,
         channels: 3,
         draining: false,
+        agreed: Default::default(),
     }
 }
 

@@ -15,9 +15,8 @@ use axum::{Extension, Json};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use talewire_auth::{Credentials, Login, display_name, new_user};
-use talewire_broker::{Control, Order, Whom};
 use talewire_proto::grant::TokenVerdict;
-use talewire_proto::{BranchId, CloseCode, ErrorCode, Grant, Payload, StoryId};
+use talewire_proto::{BranchId, ErrorCode, Grant, Payload, StoryId};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::HttpError;
@@ -120,16 +119,20 @@ pub(super) async fn me(State(node): State<Arc<Node>>, headers: HeaderMap) -> Res
     Ok(no_store(Json(LoginReply { user: User::of(&login), csrf, token: None }).into_response()))
 }
 
-/// Forgets the browser's login, and ends what it has open on any node. The cookie itself stays good for whoever has a copy of it.
+/// Ends the login, with what it has open on any node. Whoever has a copy of it is nobody any more.
 pub(super) async fn logout(State(node): State<Arc<Node>>, headers: HeaderMap) -> Result<Response, HttpError> {
-    let grant = who(&node, &headers, Unsafe::Yes)?;
-    // A token of another system may be in use on other devices, which have logged in by themselves.
-    if bearer(&headers).is_none() {
-        let order = Order::Disconnect { code: CloseCode::ForceDisconnect, keep: Vec::new() };
-        let control = Control { whom: Whom::user(grant.user), order };
-        if let Err(error) = node.broker.control(control).await {
-            tracing::warn!(%error, "connections outlive a logout");
-        }
+    who(&node, &headers, Unsafe::Yes)?;
+    let now_ms = unix_ms();
+    // A token of another system is not ours to end.
+    let login = match bearer(&headers) {
+        Some(token) => node.auth.logins.verify(token, now_ms).ok(),
+        None => login_of(&node, &headers, now_ms),
+    };
+    if let Some(login) = login {
+        node.log_out(&login).await.map_err(|error| {
+            tracing::error!(%error, "a logout could not be kept");
+            HttpError::from(ErrorCode::Unavailable)
+        })?;
     }
     let mut response = no_store(Json(serde_json::Map::new()).into_response());
     set_cookie(&mut response, &headers, "", 0);

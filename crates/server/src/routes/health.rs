@@ -10,12 +10,17 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 use talewire_broker::NodeReport;
 
+use crate::agreement;
 use crate::node::{Node, unix_ms};
 
 /// All metrics, in the OpenMetrics text format.
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (kind, node.metrics.text()).into_response()
+    // Files of the kernel are read, and this thread has readers of its own.
+    match tokio::task::spawn_blocking(move || node.metrics.text()).await {
+        Ok(text) => (kind, text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// The process answers.
@@ -41,12 +46,24 @@ struct Nodes {
     /// Without the broker, nobody but this node is known.
     complete: bool,
     /// This node as it is now, the others as of their last sign of life.
-    nodes: Vec<NodeReport>,
+    nodes: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    report: NodeReport,
+    /// The settings in which it differs from the node that answers, by part; absent where they agree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differs: Option<String>,
 }
 
 /// The nodes, as a page for people and as JSON for programs.
 pub(super) async fn nodes(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
     let (nodes, complete) = node.nodes().await;
+    let me = node.report();
+    let row = |report| Row { differs: agreement::parts(&me, &report), report };
+    let nodes = nodes.into_iter().map(row).collect();
     let told = Nodes { me: node.id().to_string(), unready: node.unready().await, complete, nodes };
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !accepts.contains("text/html") {
@@ -76,7 +93,7 @@ fn page(told: &Nodes, now_ms: i64) -> String {
     let others = if told.complete { "" } else { " The broker does not answer: other nodes are not shown." };
     let columns = "<tr><th>Name<th>Id<th>Version<th>Up<th>Connections<th>Users<th>Subscriptions<th>Channels<th>State";
     put(&mut page, format_args!("<p>{state}{others}</p><table>{columns}"));
-    for node in &told.nodes {
+    for Row { report: node, differs } in &told.nodes {
         let (name, id, version) = (escaped(&node.name), escaped(node.id.as_str()), escaped(&node.version));
         let up = up(now_ms - node.started_ms);
         let state = if node.draining { "going down" } else { "serves" };
@@ -84,6 +101,9 @@ fn page(told: &Nodes, now_ms: i64) -> String {
         let NodeReport { connections, users, subscriptions, channels, .. } = node;
         put(&mut page, format_args!("<tr><td>{name}{here}<td>{id}<td>{version}<td>{up}<td>{connections}<td>{users}"));
         put(&mut page, format_args!("<td>{subscriptions}<td>{channels}<td>{state}"));
+        if let Some(parts) = differs {
+            put(&mut page, format_args!(", <strong>set otherwise: {}</strong>", escaped(parts)));
+        }
     }
     put(&mut page, format_args!("</table><p>Others are shown as of their last sign of life.</p></html>\n"));
     page
@@ -127,12 +147,23 @@ mod tests {
             subscriptions: 4,
             channels: 1,
             draining: true,
+            agreed: Default::default(),
         };
-        let told = Nodes { me: "n1".into(), unready: Some("x < y".into()), complete: false, nodes: vec![report] };
+        let told = Nodes {
+            me: "n1".into(),
+            unready: Some("x < y".into()),
+            complete: false,
+            nodes: vec![Row { report, differs: Some("a, <b>".into()) }],
+        };
         let page = page(&told, 3_700_000);
-        for part in
-            ["&lt;b&gt;a&amp;b&lt;/b&gt; (this one)", "1 h 1 min", "going down", "x &lt; y", "<td>3<td>2<td>4<td>1"]
-        {
+        for part in [
+            "&lt;b&gt;a&amp;b&lt;/b&gt; (this one)",
+            "1 h 1 min",
+            "going down",
+            "x &lt; y",
+            "<td>3<td>2<td>4<td>1",
+            "otherwise: a, &lt;b&gt;",
+        ] {
             assert!(page.contains(part), "{part}: {page}");
         }
         assert_eq!((up(59_999), up(-1), up(90_000_000)), ("59 s".into(), "0 s".into(), "1 d 1 h".into()));

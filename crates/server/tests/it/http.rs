@@ -177,3 +177,22 @@ async fn operators_have_a_listener_of_their_own() {
     let ready = request(stage.admin, "GET /ready", &[], None).await;
     assert_eq!(ready.status, 503, "not ready without a store");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_server_on_a_full_disk_says_so() {
+    let full = Stage::with(Settings { free_bytes_min: u64::MAX, ..Settings::default() }).await;
+    assert_eq!(request(full.admin, "GET /ready", &[], None).await.status, 200, "nobody has looked");
+    full.node.look_at_store().await;
+    let ready = request(full.admin, "GET /ready", &[], None).await;
+    let reason = ready.body.as_str().expect("text");
+    assert!(ready.status == 503 && reason.contains("could not write") && reason.contains("disk is full"), "{reason}");
+    assert_eq!(Stage::metric(&full.node, "talewire_store_writable"), 0);
+    assert_eq!(Stage::metric(&full.node, "talewire_store_commits_failed_total"), 0, "nobody has written");
+    assert_eq!(request(full.admin, "GET /health", &[], None).await.status, 200, "it lives");
+
+    let roomy = Stage::new().await;
+    roomy.node.look_at_store().await;
+    assert_eq!(request(roomy.admin, "GET /ready", &[], None).await.status, 200);
+    assert_eq!(Stage::metric(&roomy.node, "talewire_store_writable"), 1);
+    assert!(Stage::metric(&roomy.node, "talewire_store_free_bytes") > 0);
+}

@@ -105,6 +105,45 @@ async fn kept_sockets_are_told_to_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_trickles_does_not_hold_it_up() {
+    let http =
+        ServerSettings { drain_ms: 20_000, drain_body_ms: 300, request_burst: 1_000, ..Settings::default().http };
+    let mut stage = Stage::with(Settings { http, ..Settings::default() }).await;
+    let mut trickling = Vec::new();
+    for path in ["/app/login", "/connection/http_stream", "/api/publish"] {
+        let mut socket = TcpStream::connect(stage.address).await.expect("a connection");
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: the-key\r\nContent-Type: application/json\r\n");
+        socket.write_all(format!("{head}Content-Length: 1000\r\n\r\n{{").as_bytes()).await.expect("an open socket");
+        let (mut answer, mut drip) = socket.into_split();
+        let mut drops = tokio::time::interval(Duration::from_millis(20));
+        let dripping = tokio::spawn(async move {
+            while drip.write_all(b" ").await.is_ok() {
+                drops.tick().await;
+            }
+        });
+        let answer = tokio::spawn(async move {
+            let (mut said, mut bytes) = (Vec::new(), [0; 1024]);
+            while let Ok(n @ 1..) = answer.read(&mut bytes).await {
+                said.extend_from_slice(&bytes[..n]);
+            }
+            String::from_utf8_lossy(&said).to_lowercase()
+        });
+        trickling.push((path, dripping, answer));
+    }
+    stage.until("they are there", |node| Stage::metric(node, "talewire_sockets") == 3).await;
+    let began = Instant::now();
+    stage.stop().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for (path, dripping, answer) in trickling {
+        let said = answer.await.expect("an answer");
+        assert!(said.starts_with("http/1.1 503") && said.contains("connection: close"), "{path}: {said}");
+        assert!(said.contains("retry-after:"), "{path}: {said}");
+        dripping.await.expect("the socket is closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_sent_before_the_end() {
     let mut stage = slow_to_go(0).await;
     let mut client = stage.client().await;

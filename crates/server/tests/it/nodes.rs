@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use talewire_broker::{NodeId, NodeReport};
-use talewire_server::ServerSettings;
+use talewire_proto::{Kind, Limits, Namespace, Namespaces};
+use talewire_server::{Rules, ServerSettings};
 
 use crate::api::{ask, call, push, subscribe};
 use crate::http::request;
 use crate::readers::Stream;
-use crate::stage::{DEADLINE, Settings, Stage};
+use crate::stage::{DEADLINE, Settings, Stage, open};
 
 async fn two() -> (Stage, Stage) {
     two_with(|http| http).await
@@ -229,6 +230,29 @@ async fn operators_see_all_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn operators_see_which_nodes_are_set_otherwise() {
+    let a = Stage::new().await;
+    let b = a.beside(Settings::default()).await;
+    a.node.beat().await;
+    assert_eq!(Stage::metric(&a.node, "talewire_nodes_differing"), 0);
+    let other = Namespaces::new([("chat".to_owned(), Namespace { history_size: 1, ..open(Kind::History) })]);
+    b.node.exchange(Rules::new(other, Limits::default()).expect("no schemas"));
+    b.node.beat().await;
+    a.node.beat().await;
+    assert_eq!(Stage::metric(&a.node, "talewire_nodes_differing"), 1);
+    let differing = |nodes: &Value| -> Vec<(String, String)> {
+        let nodes = nodes.as_array().expect("nodes").iter();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        nodes.filter_map(|node| Some((text(&node["name"])?, text(&node["differs"])?))).collect()
+    };
+    let expected = [("node-b".to_owned(), "namespaces".to_owned())];
+    assert_eq!(differing(&request(a.admin, "GET /nodes", &[], None).await.body["nodes"]), expected);
+    assert_eq!(differing(&call(&a, "info", json!({})).await["nodes"]), expected);
+    let page = request(a.admin, "GET /nodes", &[("Accept", "text/html")], None).await.body;
+    assert!(page.as_str().is_some_and(|page| page.contains("set otherwise: namespaces")), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_node_reads_its_configuration_again() {
     let stage = |names: &'static [&'static str]| {
         let (reloads, mut requests) = tokio::sync::mpsc::channel::<talewire_server::ReloadRequest>(1);
@@ -272,6 +296,38 @@ async fn a_logout_ends_connections_on_other_nodes() {
     assert_eq!(request(b.address, "POST /app/logout", &headers, Some(json!({}))).await.status, 200);
     assert_eq!(client.closed().await.0, 3_503);
     assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
+
+    // Whoever has kept a copy of it is nobody: at once where it was logged out, and soon at the others, also after a new start.
+    let me = async |stage: &Stage| request(stage.address, "GET /app/me", &[("Cookie", &cookie)], None).await.body;
+    assert_eq!(me(&b).await, json!({}));
+    let token = cookie.strip_prefix("talewire_login=").expect("a login");
+    a.until("the other node knows", |node| node.auth.logins.verify(token, i64::MIN).is_err()).await;
+    let bearer = format!("Bearer {token}");
+    let c = b.beside(Settings::default()).await;
+    for stage in [&a, &b, &c] {
+        assert_eq!(me(stage).await, json!({}));
+        let headers = [("Authorization", bearer.as_str())];
+        assert_eq!(request(stage.address, "GET /app/me", &headers, None).await.status, 401);
+        let mut client = stage.open(&[]).await.expect("an upgrade");
+        client.send(json!({"id": 1, "connect": {"token": token}})).await;
+        assert_eq!(client.closed().await.0, 3_500, "an invalid token");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_by_a_logged_out_login_ends_without_the_brokers_word() {
+    let (a, _b) = two().await;
+    let (ana, token) = a.guest("Ana").await;
+    let (mut client, _) = a.client_of(&token).await;
+    let (mut other, _) = a.client_of(&a.guest("Ben").await.1).await;
+    let issued_at = a.node.auth.logins.verify(&token, i64::MIN).expect("a login").issued_at_ms;
+    // As another node would, whose order was lost.
+    let user = ana.parse().expect("an id");
+    a.node.store.log_out(&user, issued_at, i64::MAX).await.expect("a store");
+    assert_eq!(client.closed().await.0, 3_503);
+    assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
+    let headers = [("Authorization", &*format!("Bearer {token}"))];
+    assert_eq!(request(a.address, "GET /app/me", &headers, None).await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use talewire_proto::session::Anonymous;
 
 use crate::http::request;
-use crate::stage::{Settings, Stage};
+use crate::stage::{DEADLINE, Settings, Stage};
 
 /// The names in the first column of the table of metrics, without labels.
 fn documented() -> BTreeSet<String> {
@@ -32,6 +32,36 @@ async fn the_operators_document_lists_every_metric_and_no_other() {
         })
         .collect();
     assert_eq!(documented(), known);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_tells_what_it_takes() {
+    let stage = Stage::new().await;
+    let told = async || {
+        let text = request(stage.admin, "GET /metrics", &[], None).await.body.as_str().expect("text").to_owned();
+        move |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+        }
+    };
+    let before = told().await;
+    assert!(before("process_resident_memory_bytes") > 1e6 && before("process_virtual_memory_bytes") > 1e6);
+    // Other tests of the process may open and close as they like.
+    assert!(before("process_open_fds") > 10.0 && before("process_open_fds") < before("process_max_fds"));
+    assert!(before("process_threads") >= 3.0);
+    let now_s = std::time::UNIX_EPOCH.elapsed().expect("later").as_secs_f64();
+    let age_s = now_s - before("process_start_time_seconds");
+    assert!((-1.0..600.0).contains(&age_s), "{age_s}");
+    let files: Vec<_> = (0..200).map(|_| std::fs::File::open("/dev/null").expect("a file")).collect();
+    assert!(told().await("process_open_fds") >= 210.0);
+    // Asking takes time of processors, too.
+    let used = before("process_cpu_seconds_total");
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while told().await("process_cpu_seconds_total") <= used {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    drop(files);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,18 +110,18 @@ async fn the_examples_of_the_description_are_understood() {
     let stage = Stage::new().await;
     let description = request(stage.address, "GET /openapi.json", &[], None).await;
     assert_eq!(description.header("content-type"), Some("application/json"));
-    let (_, token) = stage.guest("Ana").await;
-    let bearer = format!("Bearer {token}");
+    let bearer = async |name| format!("Bearer {}", stage.guest(name).await.1);
+    let (stays, goes) = (bearer("Ana").await, bearer("Ben").await);
     let mut tried = 0;
     for (path, methods) in description.body["paths"].as_object().expect("paths") {
         let Some(example) = methods["post"].pointer("/requestBody/content/application~1json/example") else { continue };
         let path = path.replace("{method}", "story.create");
-        let headers = [("X-API-Key", "the-key"), ("Authorization", &bearer)];
+        let token = if path == "/app/logout" { &goes } else { &stays };
+        let headers = [("X-API-Key", "the-key"), ("Authorization", token)];
         let answer = request(stage.address, &format!("POST {path}"), &headers, Some(example.clone())).await;
         let expected = match path.as_str() {
             // Whose session it is, is made up.
             "/emulation" => 404,
-            // There is a bearer token, and no browser to forget it.
             _ => 200,
         };
         assert_eq!(answer.status, expected, "{path}: {}", answer.body);

@@ -97,3 +97,27 @@ async fn an_address_is_one_servers_alone() {
     let refused = second.err().expect("the address is taken").to_string();
     assert!(refused.starts_with(&format!("cannot listen on {}", first.address)), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_is_let_in_at_its_pace_and_nobody_is_refused() {
+    let http = ServerSettings { accepts_per_second: 20, ..Settings::default().http };
+    let stage = Stage::with(Settings { http, ..Settings::default() }).await;
+    let began = std::time::Instant::now();
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let address = stage.address;
+        crowd.spawn(async move { crate::http::request(address, "GET /app/config", &[], None).await.status });
+    }
+    let first = crowd.join_next().await.expect("one of them").expect("an answer");
+    assert_eq!(first, 200);
+    for _ in 0..20 {
+        let health = crate::http::request(stage.admin, "GET /health", &[], None).await;
+        assert_eq!(health.status, 200, "operators do not wait");
+    }
+    while let Some(status) = crowd.join_next().await {
+        assert_eq!(status.expect("an answer"), 200);
+    }
+    // Ten a second for each of two threads, which the kernel deals sockets to as it likes: one of them has twenty or more.
+    assert!(began.elapsed() >= std::time::Duration::from_millis(1_500), "{:?}", began.elapsed());
+    assert!(Stage::metric(&stage.node, "talewire_accept_pauses_total") > 0);
+}

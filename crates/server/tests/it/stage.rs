@@ -38,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) hub: HubSettings,
     pub(crate) anonymous: Anonymous,
     pub(crate) namespaces: Namespaces,
+    pub(crate) free_bytes_min: u64,
     pub(crate) reloads: Option<tokio::sync::mpsc::Sender<ReloadRequest>>,
 }
 
@@ -59,6 +60,7 @@ impl Default for Settings {
             hub: HubSettings::default(),
             anonymous: Anonymous::Insecure,
             namespaces: namespaces(),
+            free_bytes_min: 0,
             reloads: None,
         }
     }
@@ -104,7 +106,9 @@ impl Stage {
     pub(crate) async fn try_with(settings: Settings) -> Result<Self, ServerError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_owned();
-        let store = Store::open(&StoreSettings { path, ..StoreSettings::default() }).await.expect("a store");
+        let free_bytes_min = settings.free_bytes_min;
+        let store = StoreSettings { path, free_bytes_min, ..StoreSettings::default() };
+        let store = Store::open(&store).await.expect("a store");
         let id = NodeId::new();
         let broker = Broker::open(&BrokerSettings::default(), &id).await.expect("it needs nothing");
         let mut stage = Self::on(settings, id, store, broker, "node-a").await?;
@@ -129,6 +133,7 @@ impl Stage {
             name: name.into(),
             store_name: "stage".into(),
             beat_ms: 1_000,
+            agreed: Default::default(),
             traces: None,
             settings: settings.http,
             rules: Rules::new(settings.namespaces, settings.limits).expect("schemas that can be used"),
@@ -148,6 +153,8 @@ impl Stage {
         let node = Arc::new(Node::new(parts));
         node.beat().await;
         tokio::spawn(node.clone().attend());
+        node.learn_logouts().await.expect("a store");
+        tokio::spawn(node.clone().follow_logouts(Duration::from_millis(100)));
         let server = Server::start(node.clone())?;
         let (address, admin) = (server.address(), server.admin_address());
         Ok(Self { node, store, address, admin, server: Some(server), _folder: None })

@@ -156,7 +156,17 @@ mod tests {
 
     #[test]
     fn the_way_is_encrypted_unless_an_operator_says_otherwise() {
-        for bad in ["http://example.org", "ftp://example.org", "example.org", "", "https://u:p@example.org"] {
+        for bad in [
+            "http://example.org",
+            "ftp://example.org",
+            "example.org",
+            "",
+            "https://u:p@example.org",
+            "https://",
+            "https://:99999",
+            "https://a:99999",
+            "https://a b",
+        ] {
             assert!(check(bad, false, false).is_err(), "{bad}");
         }
         assert!(check("http://example.org", true, false).is_ok());

@@ -8,7 +8,8 @@
 //! E                                                      the end; without it the file is not whole
 //! ```
 //!
-//! Numbers are little-endian. The checksum is gzip's. The file holds secrets: it is for its owner alone.
+//! Numbers are little-endian. The checksum is gzip's. A reader believes nothing of it: what a file unpacks to is read row by row, and no
+//! row may be larger than [`ROW_BYTES_MAX`]. The file holds secrets: it is for its owner alone.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -27,8 +28,12 @@ const FIRST_LINE: &[u8] = b"talewire-backup 1\n";
 /// Rows that are read at once, and the bytes after which fewer are.
 const ROWS: usize = 500;
 const ROWS_BYTES: usize = 4 * 1024 * 1024;
-/// No value is longer: what says so is damage.
-const VALUE_BYTES_MAX: u32 = 256 * 1024 * 1024;
+/// All values of one row. Nothing that a server takes comes near it: what says so is damage, or made to take our memory.
+const ROW_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The head.
+const HEAD_BYTES_MAX: usize = 65_536;
+/// By how much room for a value grows at least.
+const GROWTH: usize = 65_536;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -86,7 +91,7 @@ impl Writer {
     }
 
     fn long(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= VALUE_BYTES_MAX);
+        let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= ROW_BYTES_MAX);
         let length = length.ok_or_else(|| StoreError::Broken("a value is too long for a backup".into()))?;
         self.write(&length.to_le_bytes())?;
         self.write(bytes)
@@ -102,6 +107,9 @@ impl Writer {
 
     pub(super) fn put(&mut self, rows: &[Row]) -> Result<(), StoreError> {
         for row in rows {
+            if bytes_of(row) > ROW_BYTES_MAX {
+                return Err(StoreError::Broken(format!("a row of {} is too long for a backup", self.table)));
+            }
             self.write(b"R")?;
             for value in row {
                 match value {
@@ -150,6 +158,7 @@ impl Writer {
                 return Err(StoreError::Broken(format!("{} does not read as it was written", partial.display())));
             }
         }
+        written.ended()?;
         // Not renamed over a file that has come meanwhile.
         std::fs::hard_link(&partial, &path).map_err(|error| failed("cannot name", &path, &error))?;
         std::fs::remove_file(&partial).map_err(wrong)?;
@@ -163,13 +172,20 @@ pub(super) struct Reader {
     input: BufReader<GzDecoder<BufReader<File>>>,
     head: Head,
     columns: usize,
+    /// Rows of the table that are still to come, by the head.
+    left: u64,
     /// The mark that was read and belongs to what comes next.
     next: u8,
 }
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = File::open(path).map_err(|error| failed("cannot read", path, &error))?;
+        let wrong = |error| failed("cannot read", path, &error);
+        // Opening a pipe would wait for somebody who writes into it.
+        if !std::fs::metadata(path).map_err(wrong)?.is_file() {
+            return Err(StoreError::Unavailable(format!("{} is no regular file, as a backup is", path.display())));
+        }
+        let file = File::open(path).map_err(wrong)?;
         let mut input = BufReader::new(GzDecoder::new(BufReader::new(file)));
         let mut first = vec![0; FIRST_LINE.len()];
         let is_ours = input.read_exact(&mut first).is_ok() && first == FIRST_LINE;
@@ -177,12 +193,19 @@ impl Reader {
             return Err(StoreError::Unavailable(format!("{} is no backup of talewire", path.display())));
         }
         let head = Head { schema: 0, rows: BTreeMap::new() };
-        let mut reader = Self { path: path.to_owned(), input, head, columns: 0, next: 0 };
-        let head = reader.long()?;
+        let mut reader = Self { path: path.to_owned(), input, head, columns: 0, left: 0, next: 0 };
+        let head = reader.long(HEAD_BYTES_MAX)?;
         reader.head = serde_json::from_slice(&head).map_err(|_| reader.damaged())?;
         let known = sqlite::STEPS_KNOWN;
         if reader.head.schema > known {
             return Err(StoreError::NewerSchema { found: reader.head.schema, known });
+        }
+        // Each table of its version, and no other.
+        let has = |table: &Table| reader.head.rows.contains_key(table.name);
+        let tables = TABLES.iter().filter(|table| has(table)).count();
+        let is_whole = TABLES.iter().all(|table| has(table) || table.since > reader.head.schema);
+        if reader.head.schema == 0 || !is_whole || tables != reader.head.rows.len() {
+            return Err(reader.damaged());
         }
         reader.next = reader.byte()?;
         Ok(reader)
@@ -210,15 +233,20 @@ impl Reader {
         Ok(self.exact::<1>()?[0])
     }
 
-    fn long(&mut self) -> Result<Vec<u8>, StoreError> {
-        let length = u32::from_le_bytes(self.exact()?);
-        if length > VALUE_BYTES_MAX {
+    fn long(&mut self, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
+        let length = u32::from_le_bytes(self.exact()?) as usize;
+        if length > bytes_max {
             return Err(self.damaged());
         }
         // Taken as it comes: a length that is not true costs no memory.
         let mut bytes = Vec::new();
-        let read = (&mut self.input).take(u64::from(length)).read_to_end(&mut bytes);
-        if read.ok() == Some(length as usize) { Ok(bytes) } else { Err(self.damaged()) }
+        while bytes.len() < length {
+            let (there, more) = (bytes.len(), (length - bytes.len()).min(bytes.len().max(GROWTH)));
+            bytes.reserve_exact(more);
+            bytes.resize(there + more, 0);
+            self.input.read_exact(&mut bytes[there..]).map_err(|_| self.damaged())?;
+        }
+        Ok(bytes)
     }
 
     fn short(&mut self) -> Result<String, StoreError> {
@@ -230,10 +258,9 @@ impl Reader {
 
     /// A table that an older version did not know is empty.
     pub(super) fn begin(&mut self, table: &'static Table) -> Result<Vec<&'static Column>, StoreError> {
-        if self.next != b'T' || !self.head.rows.contains_key(table.name) {
-            return if self.head.rows.contains_key(table.name) { Err(self.damaged()) } else { Ok(Vec::new()) };
-        }
-        if self.short()? != table.name {
+        let Some(rows) = self.head.rows.get(table.name) else { return Ok(Vec::new()) };
+        self.left = *rows;
+        if self.next != b'T' || self.short()? != table.name {
             return Err(self.damaged());
         }
         let mut columns = Vec::new();
@@ -250,33 +277,160 @@ impl Reader {
         let mut rows = Vec::new();
         let mut bytes = 0;
         while self.next == b'R' && rows.len() < ROWS && bytes < ROWS_BYTES {
+            self.left = self.left.checked_sub(1).ok_or_else(|| self.damaged())?;
             let mut row = Vec::with_capacity(self.columns);
             for _ in 0..self.columns {
+                let most = ROW_BYTES_MAX - bytes_of(&row).min(ROW_BYTES_MAX);
                 row.push(match self.byte()? {
                     0 => Value::Null,
                     1 => Value::Integer(i64::from_le_bytes(self.exact()?)),
-                    2 => Value::Text(String::from_utf8(self.long()?).map_err(|_| self.damaged())?),
-                    3 => Value::Bytes(self.long()?),
+                    2 => Value::Text(String::from_utf8(self.long(most)?).map_err(|_| self.damaged())?),
+                    3 => Value::Bytes(self.long(most)?),
                     _ => return Err(self.damaged()),
                 });
-                bytes += match row.last() {
-                    Some(Value::Text(text)) => text.len(),
-                    Some(Value::Bytes(data)) => data.len(),
-                    _ => 8,
-                };
             }
+            bytes += bytes_of(&row);
             rows.push(row);
             self.next = self.byte()?;
         }
-        if self.next == b'E' {
-            // What gzip has to say about the whole comes with its end.
-            let mut rest = [0];
-            if !matches!(self.input.read(&mut rest), Ok(0)) {
-                return Err(self.damaged());
-            }
-        } else if self.next != b'R' && self.next != b'T' {
-            return Err(self.damaged());
+        if matches!(self.next, b'R' | b'T' | b'E') { Ok(rows) } else { Err(self.damaged()) }
+    }
+
+    /// Whether the last word has come behind the last table, and nothing behind it.
+    pub(super) fn ended(&mut self) -> Result<(), StoreError> {
+        // What gzip has to say about the whole comes with its end.
+        let mut rest = [0];
+        if self.next == b'E' && matches!(self.input.read(&mut rest), Ok(0)) { Ok(()) } else { Err(self.damaged()) }
+    }
+}
+
+/// What the values of a row take.
+fn bytes_of(row: &Row) -> usize {
+    let bytes = |value: &Value| match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(data) => data.len(),
+        Value::Null | Value::Integer(_) => 8,
+    };
+    row.iter().map(bytes).sum()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A file that says what the test wants it to say.
+    fn file(folder: &Path, head: &str, rest: &[u8]) -> PathBuf {
+        let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+        let length = u32::try_from(head.len()).unwrap().to_le_bytes();
+        for bytes in [FIRST_LINE, &length, head.as_bytes(), rest] {
+            out.write_all(bytes).unwrap();
         }
-        Ok(rows)
+        let path = folder.join("backup");
+        std::fs::write(&path, out.finish().unwrap()).unwrap();
+        path
+    }
+
+    /// Reads all of it; how many rows there were.
+    fn read(path: &Path) -> Result<usize, StoreError> {
+        let mut reader = Reader::open(path)?;
+        let mut there = 0;
+        for table in TABLES {
+            reader.begin(table)?;
+            loop {
+                match reader.rows()?.len() {
+                    0 => break,
+                    some => there += some,
+                }
+            }
+        }
+        reader.ended().map(|()| there)
+    }
+
+    /// A head that names every table of a version, with so many secrets.
+    fn head(schema: u32, secrets: u64) -> String {
+        let tables = TABLES.iter().filter(|table| table.since <= schema);
+        let rows: BTreeMap<_, _> =
+            tables.map(|table| (table.name, if table.name == "secrets" { secrets } else { 0 })).collect();
+        serde_json::json!({"schema": schema, "rows": rows}).to_string()
+    }
+
+    /// Tables of a version, all without rows but for the last, and an end.
+    fn tables(schema: u32, secrets: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for table in TABLES.iter().filter(|table| table.since <= schema) {
+            bytes.extend_from_slice(&[b'T', table.name.len() as u8]);
+            bytes.extend_from_slice(table.name.as_bytes());
+            bytes.push(if table.name == "secrets" { 2 } else { 0 });
+        }
+        bytes.extend_from_slice(b"\x04name\x05value");
+        bytes.extend_from_slice(secrets);
+        bytes.push(b'E');
+        bytes
+    }
+
+    /// A row of secrets whose value says that it is so long, and is of zeros.
+    fn secret(says: usize, zeros: usize) -> Vec<u8> {
+        let mut row = b"R\x02\x01\0\0\0a\x03".to_vec();
+        row.extend_from_slice(&u32::try_from(says).unwrap().to_le_bytes());
+        row.resize(row.len() + zeros, 0);
+        row
+    }
+
+    #[test]
+    fn a_file_is_read_for_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |head: &str, rest: &[u8], expected: Option<usize>| {
+            assert_eq!(read(&file(folder.path(), head, rest)).ok(), expected, "{head}");
+        };
+        for schema in 1..=sqlite::STEPS_KNOWN {
+            check(&head(schema, 0), &tables(schema, b""), Some(0));
+        }
+        let now = sqlite::STEPS_KNOWN;
+        let row = secret(100_000, 100_000);
+        check(&head(now, 1), &tables(now, &row), Some(1));
+        check(&head(now, 1), &tables(now, &row.repeat(2)), None);
+        check(r#"{"schema":1,"rows":{}}"#, b"E", None);
+        check(r#"{"schema":1,"rows":{}}"#, b"", None);
+        check(&head(0, 0), b"E", None);
+        check(&head(now, 0), &tables(now, b"")[..20], None);
+        let without_end = tables(now, b"");
+        check(&head(now, 0), &without_end[..without_end.len() - 1], None);
+        check(&head(now, 0), &[&without_end[..], b"more"].concat(), None);
+        check(&head(now, 0).replace("secrets", "strange"), &tables(now, b""), None);
+    }
+
+    #[test]
+    fn a_file_that_unpacks_to_very_much_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = sqlite::STEPS_KNOWN;
+        let long = 20 * 1024 * 1024;
+        assert_eq!(read(&file(folder.path(), &head(now, 1), &tables(now, &secret(long, long)))), Ok(1));
+        let too_long = tables(now, &secret(ROW_BYTES_MAX + 1, ROW_BYTES_MAX + 1));
+        assert!(read(&file(folder.path(), &head(now, 1), &too_long)).is_err());
+        // It is not true, either.
+        assert!(read(&file(folder.path(), &head(now, 1), &tables(now, &secret(ROW_BYTES_MAX, 5)))).is_err());
+        let head = "x".repeat(HEAD_BYTES_MAX + 1);
+        assert!(read(&file(folder.path(), &head, b"E")).is_err());
+        // Two values that would each do.
+        let mut row = b"R".to_vec();
+        for _ in 0..2 {
+            row.push(3);
+            row.extend_from_slice(&u32::try_from(ROW_BYTES_MAX / 2 + 1).unwrap().to_le_bytes());
+            row.resize(row.len() + ROW_BYTES_MAX / 2 + 1, 0);
+        }
+        assert!(read(&file(folder.path(), &self::head(now, 1), &tables(now, &row))).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [&pipe, Path::new("/dev/zero"), folder.path()] {
+            let refused = Reader::open(path).err().unwrap().to_string();
+            assert!(refused.contains("is no regular file"), "{refused}");
+        }
     }
 }

@@ -102,7 +102,8 @@ pub async fn restore(
 ) -> Result<Copied, StoreError> {
     let mut source = Source::File(Box::new(file::Reader::open(file)?));
     let mut target = Target::database(to).await?;
-    let copied = copy(&mut source, &mut target, epochs, progress).await.map_err(|error| match error {
+    let copied = copy(&mut source, &mut target, epochs, progress).await;
+    let copied = copied.and_then(|copied| source.ended().map(|()| copied)).map_err(|error| match error {
         // No store of ours has written what a store of ours cannot hold.
         StoreError::Broken(reason) => {
             StoreError::Unavailable(format!("{} is damaged ({reason}): nothing was restored", file.display()))
@@ -153,6 +154,14 @@ impl Source {
             Self::Sqlite(source) => source.rows(),
             Self::Postgres(source) => source.rows().await,
             Self::File(source) => source.rows(),
+        }
+    }
+
+    /// Whether nothing is left after the last table. A database has no end of its own.
+    fn ended(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(_) | Self::Postgres(_) => Ok(()),
+            Self::File(source) => source.ended(),
         }
     }
 }

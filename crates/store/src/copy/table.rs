@@ -9,6 +9,8 @@ pub(crate) struct Table {
     pub(crate) order: &'static str,
     /// The column that counts its rows up, if it has one.
     pub(crate) counter: Option<&'static str>,
+    /// The step of the schema that made it.
+    pub(crate) since: u32,
 }
 
 /// A column.
@@ -68,7 +70,7 @@ const fn epoch(name: &'static str) -> Column {
 }
 
 const fn counted(name: &'static str, columns: &'static [Column]) -> Table {
-    Table { name, columns, order: "seq", counter: Some("seq") }
+    Table { name, columns, order: "seq", counter: Some("seq"), since: 1 }
 }
 
 /// All tables, in the order in which they are copied.
@@ -77,6 +79,7 @@ pub(crate) static TABLES: &[Table] = &[
         name: "channels",
         order: "id",
         counter: Some("id"),
+        since: 1,
         columns: &[
             integer("id"),
             text("name"),
@@ -90,6 +93,7 @@ pub(crate) static TABLES: &[Table] = &[
         name: "log",
         order: "channel, \"offset\"",
         counter: None,
+        since: 1,
         columns: &[
             integer("channel"),
             integer("offset"),
@@ -105,6 +109,7 @@ pub(crate) static TABLES: &[Table] = &[
         name: "answers",
         order: "id",
         counter: Some("id"),
+        since: 1,
         columns: &[integer("id"), text("user"), text("method"), text("key"), bytes("answer"), integer("created_at")],
     },
     counted(
@@ -203,5 +208,9 @@ pub(crate) static TABLES: &[Table] = &[
         "users",
         &[integer("seq"), text("id"), text("name"), boolean("guest"), integer("created_at"), integer("seen_at")],
     ),
-    Table { name: "secrets", order: "name", counter: None, columns: &[text("name"), bytes("value")] },
+    Table {
+        since: 3,
+        ..counted("logouts", &[integer("seq"), text("user"), integer("issued_at"), integer("expires_at")])
+    },
+    Table { name: "secrets", order: "name", counter: None, since: 1, columns: &[text("name"), bytes("value")] },
 ];

@@ -1,15 +1,22 @@
-//! Accounts and secrets in PostgreSQL.
+//! Accounts, logouts and secrets in PostgreSQL.
 
 use talewire_proto::UserId;
 use tokio_postgres::Row;
 
+use super::connection::Work;
 use super::failure::Tried;
 use super::rows::parsed;
 use super::{Postgres, storable};
-use crate::accounts::Account;
+use crate::accounts::{Account, LOGOUTS_PRUNED_PER_WRITE, Logout};
 use crate::{StoreError, random};
 
 const ACCOUNT: &str = "SELECT id, name, guest, created_at, seen_at FROM users WHERE id = $1";
+const LOG_OUT: &str =
+    "INSERT INTO logouts (\"user\", issued_at, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+const LOGOUTS: &str = "SELECT seq, \"user\", issued_at FROM logouts WHERE seq > $1 ORDER BY seq LIMIT $2";
+/// Rows that somebody else removes at this moment are left to them.
+const PRUNE: &str = "DELETE FROM logouts WHERE seq IN
+    (SELECT seq FROM logouts WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
 impl Postgres {
     pub(crate) async fn insert_guest(&self, id: UserId, name: String) -> Result<Account, StoreError> {
@@ -41,6 +48,28 @@ impl Postgres {
         .await
     }
 
+    pub(crate) async fn log_out(&self, user: UserId, issued_at: i64, expires_at: i64) -> Result<(), StoreError> {
+        self.change((user, issued_at, expires_at), |work, (user, issued_at, expires_at)| {
+            Box::pin(async move {
+                work.conn.execute(LOG_OUT, &[&user.as_str(), issued_at, expires_at]).await?;
+                prune_logouts(work, LOGOUTS_PRUNED_PER_WRITE).await.map(drop)
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn logouts(&self, after: i64, most: u32) -> Result<Vec<Logout>, StoreError> {
+        self.look((after, i64::from(most)), |work, (after, most)| {
+            Box::pin(async move {
+                let rows = work.conn.all(LOGOUTS, &[after, most]).await?;
+                let logout =
+                    |row: &Row| Ok(Logout { seq: row.try_get(0)?, user: parsed(row, 1)?, issued_at: row.try_get(2)? });
+                rows.iter().map(logout).collect()
+            })
+        })
+        .await
+    }
+
     pub(crate) async fn secret(&self, name: &'static str) -> Result<[u8; 32], StoreError> {
         self.change(name, |work, name| {
             Box::pin(async move {
@@ -57,6 +86,11 @@ impl Postgres {
         })
         .await
     }
+}
+
+/// Forgets logouts whose logins have ended by themselves.
+pub(super) async fn prune_logouts(work: &Work<'_>, at_most: i64) -> Tried<u64> {
+    work.conn.execute(PRUNE, &[&work.now_ms(), &at_most]).await
 }
 
 fn account(row: &Row) -> Tried<Account> {

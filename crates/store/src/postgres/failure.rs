@@ -6,7 +6,7 @@ use crate::StoreError;
 
 /// Why a try did not succeed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The connection or the server said so.
     Database(tokio_postgres::Error),
     /// We did; the transaction is undone.

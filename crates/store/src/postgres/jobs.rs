@@ -158,7 +158,7 @@ async fn claim(work: &Work<'_>, owner: &JobOwner, lease_ms: i64) -> Tried<Option
 async fn end(work: &Work<'_>, finish: &Finish) -> Tried<Finished> {
     let conn = work.conn;
     let id = finish.generation.as_str();
-    let story = one(conn, "SELECT story FROM jobs WHERE id = $1", &[&id], |row| parsed::<StoryId>(row, 0)).await?;
+    let story = one(conn, "SELECT story FROM jobs WHERE id = $1", &[&id], |row| parsed::<StoryId, _>(row, 0)).await?;
     let Some(story) = story else { return Ok(Finished::Fenced) };
     facts::lock_story(conn, &story).await?;
     let sql = format!(

@@ -19,6 +19,7 @@ mod failure;
 mod jobs;
 mod log;
 mod pool;
+mod probe;
 mod rows;
 mod schema;
 mod stories;
@@ -28,6 +29,7 @@ mod tls;
 mod told;
 mod views;
 
+pub(crate) use pool::address_problem;
 pub(crate) use told::told;
 
 use std::pin::Pin;
@@ -100,6 +102,8 @@ pub(crate) struct Postgres {
     reads: Arc<Semaphore>,
     reads_max: usize,
     answer_ttl_ms: i64,
+    /// Commits that had succeeded at the last look.
+    probed: AtomicU64,
     closed: AtomicBool,
     /// Every operation that runs holds it for reading.
     running: Arc<RwLock<()>>,
@@ -133,6 +137,7 @@ impl Postgres {
             reads: Arc::new(Semaphore::new(reads_max)),
             reads_max,
             answer_ttl_ms: settings.answer_ttl_ms,
+            probed: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             running: Arc::default(),
         })
@@ -154,6 +159,7 @@ impl Postgres {
             commit_us: commit_us.load(Ordering::Relaxed),
             writes_waiting: self.writes_max.saturating_sub(self.writes.available_permits()) as u64,
             reads_waiting: self.reads_max.saturating_sub(self.reads.available_permits()) as u64,
+            free_bytes: None,
         }
     }
 

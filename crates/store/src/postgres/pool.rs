@@ -27,15 +27,31 @@ pub(super) struct Address {
     session: String,
 }
 
+/// Reads an address strictly. No reason repeats it: it may hold a password.
+fn parsed(url: &str) -> Result<Config, String> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("must begin with postgres://".into());
+    }
+    let config: Config = url.parse().map_err(|error| format!("cannot be used: {}", failure::sentence(&error)))?;
+    let named = config.get_hosts().iter().any(|host| !matches!(host, Host::Tcp(name) if name.is_empty()));
+    if !named && config.get_hostaddrs().is_empty() {
+        return Err("names no host".into());
+    }
+    if config.get_ports().contains(&0) {
+        return Err("has port 0, which nobody listens on".into());
+    }
+    Ok(config)
+}
+
+/// What is wrong with an address.
+pub(crate) fn address_problem(url: &str) -> Option<String> {
+    parsed(url).err()
+}
+
 impl Address {
     pub(super) fn new(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let wrong = |error: tokio_postgres::Error| {
-            StoreError::Unavailable(format!("store.url cannot be used: {}", failure::sentence(&error)))
-        };
-        if !["postgres://", "postgresql://"].iter().any(|scheme| settings.url.reveal().starts_with(scheme)) {
-            return Err(StoreError::Unavailable("store.url must begin with postgres://".into()));
-        }
-        let mut config: Config = settings.url.reveal().parse().map_err(wrong)?;
+        let wrong = |reason| StoreError::Unavailable(format!("store.url {reason}"));
+        let mut config = parsed(settings.url.reveal()).map_err(wrong)?;
         if !settings.url.reveal().contains("sslmode=") {
             config.ssl_mode(if is_here(&config) { SslMode::Disable } else { SslMode::Require });
         }

@@ -30,6 +30,8 @@ pub(super) const STEPS: &[Step] = &[
     Step { sql: include_str!("schema_1.sql"), since: 1 },
     // Versions of publications: a program that knows step 1 alone publishes without them.
     Step { sql: include_str!("schema_2.sql"), since: 1 },
+    // Logouts: a program that knows less goes on to believe logins that were logged out.
+    Step { sql: include_str!("schema_3.sql"), since: 1 },
 ];
 
 /// The lock under which steps are made.

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use talewire_proto::{Payload, UserId};
 
+use super::accounts::prune_logouts;
 use super::connection::{CLOCK, Work};
 use super::failure::{Failure, Tried};
 use super::{Postgres, apply, facts, storable};
@@ -58,7 +59,12 @@ impl Postgres {
     }
 
     pub(crate) async fn prune(&self) -> Result<u64, StoreError> {
-        self.change(self.answer_ttl_ms, |work, ttl_ms| Box::pin(prune(work, *ttl_ms, PRUNED_PER_CALL))).await
+        self.change(self.answer_ttl_ms, |work, ttl_ms| {
+            Box::pin(async move {
+                Ok(prune(work, *ttl_ms, PRUNED_PER_CALL).await? + prune_logouts(work, PRUNED_PER_CALL).await?)
+            })
+        })
+        .await
     }
 }
 

@@ -47,12 +47,25 @@ async fn sessions_are_ours_whatever_the_server_says() {
 
 #[tokio::test]
 async fn addresses_that_cannot_be_used_are_told_without_their_password() {
-    for wrong in
-        ["mysql://ana:hunter2@db/tales", "host=db password=hunter2", "postgres://ana:hunter2@db/tales?sslmode=maybe"]
-    {
+    for wrong in [
+        "mysql://ana:hunter2@db/tales",
+        "host=db password=hunter2",
+        "postgres://ana:hunter2@db/tales?sslmode=maybe",
+        "postgres://ana:hunter2@db:99999/tales",
+        "postgres://ana:hunter2@db:0/tales",
+        "postgres://ana:hunter2@/tales",
+        "postgres:///tales",
+        "postgres://",
+    ] {
         let settings = StoreSettings { url: StoreUrl::new(wrong), ..StoreSettings::default() };
         let error = Address::new(&settings).err().unwrap().to_string();
         assert!(error.contains("store.url") && !error.contains("hunter2"), "{error}");
+        assert!(settings.url_problem().is_some(), "{wrong}");
+    }
+    for good in ["", "postgres://db", "postgres://ana:hun@ter2@a:5432,b:5433/tales", "postgresql:///tales?host=/run/pg"]
+    {
+        let settings = StoreSettings { url: StoreUrl::new(good), ..StoreSettings::default() };
+        assert_eq!(settings.url_problem(), None, "{good}");
     }
 }
 

@@ -192,7 +192,7 @@ impl Step {
         let sql = "SELECT parent, from_number FROM branches WHERE id = $1";
         let Some(row) = conn.one(sql, &[&self.branch.as_str()]).await? else { return Ok(None) };
         let from: i64 = row.try_get(1)?;
-        let parent = parsed_or_null::<BranchId>(&row, 0)?;
+        let parent = parsed_or_null::<BranchId, _>(&row, 0)?;
         Ok(parent.map(|parent| Step { branch: parent, before: self.before.min(from + 1) }))
     }
 }

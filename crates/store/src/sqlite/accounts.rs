@@ -1,12 +1,13 @@
-//! Accounts and secrets in SQLite.
+//! Accounts, logouts and secrets in SQLite.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use talewire_proto::UserId;
 
 use super::Sqlite;
 use super::rows::parsed;
+use super::writer::Work;
 use crate::StoreError;
-use crate::accounts::Account;
+use crate::accounts::{Account, LOGOUTS_PRUNED_PER_WRITE, Logout};
 
 impl Sqlite {
     pub(crate) async fn insert_guest(&self, id: UserId, name: String) -> Result<Account, StoreError> {
@@ -35,6 +36,29 @@ impl Sqlite {
         .await
     }
 
+    pub(crate) async fn log_out(&self, user: UserId, issued_at: i64, expires_at: i64) -> Result<(), StoreError> {
+        self.write(move |work| {
+            work.conn
+                .prepare_cached(
+                    "INSERT INTO logouts (user, issued_at, expires_at) VALUES (?1, ?2, ?3) ON CONFLICT (user, issued_at) DO NOTHING",
+                )?
+                .execute(params![user.as_str(), issued_at, expires_at])?;
+            prune_logouts(work, LOGOUTS_PRUNED_PER_WRITE).map(drop)
+        })
+        .await
+    }
+
+    pub(crate) async fn logouts(&self, after: i64, most: u32) -> Result<Vec<Logout>, StoreError> {
+        self.read(move |conn, _| {
+            let logout = |row: &Row<'_>| Ok(Logout { seq: row.get(0)?, user: parsed(row, 1)?, issued_at: row.get(2)? });
+            let mut statement =
+                conn.prepare_cached("SELECT seq, user, issued_at FROM logouts WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+            let logouts = statement.query_map(params![after, most], logout)?;
+            Ok(logouts.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     pub(crate) async fn secret(&self, name: &'static str) -> Result<[u8; 32], StoreError> {
         self.write(move |work| {
             let fresh: [u8; 32] = crate::random()?;
@@ -49,6 +73,18 @@ impl Sqlite {
         })
         .await
     }
+}
+
+/// Forgets logouts whose logins have ended by themselves. The newest stays: its place must not be given again.
+pub(super) fn prune_logouts(work: &Work<'_>, at_most: i64) -> Result<u64, StoreError> {
+    let removed = work
+        .conn
+        .prepare_cached(
+            "DELETE FROM logouts WHERE seq IN (SELECT seq FROM logouts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)
+             AND seq < (SELECT MAX(seq) FROM logouts)",
+        )?
+        .execute([work.now_ms, at_most])?;
+    Ok(removed as u64)
 }
 
 fn account(conn: &Connection, id: &UserId) -> Result<Option<Account>, StoreError> {

@@ -106,7 +106,12 @@ fn claim(work: &Work<'_>, owner: &JobOwner, lease_ms: i64) -> Result<Option<Job>
     let deadline_ms = work.now_ms + lease_ms;
     let claimed = one(work.conn, &sql, params![owner.as_str(), deadline_ms, work.now_ms], |row| {
         let instruction: Option<String> = row.get(12)?;
-        Ok((rows::generation(row)?, parsed::<StoryId>(row, 11)?, instruction.map(Words::from), row.get::<_, bool>(13)?))
+        Ok((
+            rows::generation(row)?,
+            parsed::<StoryId, _>(row, 11)?,
+            instruction.map(Words::from),
+            row.get::<_, bool>(13)?,
+        ))
     })?;
     let Some((generation, story, instruction, cancel)) = claimed else { return Ok(None) };
     let event = StoryEvent::GenerationStarted { generation: generation.clone() };

@@ -7,6 +7,7 @@
 mod accounts;
 mod apply;
 pub(crate) mod copy;
+mod disk;
 mod erase;
 mod facts;
 mod folder;
@@ -53,6 +54,7 @@ pub(crate) struct Sqlite {
     reads: Arc<Queue<Reading>>,
     counters: Arc<Counters>,
     clock_shift_ms: Arc<AtomicI64>,
+    disk: disk::Disk,
     answer_ttl_ms: i64,
     /// Every thread holds a receiver: none is left when all have ended and closed their connections.
     ended: watch::Sender<()>,
@@ -70,7 +72,8 @@ impl Sqlite {
         let counters = Arc::new(Counters::default());
         let clock_shift_ms = Arc::new(AtomicI64::new(0));
         let (ended, alive) = watch::channel(());
-        let open = Self { writes, reads, counters, clock_shift_ms, answer_ttl_ms: settings.answer_ttl_ms, ended };
+        let disk = disk::Disk::new(&settings.path, settings.free_bytes_min);
+        let open = Self { writes, reads, counters, clock_shift_ms, disk, answer_ttl_ms: settings.answer_ttl_ms, ended };
         for number in 0..settings.reader_threads.max(1) {
             let conn = schema::connect_reader(&path)?;
             let reader = reader::Reader {
@@ -116,6 +119,7 @@ impl Sqlite {
             commit_us: self.counters.commit_us.load(Ordering::Relaxed),
             writes_waiting: self.writes.len() as u64,
             reads_waiting: self.reads.len() as u64,
+            free_bytes: Some(self.disk.free_bytes()),
         }
     }
 

@@ -1,168 +1,50 @@
-//! Rows to objects: one function per table, with the columns that it reads, used by every query of that table.
-
-use std::str::FromStr;
+//! How a column is read from a row of SQLite. What stands in which: [`crate::columns`].
 
 use rusqlite::types::Type;
 use rusqlite::{Error, Row};
-use talewire_proto::generation::GenerationStatus;
 
-use crate::objects::{
-    Agent, Author, AuthorKind, Branch, Choice, Generation, Invite, Member, Reason, Role, Story, Turn, TurnGeneration,
-    TurnKind,
+use crate::columns::{self, Columns};
+use crate::objects::{Branch, Choice, Generation, Invite, Member, Story, Turn};
+
+pub(super) use crate::columns::{
+    BRANCH, CHOICE, GENERATION, INVITE, MEMBER, STORY, TURN, author_word, count, kind_word, parsed, parsed_or_null,
 };
-use crate::text::{InviteCode, Words};
 
-pub(super) const STORY: &str = "stories.id, stories.title, stories.owner, stories.branch, stories.created_at, stories.active_at, stories.turns, stories.members";
-pub(super) const MEMBER: &str = "user, name, role, joined_at";
-pub(super) const BRANCH: &str = "id, parent, from_turn, choice, label, created_at";
-pub(super) const TURN: &str = "id, branch, number, author_kind, author_id, author_name, kind, text, created_at, generation, attempt, status, label";
-pub(super) const CHOICE: &str = "id, turn, number, label, branch";
-pub(super) const GENERATION: &str =
-    "id, branch, agent_id, agent_name, status, attempt, by_user, requested_at, after_turn, reason_code, reason_message";
-pub(super) const INVITE: &str = "code, role, created_at, expires_at, uses";
+impl Columns for Row<'_> {
+    type Error = Error;
 
-/// A stored word that this program did not write.
-fn unknown(column: usize, what: String) -> Error {
-    Error::FromSqlConversionFailure(column, Type::Text, what.into())
-}
+    fn text(&self, column: usize) -> Result<&str, Error> {
+        Ok(self.get_ref(column)?.as_str()?)
+    }
 
-/// An id or another type with a checked text form.
-pub(super) fn parsed<T: FromStr>(row: &Row<'_>, column: usize) -> Result<T, Error> {
-    let text = row.get_ref(column)?.as_str()?;
-    text.parse().map_err(|_| unknown(column, format!("unreadable text in column {column}")))
-}
+    fn text_or_null(&self, column: usize) -> Result<Option<&str>, Error> {
+        Ok(self.get_ref(column)?.as_str_or_null()?)
+    }
 
-pub(super) fn parsed_or_null<T: FromStr>(row: &Row<'_>, column: usize) -> Result<Option<T>, Error> {
-    if row.get_ref(column)?.as_str_or_null()?.is_none() { Ok(None) } else { parsed(row, column).map(Some) }
-}
+    fn integer(&self, column: usize) -> Result<i64, Error> {
+        self.get(column)
+    }
 
-fn word<T>(row: &Row<'_>, column: usize, from_word: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
-    let text = row.get_ref(column)?.as_str()?;
-    from_word(text).ok_or_else(|| unknown(column, format!("unknown word {text:?}")))
-}
-
-/// Counts and numbers are kept as SQLite's signed integers; a negative one is a fault in the data.
-pub(super) fn count(row: &Row<'_>, column: usize) -> Result<u64, Error> {
-    let number: i64 = row.get(column)?;
-    u64::try_from(number).map_err(|_| Error::IntegralValueOutOfRange(column, number))
-}
-
-fn small(row: &Row<'_>, column: usize) -> Result<u32, Error> {
-    let number: i64 = row.get(column)?;
-    u32::try_from(number).map_err(|_| Error::IntegralValueOutOfRange(column, number))
-}
-
-fn words(row: &Row<'_>, column: usize) -> Result<Words, Error> {
-    Ok(Words::from(row.get::<_, String>(column)?))
-}
-
-pub(super) fn story(row: &Row<'_>) -> Result<Story, Error> {
-    Ok(Story {
-        id: parsed(row, 0)?,
-        title: words(row, 1)?,
-        owner: parsed(row, 2)?,
-        branch: parsed(row, 3)?,
-        created_at: row.get(4)?,
-        active_at: row.get(5)?,
-        turns: count(row, 6)?,
-        members: count(row, 7)?,
-    })
-}
-
-pub(super) fn role(row: &Row<'_>, column: usize) -> Result<Role, Error> {
-    word(row, column, Role::from_word)
-}
-
-pub(super) fn member(row: &Row<'_>) -> Result<Member, Error> {
-    Ok(Member { user: parsed(row, 0)?, name: row.get(1)?, role: role(row, 2)?, joined_at: row.get(3)? })
-}
-
-pub(super) fn branch(row: &Row<'_>) -> Result<Branch, Error> {
-    Ok(Branch {
-        id: parsed(row, 0)?,
-        parent: parsed_or_null(row, 1)?,
-        from: parsed_or_null(row, 2)?,
-        choice: parsed_or_null(row, 3)?,
-        label: words(row, 4)?,
-        created_at: row.get(5)?,
-    })
-}
-
-pub(super) fn author_word(kind: AuthorKind) -> &'static str {
-    match kind {
-        AuthorKind::Person => "person",
-        AuthorKind::Agent => "agent",
+    fn unreadable(column: usize, what: String) -> Error {
+        Error::FromSqlConversionFailure(column, Type::Text, format!("unreadable data: {what}").into())
     }
 }
 
-pub(super) fn kind_word(kind: TurnKind) -> &'static str {
-    match kind {
-        TurnKind::Prose => "prose",
-        TurnKind::Choice => "choice",
-    }
-}
-
-pub(super) fn turn(row: &Row<'_>) -> Result<Turn, Error> {
-    let author_kind = word(row, 3, |text| {
-        [AuthorKind::Person, AuthorKind::Agent].into_iter().find(|kind| author_word(*kind) == text)
-    })?;
-    let kind =
-        word(row, 6, |text| [TurnKind::Prose, TurnKind::Choice].into_iter().find(|kind| kind_word(*kind) == text))?;
-    let generation = match parsed_or_null(row, 9)? {
-        Some(id) => Some(TurnGeneration {
-            id,
-            attempt: small(row, 10)?,
-            status: word(row, 11, GenerationStatus::from_word)?,
-            label: row.get(12)?,
-        }),
-        None => None,
+/// A row of SQLite borrows from its statement: what reads it must do so for every length of that, as a function of its own.
+macro_rules! of_rows {
+    ($($name:ident -> $object:ty;)*) => {
+        $(pub(super) fn $name(row: &Row<'_>) -> Result<$object, Error> {
+            columns::$name(row)
+        })*
     };
-    Ok(Turn {
-        id: parsed(row, 0)?,
-        branch: parsed(row, 1)?,
-        number: count(row, 2)?,
-        author: Author { kind: author_kind, id: row.get(4)?, name: row.get(5)? },
-        kind,
-        text: words(row, 7)?,
-        created_at: row.get(8)?,
-        generation,
-    })
 }
 
-pub(super) fn choice(row: &Row<'_>) -> Result<Choice, Error> {
-    Ok(Choice {
-        id: parsed(row, 0)?,
-        turn: parsed(row, 1)?,
-        number: small(row, 2)?,
-        label: words(row, 3)?,
-        branch: parsed_or_null(row, 4)?,
-    })
-}
-
-pub(super) fn generation(row: &Row<'_>) -> Result<Generation, Error> {
-    let reason = match row.get::<_, Option<String>>(9)? {
-        Some(code) => Some(Reason { code, message: row.get::<_, Option<String>>(10)?.unwrap_or_default() }),
-        None => None,
-    };
-    Ok(Generation {
-        id: parsed(row, 0)?,
-        branch: parsed(row, 1)?,
-        agent: Agent { id: row.get(2)?, name: row.get(3)? },
-        status: word(row, 4, GenerationStatus::from_word)?,
-        attempt: small(row, 5)?,
-        by: parsed(row, 6)?,
-        requested_at: row.get(7)?,
-        after: parsed_or_null(row, 8)?,
-        reason,
-    })
-}
-
-pub(super) fn invite(row: &Row<'_>) -> Result<Invite, Error> {
-    Ok(Invite {
-        code: InviteCode::new(row.get_ref(0)?.as_str()?),
-        role: role(row, 1)?,
-        created_at: row.get(2)?,
-        expires_at: row.get(3)?,
-        uses: count(row, 4)?,
-    })
+of_rows! {
+    story -> Story;
+    member -> Member;
+    branch -> Branch;
+    turn -> Turn;
+    choice -> Choice;
+    generation -> Generation;
+    invite -> Invite;
 }

@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, params};
 use talewire_proto::{Payload, UserId};
 
 use super::Sqlite;
+use super::accounts::prune_logouts;
 use super::writer::Work;
 use super::{apply, facts};
 use crate::StoreError;
@@ -22,7 +23,8 @@ impl Sqlite {
 
     pub(crate) async fn prune(&self) -> Result<u64, StoreError> {
         let answer_ttl_ms = self.answer_ttl_ms;
-        self.write(move |work| prune(work, answer_ttl_ms, PRUNED_PER_CALL)).await
+        self.write(move |work| Ok(prune(work, answer_ttl_ms, PRUNED_PER_CALL)? + prune_logouts(work, PRUNED_PER_CALL)?))
+            .await
     }
 }
 

@@ -319,3 +319,19 @@ async fn hot_queries_use_their_indexes() {
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{sql}: {plan}");
     }
 }
+
+#[tokio::test]
+async fn a_disk_is_full_before_somebody_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        |free_bytes_min| StoreSettings { path: folder.path().join("data"), free_bytes_min, ..StoreSettings::default() };
+    let db = Sqlite::open(&settings(u64::MAX)).unwrap();
+    assert_eq!(db.look().await, Err(StoreError::Full("the disk is full")));
+    assert!(db.figures().free_bytes.is_some_and(|free| free > 0));
+    db.close().await;
+    drop(db);
+    let db = Sqlite::open(&settings(1)).unwrap();
+    assert_eq!(db.look().await, Ok(()));
+    std::fs::rename(folder.path().join("data"), folder.path().join("elsewhere")).unwrap();
+    assert!(matches!(db.look().await, Err(StoreError::Unavailable(_))), "it is gone");
+}

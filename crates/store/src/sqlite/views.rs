@@ -170,7 +170,7 @@ impl Step {
     fn up(&self, conn: &Connection) -> Result<Option<Step>, StoreError> {
         let sql = "SELECT parent, from_number FROM branches WHERE id = ?1";
         let found = one(conn, sql, [self.branch.as_str()], |row| {
-            Ok((parsed_or_null::<BranchId>(row, 0)?, row.get::<_, i64>(1)?))
+            Ok((parsed_or_null::<BranchId, _>(row, 0)?, row.get::<_, i64>(1)?))
         })?;
         Ok(match found {
             Some((Some(parent), from)) => Some(Step { branch: parent, before: self.before.min(from + 1) }),

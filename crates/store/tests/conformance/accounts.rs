@@ -1,4 +1,4 @@
-//! Guests and secrets outlive the process.
+//! Guests, logouts and secrets outlive the process.
 
 use crate::Home;
 use crate::world::user;
@@ -19,5 +19,36 @@ pub(crate) async fn guests_and_secrets_stay(home: &Home) {
     store.shift_clock(60_000);
     store.seen(&ana.id).await.unwrap();
     assert!(store.user(&ana.id).await.unwrap().unwrap().seen_at >= ana.seen_at + 60_000);
+    store.close().await;
+}
+
+pub(crate) async fn logouts_stay_until_their_logins_would_have_ended(home: &Home) {
+    let store = home.open().await;
+    let now_ms = store.insert_guest(&user("guest-ana"), "Ana").await.unwrap().created_at;
+    let hour_ms = 3_600_000;
+    for (number, expires_at) in [(1, now_ms + hour_ms), (2, now_ms + 3 * hour_ms), (3, now_ms + 3 * hour_ms)] {
+        store.log_out(&user("guest-ana"), number, expires_at).await.unwrap();
+        store.log_out(&user("guest-ana"), number, expires_at).await.unwrap();
+    }
+    store.close().await;
+
+    let store = home.open().await;
+    let all = store.logouts(0, 10).await.unwrap();
+    assert_eq!(
+        all.iter().map(|logout| (logout.user.as_str(), logout.issued_at)).collect::<Vec<_>>(),
+        [("guest-ana", 1), ("guest-ana", 2), ("guest-ana", 3)]
+    );
+    assert_eq!(store.logouts(0, 2).await.unwrap(), all[..2]);
+    assert_eq!(store.logouts(all[1].seq, 10).await.unwrap(), all[2..]);
+    assert_eq!(store.logouts(all[2].seq, 10).await.unwrap(), []);
+    store.shift_clock(2 * hour_ms);
+    store.prune().await.unwrap();
+    assert_eq!(store.logouts(0, 10).await.unwrap(), all[1..], "its login has ended");
+    // Places are never given again, or nobody who has read so far would find the next one.
+    store.shift_clock(2 * hour_ms);
+    store.prune().await.unwrap();
+    store.log_out(&user("guest-ben"), 9, now_ms + 9 * hour_ms).await.unwrap();
+    let next = store.logouts(all[2].seq, 10).await.unwrap();
+    assert_eq!(next.iter().map(|logout| logout.issued_at).collect::<Vec<_>>(), [9]);
     store.close().await;
 }

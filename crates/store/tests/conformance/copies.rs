@@ -50,6 +50,7 @@ async fn fill(store: &Store) {
     assert!(matches!(store.finish(done(&job, 1, SAID)).await.unwrap(), talewire_store::Finished::Committed { .. }));
     request(store, "copied", "copied-open").await.unwrap();
     store.insert_guest(&user("guest"), "Guest").await.unwrap();
+    store.log_out(&user("guest"), 5, i64::MAX).await.unwrap();
     invite(store).await;
 }
 
@@ -89,6 +90,7 @@ async fn all(store: &Store, epochs: bool) -> String {
     said.extend(view.page.turns.iter().map(|turn| turn.text.as_str().to_owned()));
     said.push(format!("{:?} {turn:?} {:?}", view.generations, store.invites(&story).await.unwrap()));
     said.push(format!("{:?} {}", store.user(&user("guest")).await.unwrap(), store.open_jobs().await.unwrap()));
+    said.push(format!("{:?}", store.logouts(0, 10).await.unwrap()));
     said.push(format!("{:?} {:?}", store.secret("logins").await.unwrap(), store.secret("cursors").await.unwrap()));
     said.join("\n")
 }

@@ -199,3 +199,22 @@ fn signal(which: &str, processes: &[String]) {
     // One that has just ended is no harm.
     let _ = Command::new("kill").arg(which).args(processes).stderr(std::process::Stdio::null()).status().unwrap();
 }
+
+/// Nobody writes, and the database would not take it.
+pub(crate) async fn a_database_that_refuses_writes_is_found(server: &mut Server) {
+    let settings = server.settings().await;
+    let store = Store::open(&settings).await.unwrap();
+    assert_eq!((store.look().await, store.look().await), (Ok(()), Ok(())));
+    let table = |from: &str, to: &str| format!("ALTER TABLE talewire.{from} RENAME TO {to}");
+    let url = settings.url.to_string();
+    crate::server::ask(&url, &table("steps", "hidden")).await;
+    assert!(store.look().await.is_err());
+    assert!(store.figures().groups_failed > 0, "it has tried");
+    crate::server::ask(&url, &table("hidden", "steps")).await;
+    assert_eq!(store.look().await, Ok(()));
+    store.append(append(&channel("looked:1"), "x")).await.unwrap();
+    crate::server::ask(&url, &table("steps", "hidden")).await;
+    assert_eq!(store.look().await, Ok(()), "somebody has written since");
+    assert!(store.look().await.is_err(), "nobody has");
+    store.close().await;
+}

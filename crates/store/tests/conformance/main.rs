@@ -52,6 +52,7 @@ async fn suite(home: impl AsyncFn() -> Home) {
     log::what_has_grown_is_found(&home().await).await;
     log::what_is_erased_leaves_its_place(&home().await).await;
     accounts::guests_and_secrets_stay(&home().await).await;
+    accounts::logouts_stay_until_their_logins_would_have_ended(&home().await).await;
     stories::a_story_is_rows_and_log_at_once(&home().await).await;
     stories::a_repeated_call_gets_its_answer_again(&home().await).await;
     stories::a_refused_or_failing_rule_leaves_nothing(&home().await).await;
@@ -99,6 +100,7 @@ async fn postgres_with_many_nodes() {
 async fn postgres_that_fails() {
     let mut server = Server::start();
     faults::a_silent_server_is_told_in_time(&mut server).await;
+    faults::a_database_that_refuses_writes_is_found(&mut server).await;
     faults::a_restart_between_two_calls_is_not_noticed(&mut server).await;
     faults::nothing_acknowledged_is_lost_when_postgres_is_killed(&mut server).await;
     faults::an_absent_server_is_told_in_time(&mut server).await;

@@ -1,8 +1,10 @@
 //! What types cannot say: settings that contradict each other or mean nothing, each with the path and the reason.
 
+use reqwest::Url;
 use serde_json::Value;
 use talewire_proto::namespace::{RESERVED, Recovery, Rule};
 use talewire_proto::{Channel, Kind, Namespace};
+use talewire_sources::url;
 
 use super::{Config, Known, NO_NAMESPACE};
 
@@ -16,6 +18,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "hub.gap_wait_ms",
     "hub.signals_waiting_max",
     "limits.expiry_grace_ms",
+    "store.free_bytes_min",
     "store.group_ms_max",
     "traces.ratio",
 ];
@@ -30,6 +33,7 @@ pub(super) fn check(config: &Config) -> Findings {
     let mut findings = Vec::new();
     zeros(config, &mut findings);
     contradictions(config, &mut findings);
+    addresses(config, &mut findings);
     for (name, rules) in &config.namespaces {
         namespace(name, rules, config, &mut findings);
     }
@@ -110,6 +114,38 @@ fn contradictions(config: &Config, findings: &mut Findings) {
             "process.log_filter".into(),
             "is not a filter such as `info` or `warn,talewire_server=debug`".into(),
         ));
+    }
+}
+
+/// Where other systems are. Whether anybody is there is not asked.
+fn addresses(config: &Config, findings: &mut Findings) {
+    let mut wrong = |path: &str, reason: String| findings.push((path.to_owned(), reason));
+    let all = |urls: &[String], read: fn(&str) -> Result<Url, String>| -> Result<Vec<Url>, String> {
+        if urls.is_empty() {
+            return Err("names no server".into());
+        }
+        let nth =
+            |at: usize, reason: String| if urls.len() == 1 { reason } else { format!("number {} {reason}", at + 1) };
+        urls.iter().enumerate().map(|(at, text)| read(text).map_err(|reason| nth(at, reason))).collect()
+    };
+    let broker = &config.broker;
+    match all(&broker.redis.urls, url::redis) {
+        Err(reason) => wrong("broker.redis.urls", reason),
+        Ok(urls) if urls.iter().any(|url| url.scheme() != urls[0].scheme()) => {
+            wrong("broker.redis.urls", "must all begin with redis://, or all with rediss:// (TLS)".into());
+        }
+        Ok(_) => {}
+    }
+    if let Err(reason) = all(&broker.nats.urls, |text| url::server(text, &["nats", "tls"])) {
+        wrong("broker.nats.urls", reason);
+    }
+    if let Some(reason) = config.store.url_problem() {
+        wrong("store.url", reason);
+    }
+    if !config.traces.endpoint.is_empty()
+        && let Err(reason) = url::server(&config.traces.endpoint, &["http", "https"])
+    {
+        wrong("traces.endpoint", reason);
     }
 }
 

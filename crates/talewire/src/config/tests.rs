@@ -109,6 +109,33 @@ fn a_model_without_an_address_is_found_before_the_start() {
 }
 
 #[test]
+fn addresses_of_other_systems_are_read_before_the_start() {
+    bad(
+        "[broker.redis]\nurls = ['http://:hunter2@x']\n[broker.nats]\nurls = ['nats://a', 'nats://b:99999']\n\
+         [store]\nurl = 'postgres://u:hunter2@x:99999/y'\n[traces]\nendpoint = 'collector'\n\
+         [sources.a]\nurl = 'http://:hunter2@x'\nfrom = 's'\n[sources.b]\nurl = 'redis://x:99999'\nfrom = 's'\n\
+         [webhooks.c]\nurl = 'https://x:99999'\nsecret = '0123456789abcdef0123456789abcdef'\n",
+        &[],
+        &[
+            ("t.toml:2:1", "broker.redis.urls: must begin with redis:// or rediss://, not http://"),
+            ("t.toml:4:1", "broker.nats.urls: number 2 is not an address: invalid port"),
+            ("t.toml:6:1", "store.url: cannot be used: invalid connection string"),
+            ("t.toml:8:1", "traces.endpoint: must begin with http:// or https://"),
+            ("t.toml:10:1", "sources.a.url: must begin with redis:// or rediss://, not http://"),
+            ("t.toml:13:1", "sources.b.url: is not an address: invalid port"),
+            ("t.toml:16:1", "webhooks.c.url: is not an address: invalid port"),
+        ],
+    );
+    bad("", &[("TALEWIRE_BROKER_REDIS_URLS", "[]")], &[("TALEWIRE_BROKER_REDIS_URLS", "names no server")]);
+    bad(
+        "[broker.redis]\nurls = ['redis://a', 'rediss://b']\n",
+        &[],
+        &[("t.toml:2:1", "must all begin with redis://, or all with rediss://")],
+    );
+    good("[broker.redis]\nurls = ['redis://a:1', 'redis://:pw@[::1]:2/3']\n[store]\nurl = 'postgres://a,b/c'\n", &[]);
+}
+
+#[test]
 fn schemas_are_read_from_beside_the_file_and_compiled() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("point.json"), r#" {"type":"object"}"#).expect("written");

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use talewire_broker::{Broker, BrokerError, BrokerKind, NodeId, RedisFacts, redis_facts};
+use talewire_broker::{Broker, BrokerError, BrokerKind, NodeId, NodeReport, RedisFacts, redis_facts};
 use talewire_store::Store;
 
 use super::Finding;
+use crate::agreement;
 use crate::config::Config;
 
 /// Clocks further apart than this confuse tokens and leases, in milliseconds.
@@ -16,10 +17,18 @@ pub(super) async fn broker(config: &Config, patience: Duration) -> Vec<Finding> 
         BrokerKind::InProcess => return vec![Finding::good("the broker is this process: one node alone")],
         // It has no settings that a client may see; whether it is there, the start of a node tells.
         BrokerKind::Redis => redis_facts(&config.broker.redis),
-        BrokerKind::Nats => return vec![nats(config, patience).await],
+        BrokerKind::Nats => {
+            let mut findings = vec![nats(config, patience).await];
+            findings.extend(nodes(config, patience).await);
+            return findings;
+        }
     };
     match tokio::time::timeout(patience, told).await {
-        Ok(Ok(servers)) => servers.iter().flat_map(redis).collect(),
+        Ok(Ok(servers)) => {
+            let mut findings: Vec<_> = servers.iter().flat_map(redis).collect();
+            findings.extend(nodes(config, patience).await);
+            findings
+        }
         Ok(Err(error)) => vec![Finding::wrong(error.to_string(), "start it, or correct the section [broker]")],
         Err(_) => vec![Finding::wrong("the broker does not answer", "start it, or correct the section [broker]")],
     }
@@ -37,6 +46,42 @@ async fn nats(config: &Config, patience: Duration) -> Finding {
         Ok(Err(error)) => Finding::wrong(error.to_string(), "start it with --jetstream, or correct [broker.nats]"),
         Err(_) => Finding::wrong("the broker does not answer", "start it, or correct the section [broker]"),
     }
+}
+
+/// Whether the nodes that live are set as this configuration says. Without any, or without an answer, there is nothing to compare.
+async fn nodes(config: &Config, patience: Duration) -> Vec<Finding> {
+    let asked = async {
+        let broker = Broker::open(&config.broker, &NodeId::new()).await?;
+        let nodes = broker.nodes().await;
+        broker.depart().await;
+        nodes
+    };
+    match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(nodes)) => compared(config, &nodes),
+        _ => Vec::new(),
+    }
+}
+
+fn compared(config: &Config, nodes: &[NodeReport]) -> Vec<Finding> {
+    let Some(any) = nodes.first() else { return Vec::new() };
+    let mut here = NodeReport { agreed: agreement::open(config), ..any.clone() };
+    if let Ok(rules) = config.rules() {
+        here.agreed.insert("namespaces".to_owned(), rules.digest().to_owned());
+    }
+    let differing: Vec<String> = nodes
+        .iter()
+        .filter_map(|node| {
+            let parts: Vec<_> = here.differs_in(node).collect();
+            (!parts.is_empty()).then(|| format!("{} in {}", node.name, parts.join(", ")))
+        })
+        .collect();
+    if differing.is_empty() {
+        return vec![Finding::good(format!("{} nodes live, and are set like this configuration", nodes.len()))];
+    }
+    vec![Finding::wrong(
+        format!("nodes are set otherwise than this configuration: {}", differing.join("; ")),
+        "give all nodes one configuration, and let them read it again: else a channel has two histories, or one node refuses whom another lets in",
+    )]
 }
 
 fn redis(facts: &RedisFacts) -> Vec<Finding> {
@@ -188,6 +233,29 @@ mod tests {
         assert!(postgres(&told("on"), 16).iter().all(|finding| finding.verdict == Good));
         assert_eq!(postgres(&told("off"), 16)[0].verdict, Wrong);
         assert_eq!(postgres(&told("on"), 60)[2].verdict, Better);
+    }
+
+    #[test]
+    fn nodes_that_are_set_otherwise_are_named() {
+        let config = Config::default();
+        let node = |name: &str, agreed| -> NodeReport {
+            let mut report: NodeReport = serde_json::from_value(serde_json::json!({
+                "id": name, "name": name, "version": "1", "started_ms": 0, "connections": 0, "subscriptions": 0,
+                "channels": 0, "draining": false,
+            }))
+            .expect("a report");
+            report.agreed = agreed;
+            report
+        };
+        let mut other = agreement::all(&config, &[7; 32]);
+        assert!(compared(&config, &[]).is_empty());
+        let same = compared(&config, &[node("a", other.clone()), node("old", Default::default())]);
+        assert_eq!(same, [Finding::good("2 nodes live, and are set like this configuration")]);
+        other.insert("namespaces".into(), "other".into());
+        other.insert("secrets".into(), "nobody can tell without the database".into());
+        let differs = compared(&config, &[node("b", other)]);
+        assert_eq!(differs[0].verdict, Wrong);
+        assert!(differs[0].what.ends_with("b in namespaces"), "{}", differs[0].what);
     }
 
     #[test]

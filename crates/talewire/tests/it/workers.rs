@@ -49,6 +49,38 @@ fn nodes_with_different_data_do_not_share_a_broker() {
 }
 
 #[test]
+fn nodes_that_are_set_otherwise_are_warned_of() {
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let (urls, store) = (format!("[\"{}\"]", redis.url()), postgres.url());
+    let settings = [
+        ("TALEWIRE_BROKER_KIND", "redis"),
+        ("TALEWIRE_BROKER_REDIS_URLS", urls.as_str()),
+        ("TALEWIRE_STORE_URL", store.as_str()),
+        ("TALEWIRE_BROKER_NODE_BEAT_MS", "50"),
+        ("TALEWIRE_NAMESPACES_CHAT_HISTORY_SIZE", "7"),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_one, _) = serve(folder.path(), &settings);
+    let mut command = talewire(&["serve", "--insecure", "--listen", "127.0.0.1:0"]);
+    command.envs(settings).env("TALEWIRE_NAMESPACES_CHAT_HISTORY_SIZE", "8").env("TALEWIRE_STORY_TITLE_CHARS_MAX", "9");
+    command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").env("TALEWIRE_PROCESS_LOG_FORMAT", "json");
+    command.env("TALEWIRE_HTTP_API_KEY", "a-key-for-tests-that-is-long-enough");
+    let mut other = Running(command.stderr(Stdio::piped()).spawn().expect("the binary starts"));
+    let mut lines = BufReader::new(other.0.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+    let warning = lines.find(|line| line.contains("set otherwise")).expect("it warns");
+    let warning: Value = serde_json::from_str(&warning).expect("JSON");
+    assert_eq!((&warning["level"], &warning["parts"]), (&json!("WARN"), &json!("namespaces, story")), "{warning}");
+    // As the second is set; both live.
+    let mut doctor = talewire(&["doctor"]);
+    doctor.envs(settings).env("TALEWIRE_NAMESPACES_CHAT_HISTORY_SIZE", "8").env("TALEWIRE_HTTP_SOCKETS_MAX", "100");
+    check(
+        &mut doctor,
+        1,
+        &["WRONG   nodes are set otherwise than this configuration", "in auth, namespaces", "in auth, story"],
+    );
+}
+
+#[test]
 fn a_worker_writes_for_servers_that_run_no_agents() {
     let (redis, postgres) = (Redis::start(), Postgres::start());
     let (urls, store) = (format!("[\"{}\"]", redis.url()), postgres.url());

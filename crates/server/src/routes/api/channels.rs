@@ -10,6 +10,7 @@ use talewire_proto::{Channel, ErrorCode, Kind, json};
 
 use super::connections::Since;
 use super::{Answer, Unheard, done, refused, written};
+use crate::agreement;
 use crate::letters::Question;
 use crate::listing::{self, ChannelsAsked, ChannelsFound};
 use crate::node::{Node, unix_ms};
@@ -152,13 +153,17 @@ struct OneNode {
     num_channels: u64,
     /// In seconds.
     uptime: i64,
+    /// The settings in which it differs from the node that answers, by part; absent where they agree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differs: Option<String>,
 }
 
 /// What the nodes have to do: this one now, others as of their last sign of life.
 pub(super) async fn info(node: &Arc<Node>, _: Nothing) -> Answer {
     let (nodes, all) = node.nodes().await;
-    let now_ms = unix_ms();
+    let (now_ms, me) = (unix_ms(), node.report());
     let nodes = nodes.into_iter().map(|report| OneNode {
+        differs: agreement::parts(&me, &report),
         uid: report.id.to_string(),
         name: report.name,
         version: report.version,
