@@ -14,6 +14,7 @@ mod hearing;
 mod history;
 mod link;
 mod names;
+mod occupancy;
 pub(crate) mod orders;
 pub(crate) mod outlets;
 pub(crate) mod packing;
@@ -35,12 +36,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::cmd;
 use talewire_proto::{Channel, Entry, Epoch, Publication};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::occupancy::Doubts;
 use crate::{BrokerError, BrokerHealth, BrokerSettings, Control, NodeId, NodeReport, WakeUp};
 pub use facts::{RedisFacts, redis_facts};
 use hearing::Hearing;
 use names::slot;
+pub(crate) use occupancy::Ledger;
 use outlets::{Outlets, Target};
 use scripts::Script;
 use servers::{Lost, Servers};
@@ -59,7 +63,7 @@ pub(crate) struct Redis {
     node: NodeId,
     servers: Arc<Servers>,
     pulse: Arc<Pulse>,
-    tasks: Mutex<Vec<AbortHandle>>,
+    pub(crate) tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// The signs of life of this node.
@@ -71,6 +75,7 @@ struct Pulse {
     /// Connections that were made, when they were last counted.
     connections: AtomicU64,
     beating: tokio::sync::Mutex<()>,
+    doubts: watch::Sender<Doubts>,
 }
 
 impl Drop for Redis {
@@ -97,6 +102,7 @@ impl Redis {
             mastership: Mutex::default(),
             connections: AtomicU64::new(0),
             beating: tokio::sync::Mutex::default(),
+            doubts: watch::Sender::default(),
         });
         let redis = Self {
             history: history::Histories::new(settings.clone(), servers.clone()),
@@ -122,6 +128,17 @@ impl Redis {
         let reading = wakeups::read(servers, outlets);
         redis.tasks.lock().extend([tokio::spawn(beats).abort_handle(), tokio::spawn(reading).abort_handle()]);
         Ok(redis)
+    }
+
+    /// Where this node's channels are written down for all nodes.
+    pub(crate) fn ledger(&self) -> Ledger {
+        let recent_ms = 2 * (self.settings.node_lease_ms + self.settings.node_beat_ms);
+        Ledger::new(self.servers.clone(), self.pulse.roll.clone(), recent_ms)
+    }
+
+    /// Tells when Redis may have lost something.
+    pub(crate) fn doubts(&self) -> watch::Receiver<Doubts> {
+        self.pulse.doubts.subscribe()
     }
 
     pub(crate) fn health(&self) -> BrokerHealth {
@@ -266,6 +283,10 @@ impl Pulse {
         let is_new = self.mastership.lock().replace(seen.mastership.clone()) != Some(seen.mastership);
         if self.connections.swap(connections, Ordering::Relaxed) != connections || is_new || !seen.was_known {
             self.presence.unsettle();
+            self.doubts.send_modify(|doubts| {
+                doubts.losses += 1;
+                doubts.lapses += u64::from(!seen.was_known);
+            });
         }
         self.presence.settle().await?;
         for dead in seen.dead {

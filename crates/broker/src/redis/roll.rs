@@ -40,9 +40,7 @@ pub(crate) struct Seen {
 
 impl Roll {
     pub(crate) fn new(node: &NodeId, lease_ms: u64) -> Self {
-        // A node's id has as many letters and digits; one that somebody has named otherwise is made so.
-        let stamp: String = node.as_str().bytes().filter(u8::is_ascii_alphanumeric).map(char::from).collect();
-        let stamp = format!("{stamp:0<STAMP_BYTES$.STAMP_BYTES$}");
+        let stamp = crate::occupancy::stamp_of(node);
         Self { stamp, lease_ms, report: Mutex::default(), seen: Mutex::default(), departed: false.into() }
     }
 

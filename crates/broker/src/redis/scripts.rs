@@ -30,6 +30,10 @@ scripts! {
     Beat = "lua/beat.lua";
     Nodes = "lua/nodes.lua";
     Bury = "lua/bury.lua";
+    Hold = "lua/hold.lua";
+    Holdings = "lua/holdings.lua";
+    Forget = "lua/forget.lua";
+    GiveUp = "lua/give_up.lua";
     Lease = "lua/lease.lua";
     Release = "lua/release.lua";
     GenerationBegin = "lua/generation_begin.lua";
@@ -74,10 +78,13 @@ fn prepared(sharded: bool, shift_ms: u64) -> Loaded {
     let publish = if sharded { "'SPUBLISH'" } else { "'PUBLISH'" };
     let common = include_str!("lua/prelude.lua").replace("SHIFT_MS\n", &format!("{shift_ms}\n"));
     let ready = |(script, text): &(Script, &str)| {
-        let is_history = matches!(script, Script::Publish | Script::Read | Script::Tops);
-        let history = if is_history { include_str!("lua/history.lua") } else { "" };
+        let shared = match script {
+            Script::Publish | Script::Read | Script::Tops => include_str!("lua/history.lua"),
+            Script::Hold | Script::Holdings | Script::Forget | Script::GiveUp => include_str!("lua/records.lua"),
+            _ => "",
+        };
         let text =
-            format!("{common}\n{history}\n{}", text.replace("redis.call(PUBLISH", &format!("redis.call({publish}")));
+            format!("{common}\n{shared}\n{}", text.replace("redis.call(PUBLISH", &format!("redis.call({publish}")));
         let text = without_comments(&text);
         let hash = redis::Script::new(&text).get_hash().to_owned();
         Ready { text, hash }

@@ -7,6 +7,7 @@
 mod clusters;
 mod doors;
 mod many;
+mod occupied;
 mod outages;
 mod present;
 mod proxy;

@@ -10,7 +10,7 @@ use talewire_stand::redis_cluster::RedisCluster;
 use super::*;
 use crate::{Tell, WakeUp};
 
-fn settings(cluster: &RedisCluster) -> BrokerSettings {
+pub(super) fn settings(cluster: &RedisCluster) -> BrokerSettings {
     let mut settings = quick(cluster.urls());
     settings.redis.mode = RedisMode::Cluster;
     settings
