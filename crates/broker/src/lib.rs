@@ -253,6 +253,15 @@ impl Broker {
         }
     }
 
+    /// Keys and members under our names in the broker that were no work of ours, and were put out of the way by this node.
+    #[must_use]
+    pub fn mended(&self) -> u64 {
+        match &self.backend {
+            Backend::Redis(redis) => redis.mended(),
+            Backend::Memory(_) | Backend::Nats(_) => 0,
+        }
+    }
+
     /// Somebody on this node is subscribed to a channel from now on: what is published there is to be delivered here. It takes a
     /// moment; [`Broker::listening`] tells when it is so. Does not block.
     pub fn listen(&self, channel: &Channel) {

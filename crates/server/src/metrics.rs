@@ -340,6 +340,12 @@ impl Collector for Scrape {
             ("sent", "Written to connections", Some(Unit::Bytes), io(|io| &io.sent)),
             ("received", "Read from connections", Some(Unit::Bytes), io(|io| &io.received)),
             (
+                "broker_mended",
+                "Keys and members in the broker that no node had written and that this one put out of the way",
+                None,
+                self.hub.broker().mended(),
+            ),
+            (
                 "occupancy_steps",
                 "Channels that this node said it holds, or holds no more, for webhooks",
                 None,

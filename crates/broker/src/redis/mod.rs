@@ -13,6 +13,7 @@ mod generations;
 mod hearing;
 mod history;
 mod link;
+mod mending;
 mod names;
 mod occupancy;
 pub(crate) mod orders;
@@ -39,10 +40,12 @@ use talewire_proto::{Channel, Entry, Epoch, Publication};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::nodes::Signs;
 use crate::occupancy::Doubts;
 use crate::{BrokerError, BrokerHealth, BrokerSettings, Control, NodeId, NodeReport, WakeUp};
 pub use facts::{RedisFacts, redis_facts};
 use hearing::Hearing;
+use mending::Kind;
 use names::slot;
 pub(crate) use occupancy::Ledger;
 use outlets::{Outlets, Target};
@@ -71,11 +74,13 @@ struct Pulse {
     servers: Arc<Servers>,
     roll: Arc<roll::Roll>,
     presence: Arc<presence::Presence>,
-    mastership: Mutex<Option<String>>,
+    /// The mastership, and what was mended, as of the last beat.
+    past: Mutex<Option<(String, String)>>,
     /// Connections that were made, when they were last counted.
     connections: AtomicU64,
     beating: tokio::sync::Mutex<()>,
     doubts: watch::Sender<Doubts>,
+    signs: Signs,
 }
 
 impl Drop for Redis {
@@ -99,10 +104,11 @@ impl Redis {
             servers: servers.clone(),
             roll,
             presence: presence.clone(),
-            mastership: Mutex::default(),
+            past: Mutex::default(),
             connections: AtomicU64::new(0),
             beating: tokio::sync::Mutex::default(),
             doubts: watch::Sender::default(),
+            signs: Signs::new(settings.node_beat_ms),
         });
         let redis = Self {
             history: history::Histories::new(settings.clone(), servers.clone()),
@@ -142,7 +148,15 @@ impl Redis {
     }
 
     pub(crate) fn health(&self) -> BrokerHealth {
-        self.servers.health()
+        match (self.servers.health(), self.pulse.signs.fault()) {
+            (BrokerHealth::Up, Some(reason)) => BrokerHealth::Down { reason },
+            (health, _) => health,
+        }
+    }
+
+    /// Keys and members that were no work of ours and are out of the way.
+    pub(crate) fn mended(&self) -> u64 {
+        self.servers.mended.count()
     }
 
     pub(crate) fn listen(&self, channel: &Channel) {
@@ -247,7 +261,7 @@ impl Redis {
 
     pub(crate) async fn kept_cursor(&self, cursor: &str) -> Result<Option<Vec<u8>>, BrokerError> {
         let name = self.servers.names.cursor(cursor);
-        let answer = self.servers.ask(slot(&name), cmd("GET").arg(&name), Lost::Repeat).await?;
+        let answer = self.servers.ask_of(&name, Kind::Text, cmd("GET").arg(&name), Lost::Repeat).await?;
         match answer.value {
             redis::Value::Nil => Ok(None),
             value => answers::bytes(value).map(|positions| Some(positions.to_vec())),
@@ -279,8 +293,12 @@ impl Pulse {
             return Ok(());
         }
         let connections = self.servers.connections();
-        let seen = self.roll.beat(&self.servers).await?;
-        let is_new = self.mastership.lock().replace(seen.mastership.clone()) != Some(seen.mastership);
+        let is_report = self.roll.has_report();
+        let seen = self.roll.beat(&self.servers).await;
+        self.signs.note(seen.as_ref().map(drop), is_report);
+        let seen = seen?;
+        let now = (seen.mastership, seen.mended);
+        let is_new = self.past.lock().replace(now.clone()) != Some(now);
         if self.connections.swap(connections, Ordering::Relaxed) != connections || is_new || !seen.was_known {
             self.presence.unsettle();
             self.doubts.send_modify(|doubts| {
@@ -288,9 +306,14 @@ impl Pulse {
                 doubts.lapses += u64::from(!seen.was_known);
             });
         }
-        self.presence.settle().await?;
+        // This node is known to live: what else fails is tried again with the next beat, and keeps nothing else back.
+        if let Err(error) = self.presence.settle().await {
+            tracing::warn!(%error, "who is present here could not all be said again");
+        }
         for dead in seen.dead {
-            self.clear(&dead).await?;
+            if let Err(error) = self.clear(&dead).await {
+                tracing::warn!(%error, node = dead, "who was present on a dead node could not all be taken out");
+            }
         }
         Ok(())
     }

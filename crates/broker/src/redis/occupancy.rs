@@ -8,6 +8,7 @@ use redis::{Value, cmd};
 use talewire_proto::Channel;
 
 use super::answers::{integer, list, number, text, unknown};
+use super::mending::Kind;
 use super::names::slot;
 use super::roll::Roll;
 use super::scripts::Script;
@@ -98,12 +99,12 @@ impl Ledger {
 
     async fn change_names(&self, how: &str, name: &str) -> Result<(), BrokerError> {
         let key = self.servers.names.holders();
-        self.servers.ask(slot(&key), cmd(how).arg(&key).arg(name), Lost::Repeat).await.map(drop)
+        self.servers.ask_of(&key, Kind::Set, cmd(how).arg(&key).arg(name), Lost::Repeat).await.map(drop)
     }
 
     pub(crate) async fn names(&self) -> Result<Vec<(String, bool)>, BrokerError> {
         let key = self.servers.names.holders();
-        let answer = self.servers.ask(slot(&key), cmd("SMEMBERS").arg(&key), Lost::Repeat).await?;
+        let answer = self.servers.ask_of(&key, Kind::Set, cmd("SMEMBERS").arg(&key), Lost::Repeat).await?;
         // Read after the names: whoever is among them had said before that it lives.
         let live = self.roll.look(&self.servers).await?;
         let names = list(answer.value)?.into_iter().filter_map(|name| text(name).ok());

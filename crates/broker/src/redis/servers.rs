@@ -15,10 +15,12 @@ use redis::{Cmd, Value, cmd};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
+use super::answers::{list, text};
 use super::dial::{Address, Dialer};
 use super::ear::{Ear, EarId, Health};
 use super::hearing::{Hearing, Unwanted};
 use super::link::{Here, Link, State, Whereabouts};
+use super::mending::{Kind, Mended};
 use super::names::{Names, SLOTS, slot};
 use super::outlets::Target;
 use super::scripts::{Script, Scripts};
@@ -53,6 +55,7 @@ pub(crate) struct Servers {
     astray: Arc<Notify>,
     /// Connections for commands that were made so far.
     made: Arc<AtomicU64>,
+    pub(crate) mended: Mended,
 }
 
 /// Which server has which slot.
@@ -88,12 +91,29 @@ enum Said {
     /// Nobody knows whether it was carried out.
     Lost(String),
     Failed(BrokerError),
+    /// A key is not what we write.
+    WrongKind(String),
+}
+
+/// Why a command was not carried out.
+enum Refused {
+    WrongKind(String),
+    Failed(BrokerError),
 }
 
 /// An answer, and whether it was given by a server that is only about to have the slot.
 pub(crate) struct Answer {
     pub(crate) value: Value,
     pub(crate) astray: bool,
+}
+
+impl Refused {
+    fn into_error(self) -> BrokerError {
+        match self {
+            Self::WrongKind(reason) => BrokerError::Unavailable(reason),
+            Self::Failed(error) => error,
+        }
+    }
 }
 
 impl Servers {
@@ -116,6 +136,7 @@ impl Servers {
             in_flight: Semaphore::new(settings.in_flight_max.clamp(1, Semaphore::MAX_PERMITS)),
             astray: Arc::new(Notify::new()),
             made: Arc::default(),
+            mended: Mended::default(),
         };
         if !sharded {
             let whereabouts = match settings.mode {
@@ -244,14 +265,55 @@ impl Servers {
         for argument in arguments {
             command.arg(*argument);
         }
-        self.ask(slot(&keys[0]), &command, lost).await
+        self.ask_mending(keys, script.kinds(), &command, lost).await
+    }
+
+    /// Says a command about keys, each of one kind. One that is of another kind is no work of ours, and is taken away.
+    async fn ask_mending(
+        &self,
+        keys: &[String],
+        kinds: &[Kind],
+        command: &Cmd,
+        lost: Lost,
+    ) -> Result<Answer, BrokerError> {
+        let slot = slot(&keys[0]);
+        match self.say_until(slot, command, lost).await {
+            Err(Refused::WrongKind(_)) => {
+                let mut mend = cmd("EVALSHA");
+                mend.arg(&self.scripts.all()[Script::Mend as usize].hash).arg(keys.len()).arg(keys);
+                mend.arg(kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>());
+                let mended = list(self.ask(slot, &mend, Lost::Repeat).await?.value)?;
+                for key in &mended {
+                    self.mended.note(&text(key.clone())?, "a key of another type", 1);
+                }
+                if !mended.is_empty() {
+                    // What it stood in the place of is lost: with their next beat all nodes say again what they have put there.
+                    let name = self.names.reports();
+                    let mut count = cmd("HINCRBY");
+                    count.arg(&name).arg("").arg(1);
+                    self.tell(crate::redis::names::slot(&name), count).await;
+                }
+                self.ask(slot, command, lost).await
+            }
+            said => said.map_err(Refused::into_error),
+        }
+    }
+
+    /// Says a command about one key of a kind.
+    pub(crate) async fn ask_of(&self, key: &str, kind: Kind, command: &Cmd, lost: Lost) -> Result<Answer, BrokerError> {
+        self.ask_mending(&[key.to_owned()], &[kind], command, lost).await
     }
 
     /// Says a command to the server that has its slot, again and again if need be, until it is answered or its time is up.
     pub(crate) async fn ask(&self, slot: u16, command: &Cmd, lost: Lost) -> Result<Answer, BrokerError> {
+        self.say_until(slot, command, lost).await.map_err(Refused::into_error)
+    }
+
+    async fn say_until(&self, slot: u16, command: &Cmd, lost: Lost) -> Result<Answer, Refused> {
+        let unavailable = |reason: String| Err(Refused::Failed(BrokerError::Unavailable(reason)));
         let deadline = tokio::time::Instant::now() + self.timeout();
         let Ok(Ok(_permit)) = tokio::time::timeout_at(deadline, self.in_flight.acquire()).await else {
-            return Err(BrokerError::Unavailable("too many commands wait for Redis".to_owned()));
+            return unavailable("too many commands wait for Redis".to_owned());
         };
         let (mut to, mut by_asking) = (None, false);
         let mut last = String::new();
@@ -260,14 +322,15 @@ impl Servers {
                 Ok((link, here)) => self.say(&link, here, command, by_asking, deadline).await,
                 Err(reason) => {
                     let reason = if last.is_empty() { reason.to_string() } else { last };
-                    return Err(BrokerError::Unavailable(reason));
+                    return unavailable(reason);
                 }
             };
             (to, by_asking, last) = match said {
                 Said::Answered(value) => return Ok(Answer { value, astray: by_asking }),
-                Said::Failed(error) => return Err(error),
+                Said::Failed(error) => return Err(Refused::Failed(error)),
+                Said::WrongKind(reason) => return Err(Refused::WrongKind(reason)),
                 Said::Lost(reason) if lost == Lost::Fail => {
-                    return Err(BrokerError::Unavailable(format!("the answer was lost: {reason}")));
+                    return unavailable(format!("the answer was lost: {reason}"));
                 }
                 Said::Lost(reason) => (None, false, reason),
                 Said::Again { to, ask, reason } => (to, ask, reason),
@@ -276,7 +339,7 @@ impl Servers {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
             if tokio::time::Instant::now() >= deadline {
-                return Err(BrokerError::Unavailable(last));
+                return unavailable(last);
             }
         }
     }
@@ -367,6 +430,7 @@ impl Servers {
                 again(None, false)
             }
             "LOADING" | "BUSY" | "TRYAGAIN" => again(None, false),
+            "WRONGTYPE" => Said::WrongKind(reason),
             "OOM" => Said::Failed(BrokerError::Full("the memory of Redis (maxmemory)")),
             _ => Said::Failed(BrokerError::Unavailable(reason)),
         }

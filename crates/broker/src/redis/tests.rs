@@ -6,6 +6,7 @@
 
 mod clusters;
 mod doors;
+mod garbage;
 mod many;
 mod occupied;
 mod outages;
