@@ -253,6 +253,15 @@ impl Broker {
         }
     }
 
+    /// Slots of a Redis Cluster whose server is away; all 16,384 of them for one Redis that is away, and 0 for other brokers.
+    #[must_use]
+    pub fn slots_away(&self) -> u16 {
+        match &self.backend {
+            Backend::Redis(redis) => redis.slots_away(),
+            Backend::Memory(_) | Backend::Nats(_) => 0,
+        }
+    }
+
     /// Keys and members under our names in the broker that were no work of ours, and were put out of the way by this node.
     #[must_use]
     pub fn mended(&self) -> u64 {

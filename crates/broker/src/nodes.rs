@@ -91,6 +91,11 @@ pub struct NodeReport {
 pub enum BrokerHealth {
     /// It answers, and what others publish comes here.
     Up,
+    /// Some of its servers do not; most channels are with the others.
+    Partly {
+        /// Which, and why, in words for an operator.
+        reason: String,
+    },
     /// It does not: what is published may fail, and what others publish may come late.
     Down {
         /// Why, in words for an operator.

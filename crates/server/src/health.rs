@@ -1,6 +1,6 @@
 //! Whether this node can serve, in words: what `/ready` says and a load balancer asks for.
 //!
-//! Red are a node that goes down, a broker that is not there, and a store that does not answer or has lately failed to write. The store is
+//! Red are a node that goes down, a broker that is not there (or most of it), and a store that does not answer or has lately failed to write. The store is
 //! not written to for the question's sake: it is red for a while after a commit that failed, and green with the next that succeeds.
 
 use std::time::{Duration, Instant};
@@ -59,6 +59,16 @@ impl Node {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => Some(format!("the store does not answer: {error}")),
             Err(_) => Some("the store does not answer in time".into()),
+        }
+    }
+}
+
+impl Node {
+    /// What does not work although this node can serve; nothing if everything does.
+    pub(crate) fn degraded(&self) -> Option<String> {
+        match self.broker.health() {
+            BrokerHealth::Partly { reason } => Some(format!("some of the broker is not there: {reason}")),
+            BrokerHealth::Up | BrokerHealth::Down { .. } => None,
         }
     }
 }

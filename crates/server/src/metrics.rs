@@ -410,10 +410,11 @@ impl Collector for Scrape {
             ),
             (
                 "broker_up",
-                "Whether the broker is there: 1 or 0",
+                "Whether the broker, or most of it, is there: 1 or 0",
                 None,
-                u64::from(self.hub.broker().health() == BrokerHealth::Up),
+                u64::from(!matches!(self.hub.broker().health(), BrokerHealth::Down { .. })),
             ),
+            ("broker_slots_away", "Slots of Redis whose server is away", None, self.hub.broker().slots_away().into()),
             ("occupancy_waiting", "Channels that wait for such a step", None, occupancy(|counts| &counts.waiting)),
             ("nodes", "Nodes that lived as of this one's last sign of life", None, self.known.lock().len() as u64),
             ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),

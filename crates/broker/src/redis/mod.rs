@@ -127,9 +127,18 @@ impl Redis {
         servers.ready(connecting + patience).await?;
         servers.listen(&letters.as_str().into(), || Target::Letters);
         servers.listen(&everybody.as_str().into(), || Target::Everybody);
-        servers.listening(&letters).await?;
-        servers.listening(&everybody).await?;
-        pulse.beat().await?;
+        let heard = async {
+            servers.listening(&letters).await?;
+            servers.listening(&everybody).await?;
+            pulse.beat().await
+        };
+        match (heard.await, servers.health()) {
+            // What names and signs of life need may be with a server of the cluster that is away.
+            (Err(error), BrokerHealth::Partly { .. }) => {
+                tracing::warn!(%error, "other nodes do not know of this one yet")
+            }
+            (heard, _) => heard?,
+        }
         let beats = pulse.clone().keep(Duration::from_millis(settings.node_beat_ms.max(1)));
         let reading = wakeups::read(servers, outlets);
         redis.tasks.lock().extend([tokio::spawn(beats).abort_handle(), tokio::spawn(reading).abort_handle()]);
@@ -150,8 +159,17 @@ impl Redis {
     pub(crate) fn health(&self) -> BrokerHealth {
         match (self.servers.health(), self.pulse.signs.fault()) {
             (BrokerHealth::Up, Some(reason)) => BrokerHealth::Down { reason },
+            // They need a slot that is away: the others serve all the same.
+            (BrokerHealth::Partly { reason }, Some(more)) => {
+                BrokerHealth::Partly { reason: format!("{reason}; {more}") }
+            }
             (health, _) => health,
         }
+    }
+
+    /// Slots of a cluster that are away.
+    pub(crate) fn slots_away(&self) -> u16 {
+        self.servers.slots_away()
     }
 
     /// Keys and members that were no work of ours and are out of the way.

@@ -56,6 +56,8 @@ pub(crate) struct Servers {
     /// Connections for commands that were made so far.
     made: Arc<AtomicU64>,
     pub(crate) mended: Mended,
+    /// Since when servers of the cluster that are there refuse everything, because others are not.
+    stopped: RwLock<Option<Instant>>,
 }
 
 /// Which server has which slot.
@@ -71,6 +73,27 @@ struct Server {
     link: Arc<Link>,
     ear: Arc<Ear>,
     tasks: [AbortHandle; 2],
+}
+
+impl Server {
+    /// What is wrong with it, and since when.
+    fn fault(&self) -> Option<(Instant, Arc<str>)> {
+        if let State::Away { since, reason } = self.link.state() {
+            return Some((since, reason));
+        }
+        match &*self.ear.health().borrow() {
+            Health::Deaf(since, reason) => Some((*since, reason.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with the servers.
+struct Faults {
+    /// Slots of a cluster whose server is away.
+    slots: u16,
+    /// Why the one that is away for longest is; nothing if none is.
+    reason: Option<String>,
 }
 
 impl Drop for Server {
@@ -137,6 +160,7 @@ impl Servers {
             astray: Arc::new(Notify::new()),
             made: Arc::default(),
             mended: Mended::default(),
+            stopped: RwLock::default(),
         };
         if !sharded {
             let whereabouts = match settings.mode {
@@ -201,7 +225,7 @@ impl Servers {
         }
     }
 
-    /// Waits until every server is connected and heard, or says why one is not.
+    /// Waits until every server is connected and heard, or says why one is not. A cluster most of which is there will do in the end.
     pub(crate) async fn ready(&self, within: Duration) -> Result<(), BrokerError> {
         let deadline = tokio::time::Instant::now() + within;
         let mut reason = String::new();
@@ -212,38 +236,77 @@ impl Servers {
             {
                 reason = error;
             }
-            match self.fault() {
+            match self.faults(Duration::ZERO).reason {
                 None => return Ok(()),
-                Some((_, fault)) if !self.map().servers.is_empty() => reason = fault.to_string(),
+                Some(fault) if !self.map().servers.is_empty() => reason = fault,
                 Some(_) => {}
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Err(BrokerError::Unavailable(reason))
+        match self.health() {
+            BrokerHealth::Partly { reason } => {
+                tracing::warn!(reason, "this node starts without some of the cluster");
+                Ok(())
+            }
+            _ => Err(BrokerError::Unavailable(reason)),
+        }
     }
 
-    /// What is wrong with the worst connection, and since when.
-    fn fault(&self) -> Option<(Instant, Arc<str>)> {
+    /// What is wrong with connections that have been away for so long.
+    fn faults(&self, patience: Duration) -> Faults {
         let map = self.map();
         if map.servers.is_empty() {
-            return Some((Instant::now(), "no server of the cluster answers".into()));
+            return Faults { slots: SLOTS, reason: Some("no server of the cluster answers".to_owned()) };
         }
-        let mut faults: Vec<(Instant, Arc<str>)> = Vec::new();
-        for server in &map.servers {
-            if let State::Away { since, reason } = server.link.state() {
-                faults.push((since, reason));
-            } else if let Health::Deaf(since, reason) = &*server.ear.health().borrow() {
-                faults.push((*since, reason.clone()));
+        if self.stopped.read().is_some_and(|since| since.elapsed() >= patience) {
+            let reason = "the cluster is down: the servers that are there refuse everything";
+            return Faults { slots: SLOTS, reason: Some(reason.to_owned()) };
+        }
+        let mut oldest: Option<(Instant, Arc<str>)> = None;
+        let mut away = vec![false; map.servers.len()];
+        for (server, away) in map.servers.iter().zip(&mut away) {
+            let Some((since, reason)) = server.fault().filter(|(since, _)| since.elapsed() >= patience) else {
+                continue;
+            };
+            *away = true;
+            if oldest.as_ref().is_none_or(|(at, _)| since < *at) {
+                oldest = Some((since, reason));
             }
         }
-        faults.into_iter().min_by_key(|(since, _)| *since)
+        let is_away = |place: &&u16| away.get(usize::from(**place)).copied().unwrap_or(true);
+        let slots = match map.places.len() {
+            0 if oldest.is_some() => SLOTS,
+            0 => 0,
+            _ => u16::try_from(map.places.iter().filter(is_away).count()).unwrap_or(SLOTS),
+        };
+        let reason = oldest.map(|(_, reason)| reason.to_string());
+        Faults { slots, reason: reason.or_else(|| (slots > 0).then(|| "no server has them".to_owned())) }
     }
 
     pub(crate) fn health(&self) -> BrokerHealth {
+        match self.faults(Duration::from_millis(self.settings.down_after_ms)) {
+            Faults { reason: None, .. } => BrokerHealth::Up,
+            Faults { slots, reason: Some(reason) } if slots <= SLOTS / 2 => {
+                BrokerHealth::Partly { reason: format!("{slots} of {SLOTS} slots of the cluster are away: {reason}") }
+            }
+            Faults { reason: Some(reason), .. } => BrokerHealth::Down { reason },
+        }
+    }
+
+    /// Slots that are away now; all of them where there is one server, and it is away.
+    pub(crate) fn slots_away(&self) -> u16 {
+        self.faults(Duration::from_millis(self.settings.down_after_ms)).slots
+    }
+
+    /// Whether what has this slot is away.
+    pub(crate) fn away(&self, slot: u16) -> Option<String> {
         let patience = Duration::from_millis(self.settings.down_after_ms);
-        match self.fault() {
-            Some((since, reason)) if since.elapsed() >= patience => BrokerHealth::Down { reason: reason.to_string() },
-            _ => BrokerHealth::Up,
+        match self.map().server(slot) {
+            None => Some("no server of the cluster has this slot".to_owned()),
+            Some(server) => {
+                let fault = server.fault().filter(|(since, _)| since.elapsed() >= patience);
+                fault.map(|(_, reason)| reason.to_string())
+            }
         }
     }
 
@@ -358,6 +421,13 @@ impl Servers {
             return Err("no server of the cluster has this slot".into());
         };
         let link = server.link.clone();
+        // Whoever has been away for long does not come back in a moment, and the others' commands want the room.
+        if self.is_sharded()
+            && let State::Away { since, reason } = link.state()
+            && since.elapsed() > self.timeout()
+        {
+            return Err(reason);
+        }
         let here = link.connection(deadline).await?;
         Ok((link, here))
     }
@@ -390,7 +460,12 @@ impl Servers {
                 return Said::Lost("it does not answer in time".to_owned());
             }
             Ok(answer) => match answer.and_then(Value::extract_error) {
-                Ok(value) => return Said::Answered(value),
+                Ok(value) => {
+                    if self.stopped.read().is_some() {
+                        *self.stopped.write() = None;
+                    }
+                    return Said::Answered(value);
+                }
                 Err(error) => error,
             },
         };
@@ -421,6 +496,9 @@ impl Servers {
                 again(to, ask)
             }
             "CLUSTERDOWN" | "MASTERDOWN" => {
+                if reason.contains("cluster is down") {
+                    self.stopped.write().get_or_insert_with(Instant::now);
+                }
                 self.astray.notify_one();
                 again(None, false)
             }
@@ -499,7 +577,7 @@ impl Servers {
     /// Waits until a name is heard.
     pub(crate) async fn listening(&self, name: &str) -> Result<(), BrokerError> {
         let Some(stands) = self.hearing.standing(name) else { return Ok(()) };
-        if let BrokerHealth::Down { reason } = self.health() {
+        if let Some(reason) = self.away(slot(name)) {
             return Err(BrokerError::Unavailable(reason));
         }
         match tokio::time::timeout(self.timeout(), stands).await {
@@ -540,10 +618,24 @@ impl Servers {
                     if let Err(reason) = self.read_map().await {
                         tracing::warn!(reason, "the map of the cluster cannot be read");
                     }
+                    self.probe_what_is_left().await;
                 }
             }
             // A map that changes all the time is not read all the time.
             tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Finds out whether the servers that are there go on without those that are not.
+    async fn probe_what_is_left(&self) {
+        if self.faults(Duration::ZERO).slots == 0 {
+            return;
+        }
+        let here =
+            (0..1_000).map(|n| self.names.lease(&format!("probe-{n}"))).find(|name| self.away(slot(name)).is_none());
+        if let Some(name) = here {
+            // What it says is noted where answers are.
+            let _ = self.ask(slot(&name), cmd("EXISTS").arg(&name), Lost::Repeat).await;
         }
     }
 

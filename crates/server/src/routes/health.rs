@@ -23,10 +23,13 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// The process can serve, or why not.
+/// The process can serve, and what does not work all the same; or why it cannot.
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Response {
     match node.unready().await {
-        None => "ready\n".into_response(),
+        None => match node.degraded() {
+            None => "ready\n".into_response(),
+            Some(reason) => format!("ready, but degraded: {reason}\n").into_response(),
+        },
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
@@ -38,6 +41,8 @@ struct Nodes {
     me: String,
     /// Why this node is not to be sent anybody.
     unready: Option<String>,
+    /// What does not work although it can serve.
+    degraded: Option<String>,
     /// Without the broker, nobody but this node is known.
     complete: bool,
     /// This node as it is now, the others as of their last sign of life.
@@ -47,7 +52,8 @@ struct Nodes {
 /// The nodes, as a page for people and as JSON for programs.
 pub(super) async fn nodes(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
     let (nodes, complete) = node.nodes().await;
-    let told = Nodes { me: node.id().to_string(), unready: node.unready().await, complete, nodes };
+    let told =
+        Nodes { me: node.id().to_string(), unready: node.unready().await, degraded: node.degraded(), complete, nodes };
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !accepts.contains("text/html") {
         return ([(header::CACHE_CONTROL, "no-store")], Json(told)).into_response();
@@ -69,9 +75,10 @@ fn page(told: &Nodes, now_ms: i64) -> String {
          table{border-collapse:collapse}th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #8886}\
          th:first-child,td:first-child,th:nth-child(2),td:nth-child(2){text-align:left}</style><h1>Nodes</h1>",
     );
-    let state = match &told.unready {
-        None => "This node can serve.".to_owned(),
-        Some(reason) => format!("<strong>This node is not ready:</strong> {}.", escaped(reason)),
+    let state = match (&told.unready, &told.degraded) {
+        (None, None) => "This node can serve.".to_owned(),
+        (None, Some(reason)) => format!("<strong>This node can serve, but is degraded:</strong> {}.", escaped(reason)),
+        (Some(reason), _) => format!("<strong>This node is not ready:</strong> {}.", escaped(reason)),
     };
     let others = if told.complete { "" } else { " The broker does not answer: other nodes are not shown." };
     let columns = "<tr><th>Name<th>Id<th>Version<th>Up<th>Connections<th>Users<th>Subscriptions<th>Channels<th>State";
@@ -128,7 +135,13 @@ mod tests {
             channels: 1,
             draining: true,
         };
-        let told = Nodes { me: "n1".into(), unready: Some("x < y".into()), complete: false, nodes: vec![report] };
+        let told = Nodes {
+            me: "n1".into(),
+            unready: Some("x < y".into()),
+            degraded: None,
+            complete: false,
+            nodes: vec![report],
+        };
         let page = page(&told, 3_700_000);
         for part in
             ["&lt;b&gt;a&amp;b&lt;/b&gt; (this one)", "1 h 1 min", "going down", "x &lt; y", "<td>3<td>2<td>4<td>1"]

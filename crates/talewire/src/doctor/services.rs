@@ -19,7 +19,7 @@ pub(super) async fn broker(config: &Config, patience: Duration) -> Vec<Finding> 
         BrokerKind::Nats => return vec![nats(config, patience).await],
     };
     match tokio::time::timeout(patience, told).await {
-        Ok(Ok(servers)) => servers.iter().flat_map(redis).collect(),
+        Ok(Ok(servers)) => servers.iter().flat_map(one_redis).collect(),
         Ok(Err(error)) => vec![Finding::wrong(error.to_string(), "start it, or correct the section [broker]")],
         Err(_) => vec![Finding::wrong("the broker does not answer", "start it, or correct the section [broker]")],
     }
@@ -36,6 +36,16 @@ async fn nats(config: &Config, patience: Duration) -> Finding {
         Ok(Ok(())) => Finding::good("NATS is there, with JetStream"),
         Ok(Err(error)) => Finding::wrong(error.to_string(), "start it with --jetstream, or correct [broker.nats]"),
         Err(_) => Finding::wrong("the broker does not answer", "start it, or correct the section [broker]"),
+    }
+}
+
+fn one_redis(told: &Result<RedisFacts, String>) -> Vec<Finding> {
+    match told {
+        Ok(facts) => redis(facts),
+        Err(reason) => vec![Finding::wrong(
+            format!("some of the broker is not there: {reason}"),
+            "start it again, or give every master a replica; nodes serve the other slots as long as most are there",
+        )],
     }
 }
 
