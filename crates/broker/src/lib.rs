@@ -5,6 +5,7 @@
 //! it: history of history channels, presence, generation streams, wake-ups. There are three backends: inside
 //! the process (`memory`), and Redis (`redis`) or NATS (`nats`) for many nodes; callers name [`Broker`] and never a backend.
 
+mod between;
 mod control;
 mod error;
 mod memory;

@@ -27,8 +27,8 @@ use talewire_proto::{Channel, Entry, Epoch, Publication};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::between::{orders, outlets, packing};
 use crate::occupancy::Doubts;
-use crate::redis::{orders, outlets, packing};
 use crate::{BrokerError, BrokerHealth, BrokerSettings, Control, NodeId, WakeUp};
 use bank::{Bank, Put, Shelf, number, unavailable};
 use ear::Ears;

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use super::bank::{Bank, Put, Shelf, number, unavailable};
 use super::names;
+use crate::between::packing;
 use crate::occupancy::Doubts;
-use crate::redis::packing;
 use crate::{BrokerError, BrokerSettings, NodeId, NodeReport, PresenceStats, Tell};
 
 mod said {

@@ -10,10 +10,10 @@ use talewire_proto::{Channel, Entry, Epoch, Namespace, Position, Since};
 
 use super::answers::{bytes, integer, list, number, text, unknown};
 use super::names::slot;
-use super::outlets::entry_message;
-use super::packing;
 use super::scripts::Script;
 use super::servers::{Lost, Servers};
+use crate::between::outlets::entry_message;
+use crate::between::packing;
 use crate::{BrokerError, BrokerSettings, Direction, Page, PageLimit, Publish, Published};
 
 /// A hundred years: times beyond it are as good as for ever, and stay exact in scripts.

@@ -17,10 +17,10 @@ use tokio::sync::RwLock;
 
 use super::answers::{bytes, integer, list, unknown};
 use super::mending::Kind;
-use super::packing;
 use super::roll::{Roll, STAMP_BYTES};
 use super::scripts::Script;
 use super::servers::{Lost, Servers};
+use crate::between::packing;
 use crate::{BrokerError, PresenceStats, Tell};
 
 /// Channels that are settled at once.

@@ -22,10 +22,10 @@ use super::hearing::{Hearing, Unwanted};
 use super::link::{Here, Link, State, Whereabouts};
 use super::mending::{Kind, Mended};
 use super::names::{Names, SLOTS, slot};
-use super::outlets::Target;
 use super::scripts::{Script, Scripts};
 use super::sentinels::Sentinels;
 use super::settings::{RedisMode, RedisSettings};
+use crate::between::outlets::Target;
 use crate::{BrokerError, BrokerHealth, NodeId};
 
 /// The wait before something is said again that a server could not take just now.
