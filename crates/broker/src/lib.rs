@@ -456,7 +456,8 @@ impl Broker {
     /// Publishes an entry to a history channel: looking at key and version, offset, keeping, trimming and announcing are one step.
     ///
     /// # Errors
-    /// [`BrokerError::Full`] when the node keeps as many channels as it may; [`BrokerError::Unavailable`] when the broker does not answer.
+    /// [`BrokerError::Full`] when the node keeps as many channels as it may; [`BrokerError::Unavailable`] when the broker does not answer,
+    /// and [`BrokerError::Unknown`] when it may have added the entry all the same: only a key makes it safe to publish again.
     pub async fn publish(
         &self,
         channel: &Channel,

@@ -191,8 +191,10 @@ impl Bank {
             Err(error) => {
                 if error.kind() == PublishErrorKind::StreamNotFound {
                     self.ensure().await?;
+                    return Err(unavailable(error));
                 }
-                Err(unavailable(error))
+                // It was sent.
+                Err(BrokerError::Unknown(error.to_string()))
             }
         }
     }

@@ -213,7 +213,8 @@ async fn a_server_that_dies_and_comes_back_has_kept_everything() {
     let before = node.publish("chat:a", "before").await.unwrap().position;
     server.kill();
     node.wait_for_health(false).await;
-    assert!(matches!(node.publish("chat:a", "while it is away").await, Err(BrokerError::Unavailable(_))));
+    let away = node.publish("chat:a", "while it is away").await;
+    assert!(matches!(away, Err(BrokerError::Unknown(_) | BrokerError::Unavailable(_))), "it may wait: {away:?}");
     assert!(matches!(node.broker.signal(&channel("chat:a"), says("x")).await, Err(BrokerError::Unavailable(_))));
     server.restart();
     node.wait_for_health(true).await;

@@ -373,10 +373,15 @@ impl Servers {
     }
 
     async fn say_until(&self, slot: u16, command: &Cmd, lost: Lost) -> Result<Answer, Refused> {
-        let unavailable = |reason: String| Err(Refused::Failed(BrokerError::Unavailable(reason)));
+        // Whether something was said whose fate nobody knows.
+        let mut is_lost = false;
+        let failed = |reason: String, is_lost: bool| {
+            let error = if is_lost { BrokerError::Unknown(reason) } else { BrokerError::Unavailable(reason) };
+            Err(Refused::Failed(error))
+        };
         let deadline = tokio::time::Instant::now() + self.timeout();
         let Ok(Ok(_permit)) = tokio::time::timeout_at(deadline, self.in_flight.acquire()).await else {
-            return unavailable("too many commands wait for Redis".to_owned());
+            return failed("too many commands wait for Redis".to_owned(), false);
         };
         let (mut to, mut by_asking) = (None, false);
         let mut last = String::new();
@@ -385,7 +390,7 @@ impl Servers {
                 Ok((link, here)) => self.say(&link, here, command, by_asking, deadline).await,
                 Err(reason) => {
                     let reason = if last.is_empty() { reason.to_string() } else { last };
-                    return unavailable(reason);
+                    return failed(reason, is_lost);
                 }
             };
             (to, by_asking, last) = match said {
@@ -393,16 +398,19 @@ impl Servers {
                 Said::Failed(error) => return Err(Refused::Failed(error)),
                 Said::WrongKind(reason) => return Err(Refused::WrongKind(reason)),
                 Said::Lost(reason) if lost == Lost::Fail => {
-                    return unavailable(format!("the answer was lost: {reason}"));
+                    return failed(reason, true);
                 }
-                Said::Lost(reason) => (None, false, reason),
+                Said::Lost(reason) => {
+                    is_lost = true;
+                    (None, false, reason)
+                }
                 Said::Again { to, ask, reason } => (to, ask, reason),
             };
             if to.is_none() {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
             if tokio::time::Instant::now() >= deadline {
-                return unavailable(last);
+                return failed(last, is_lost);
             }
         }
     }
