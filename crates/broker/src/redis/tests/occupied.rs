@@ -245,3 +245,52 @@ async fn a_cluster_keeps_what_a_step_needs_in_one_slot() {
     wait_until(|| names[..100].iter().all(|name| !heard.is_occupied(name))).await;
     assert!(names[100..].iter().all(|name| heard.is_occupied(name)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_the_last_word_is_true() {
+    let server = Server::start();
+    let proxy = super::proxy::Proxy::before(server.port);
+    let (heard, settings) = (Arc::default(), quick(vec![proxy.url()]));
+    let nodes = [telling(&settings, "a", &heard).await, telling(&settings, "b", &heard).await];
+    let doomed = telling(&settings, "doomed", &heard).await;
+    let names: Vec<String> = (0..6).map(|n| format!("chat:{n}")).collect();
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut held = [[false; 6]; 2];
+    let mut doomed = Some(doomed);
+    for round in 0..60 {
+        for _ in 0..10 {
+            let (at, n) = (random.usize(..2), random.usize(..6));
+            held[at][n] = !held[at][n];
+            hold(&nodes[at], &names[n], held[at][n]);
+            if let Some(doomed) = &doomed {
+                hold(doomed, &names[random.usize(..6)], random.bool());
+            }
+            tokio::task::yield_now().await;
+        }
+        match random.u8(..4) {
+            0 => proxy.lose_the_next_answer(),
+            1 => drop(server.say(&["CLIENT", "KILL", "TYPE", "normal"])),
+            _ => settled(&nodes[round % 2]).await,
+        }
+        match round {
+            20 => drop(doomed.take()),
+            30 => drop(server.say(&["FLUSHALL"])),
+            40 => drop(server.say(&["SET", "talewire:n:{nodes}", "garbage"])),
+            50 => drop(server.say(&["DEL", "talewire:n:{held-7}", "talewire:n:{held-8}"])),
+            _ => {}
+        }
+    }
+    let is_true = || {
+        (0..6).all(|n| heard.is_occupied(&names[n]) == (held[0][n] || held[1][n]))
+            && nodes.iter().all(|node| node.broker.occupancy_is_settled())
+    };
+    wait_until(is_true).await;
+    let occupied = (0..6).filter(|n| held[0][*n] || held[1][*n]).count() as u64;
+    wait_until(|| records(&server) == occupied).await;
+    assert!(is_true(), "and stays so");
+    for (node, held) in nodes.iter().zip(held) {
+        (0..6).filter(|n| held[*n]).for_each(|n| hold(node, &names[n], false));
+    }
+    wait_until(|| names.iter().all(|name| !heard.is_occupied(name))).await;
+    wait_until(|| records(&server) == 0).await;
+}

@@ -69,11 +69,40 @@ async fn what_has_no_key_is_one_entry_though_its_answer_is_lost() {
     assert_eq!(said, (1..=20).map(|n: u64| n.to_string()).collect::<Vec<_>>());
     // A history of one entry tells no more what came before: that is said, and nothing is added twice.
     let small = Namespace { history_size: 1, ..rules() };
-    let publish = |words: &str| Publish::from(says(words));
-    node.broker.publish(&channel("small:a"), &small, publish("first")).await.unwrap();
-    proxy.lose_the_next_answer();
-    let lost = node.broker.publish(&channel("small:a"), &small, publish("second")).await.unwrap();
-    assert_eq!(lost.position.offset, 2, "nobody came between");
+    let mut hearer = node_with(&quick(vec![server.url()])).await;
+    hearer.listen("small:a").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let rules_too = small.clone();
+    let others = tokio::spawn(async move {
+        while !stopped.load(Ordering::Relaxed) {
+            let other = other.broker.publish(&channel("small:a"), &rules_too, says("other").into()).await;
+            other.unwrap();
+        }
+    });
+    let mut unknown = 0;
+    for n in 0..20 {
+        proxy.lose_the_next_answer();
+        match node.broker.publish(&channel("small:a"), &small, says(&n.to_string()).into()).await {
+            Ok(_) => {}
+            Err(BrokerError::Unknown(_)) => unknown += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    others.await.unwrap();
+    assert!(unknown > 0, "somebody came between");
+    node.publish_at_last("small:a", "the end").await;
+    let mut heard = std::collections::HashSet::new();
+    loop {
+        let Message::Entry { entry, .. } = hearer.next().await.message else { continue };
+        match words(&entry.publication).as_str() {
+            "the end" => break,
+            "other" => {}
+            word => assert!(heard.insert(word.to_owned()), "{word} came twice"),
+        }
+    }
+    assert_eq!(heard.len(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
