@@ -6,6 +6,9 @@ pub enum BrokerError {
     /// Try again later; nothing was done.
     #[error("the broker does not answer: {0}")]
     Unavailable(String),
+    /// The answer was lost: it may have been done, and may be done yet. Only what is the same when it is done twice may be said again.
+    #[error("the broker did not answer, and may have done it: {0}")]
+    Unknown(String),
     /// A limit on what is kept is reached; nothing was done.
     #[error("the broker keeps as much as it may: {0}")]
     Full(&'static str),

@@ -5,17 +5,19 @@
 //! it: history of history channels, presence, generation streams, wake-ups. There are three backends: inside
 //! the process (`memory`), and Redis (`redis`) or NATS (`nats`) for many nodes; callers name [`Broker`] and never a backend.
 
+mod between;
 mod control;
 mod error;
 mod memory;
 mod nats;
 mod nodes;
+mod occupancy;
 mod redis;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use talewire_proto::generation::{GenerationFrame, GenerationStatus};
@@ -30,6 +32,7 @@ pub use crate::redis::{Password, RedisFacts, RedisMode, RedisSettings, redis_fac
 pub use control::{Control, ControlSink, Order, Whom};
 pub use error::{BrokerError, StreamError};
 pub use nodes::{BrokerHealth, LetterSink, NodeId, NodeReport};
+pub use occupancy::OccupancyCounts;
 pub use settings::{BrokerKind, BrokerSettings};
 
 /// Something for the subscribers of a channel.
@@ -165,6 +168,8 @@ pub struct Broker {
     backend: Backend,
     /// What other systems are told of what happens on this node.
     notices: Notices,
+    occupancy: Arc<OnceLock<occupancy::Keeping>>,
+    node: NodeId,
 }
 
 #[derive(Clone)]
@@ -182,24 +187,28 @@ impl Broker {
     pub async fn open(settings: &BrokerSettings, node: &NodeId) -> Result<Self, BrokerError> {
         match settings.kind {
             BrokerKind::InProcess => {
-                Ok(Self::of(Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), node.clone())))))
+                let memory = memory::Memory::new(settings.clone(), node.clone());
+                Ok(Self::of(Backend::Memory(Arc::new(memory)), node.clone()))
             }
             BrokerKind::Redis => {
                 let redis = crate::redis::Redis::open(settings, node).await?;
-                Ok(Self::of(Backend::Redis(Arc::new(redis))))
+                Ok(Self::of(Backend::Redis(Arc::new(redis)), node.clone()))
             }
-            BrokerKind::Nats => Ok(Self::of(Backend::Nats(crate::nats::Nats::open(settings, node).await?))),
+            BrokerKind::Nats => {
+                Ok(Self::of(Backend::Nats(crate::nats::Nats::open(settings, node).await?), node.clone()))
+            }
         }
     }
 
     /// A broker inside this process; what it keeps ends with the process.
     #[must_use]
     pub fn in_process(settings: &BrokerSettings) -> Self {
-        Self::of(Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), NodeId::new()))))
+        let node = NodeId::new();
+        Self::of(Backend::Memory(Arc::new(memory::Memory::new(settings.clone(), node.clone()))), node)
     }
 
-    fn of(backend: Backend) -> Self {
-        Self { backend, notices: Notices::default() }
+    fn of(backend: Backend, node: NodeId) -> Self {
+        Self { backend, notices: Notices::default(), occupancy: Arc::default(), node }
     }
 
     /// Another node over the same in-process broker: for tests of many nodes in one process. To be made before anything is published.
@@ -207,7 +216,7 @@ impl Broker {
     #[must_use]
     pub fn beside(&self, node: &NodeId) -> Self {
         let Backend::Memory(memory) = &self.backend else { panic!("only an in-process broker stands in one process") };
-        Self::of(Backend::Memory(Arc::new(memory.beside(node.clone()))))
+        Self::of(Backend::Memory(Arc::new(memory.beside(node.clone()))), node.clone())
     }
 
     /// Says who takes the deliveries of this node. Called once, before anything is published.
@@ -245,10 +254,28 @@ impl Broker {
         }
     }
 
+    /// Slots of a Redis Cluster whose server is away; all 16,384 of them for one Redis that is away, and 0 for other brokers.
+    #[must_use]
+    pub fn slots_away(&self) -> u16 {
+        match &self.backend {
+            Backend::Redis(redis) => redis.slots_away(),
+            Backend::Memory(_) | Backend::Nats(_) => 0,
+        }
+    }
+
+    /// Keys and members under our names in the broker that were no work of ours, and were put out of the way by this node.
+    #[must_use]
+    pub fn mended(&self) -> u64 {
+        match &self.backend {
+            Backend::Redis(redis) => redis.mended(),
+            Backend::Memory(_) | Backend::Nats(_) => 0,
+        }
+    }
+
     /// Somebody on this node is subscribed to a channel from now on: what is published there is to be delivered here. It takes a
     /// moment; [`Broker::listening`] tells when it is so. Does not block.
     pub fn listen(&self, channel: &Channel) {
-        self.notices.tell(|| Notice::ChannelOccupied { channel: channel.clone() });
+        self.hold(channel, true);
         match &self.backend {
             // Inside the process everything is delivered anyway.
             Backend::Memory(_) => {}
@@ -259,7 +286,7 @@ impl Broker {
 
     /// Nobody on this node is subscribed to a channel any more. Does not block.
     pub fn unlisten(&self, channel: &Channel) {
-        self.notices.tell(|| Notice::ChannelVacated { channel: channel.clone() });
+        self.hold(channel, false);
         match &self.backend {
             Backend::Memory(_) => {}
             Backend::Redis(redis) => redis.unlisten(channel),
@@ -334,6 +361,7 @@ impl Broker {
 
     /// Takes leave of the others: this node's presence ends now and not when its lease does.
     pub async fn depart(&self) {
+        self.hold_nothing().await;
         match &self.backend {
             Backend::Memory(memory) => memory.depart(),
             Backend::Redis(redis) => redis.depart().await,
@@ -428,7 +456,8 @@ impl Broker {
     /// Publishes an entry to a history channel: looking at key and version, offset, keeping, trimming and announcing are one step.
     ///
     /// # Errors
-    /// [`BrokerError::Full`] when the node keeps as many channels as it may; [`BrokerError::Unavailable`] when the broker does not answer.
+    /// [`BrokerError::Full`] when the node keeps as many channels as it may; [`BrokerError::Unavailable`] when the broker does not answer,
+    /// and [`BrokerError::Unknown`] when it may have added the entry all the same: only a key makes it safe to publish again.
     pub async fn publish(
         &self,
         channel: &Channel,

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use talewire_proto::ids;
+
+use crate::BrokerError;
 
 /// Names one run of one node: new at every start, so that nothing of an earlier run is taken for it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,6 +104,11 @@ impl NodeReport {
 pub enum BrokerHealth {
     /// It answers, and what others publish comes here.
     Up,
+    /// Some of its servers do not; most channels are with the others.
+    Partly {
+        /// Which, and why, in words for an operator.
+        reason: String,
+    },
     /// It does not: what is published may fail, and what others publish may come late.
     Down {
         /// Why, in words for an operator.
@@ -109,6 +118,55 @@ pub enum BrokerHealth {
 
 /// Takes letters from other nodes. Called from any thread; it must not block.
 pub type LetterSink = Arc<dyn Fn(Bytes) + Send + Sync>;
+
+/// How this node's signs of life fare.
+#[derive(Debug)]
+pub(crate) struct Signs {
+    /// How long they may fail.
+    patience: Duration,
+    state: Mutex<Failing>,
+}
+
+#[derive(Debug, Default)]
+struct Failing {
+    /// Since when they fail, and why the last did.
+    since: Option<(Instant, String)>,
+    /// Whether one that said what this node is was ever taken.
+    is_known: bool,
+    /// Whether the first such failed.
+    is_unknown: bool,
+}
+
+impl Signs {
+    pub(crate) fn new(beat_ms: u64) -> Self {
+        Self { patience: Duration::from_millis(beat_ms.max(1)) * 2, state: Mutex::default() }
+    }
+
+    /// What came of one; `is_report` of one that says what this node is.
+    pub(crate) fn note(&self, taken: Result<(), &BrokerError>, is_report: bool) {
+        let mut state = self.state.lock();
+        match taken {
+            Ok(()) => {
+                state.is_known |= is_report;
+                state.since = None;
+                state.is_unknown &= !is_report;
+            }
+            Err(error) => {
+                let at = state.since.take().map_or_else(Instant::now, |(at, _)| at);
+                state.since = Some((at, error.to_string()));
+                state.is_unknown |= is_report && !state.is_known;
+            }
+        }
+    }
+
+    /// Why this node counts as gone for the others, or soon will: the first was not taken, or several were not.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let state = self.state.lock();
+        let (since, reason) = state.since.as_ref()?;
+        let is_fault = state.is_unknown || since.elapsed() >= self.patience;
+        is_fault.then(|| format!("it takes no sign of life of this node: {reason}"))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -40,6 +40,8 @@ pub struct BrokerSettings {
     pub key_age_ms: u64,
     /// Connections kept in one channel's presence; further ones are subscribed but not listed.
     pub presence_per_channel_max: usize,
+    /// Channels whose first subscriber on this node came, or whose last one left, and that wait to say so to a shared broker, where webhooks want to know; further ones are found later, when everything is compared.
+    pub occupancy_waiting_max: usize,
     /// Generation streams kept at once; beginning one more forgets the one that ended longest ago, or is refused if none has.
     pub generations_max: usize,
     /// Text of one generation, in bytes; an append beyond it is refused and ends the generation.
@@ -71,6 +73,7 @@ impl Default for BrokerSettings {
             keys_per_channel_max: 10_000,
             key_age_ms: 300_000,
             presence_per_channel_max: 10_000,
+            occupancy_waiting_max: 100_000,
             generations_max: 10_000,
             generation_bytes_max: 131_072,
             generation_age_ms: 3_600_000,

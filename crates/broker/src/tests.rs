@@ -9,6 +9,7 @@ mod generations;
 mod history;
 mod keys;
 mod nodes;
+mod occupancy;
 mod order;
 mod pages;
 mod presence;
@@ -34,6 +35,8 @@ struct Stand {
     /// Whose broker it is.
     node: NodeId,
     delivered: mpsc::UnboundedReceiver<Delivery>,
+    /// Another node over the same broker.
+    another: Box<dyn Fn(&NodeId) -> Broker + Send + Sync>,
     /// Lets time pass for everything that the broker keeps.
     pass_ms: Box<dyn Fn(u64) + Send + Sync>,
 }
@@ -41,12 +44,17 @@ struct Stand {
 type Make = fn(BrokerSettings) -> Stand;
 
 impl Stand {
-    fn of(broker: Broker, node: NodeId, pass_ms: Box<dyn Fn(u64) + Send + Sync>) -> Self {
+    fn of(
+        broker: Broker,
+        node: NodeId,
+        another: Box<dyn Fn(&NodeId) -> Broker + Send + Sync>,
+        pass_ms: Box<dyn Fn(u64) + Send + Sync>,
+    ) -> Self {
         let (sender, delivered) = mpsc::unbounded_channel();
         broker.deliver_to(Arc::new(move |delivery| {
             let _ = sender.send(delivery);
         }));
-        Self { broker, node, delivered, pass_ms }
+        Self { broker, node, delivered, another, pass_ms }
     }
 
     async fn next(&mut self) -> Delivery {
@@ -79,7 +87,9 @@ fn in_process(settings: BrokerSettings) -> Stand {
     let node = NodeId::new();
     let broker = opened(&settings, &node);
     let clock = broker.clone();
-    Stand::of(broker, node, Box::new(move |by_ms| clock.shift_clock(by_ms)))
+    let first = broker.clone();
+    let another = move |node: &NodeId| first.beside(node);
+    Stand::of(broker, node, Box::new(another), Box::new(move |by_ms| clock.shift_clock(by_ms)))
 }
 
 /// A Redis server of the test's own.
@@ -96,7 +106,8 @@ fn redis_server(settings: BrokerSettings) -> Stand {
         server.pass_ms(by_ms);
         clock.shift_clock(shifted.fetch_add(by_ms, Ordering::Relaxed) + by_ms);
     };
-    listening_to_all(Stand::of(broker, node, Box::new(pass_ms)))
+    let another = move |node: &NodeId| opened(&settings, node);
+    listening_to_all(Stand::of(broker, node, Box::new(another), Box::new(pass_ms)))
 }
 
 /// A NATS server of the test's own.
@@ -112,7 +123,8 @@ fn nats_server(settings: BrokerSettings) -> Stand {
         let _ = &server;
         clock.shift_clock(by_ms);
     };
-    listening_to_all(Stand::of(broker, node, Box::new(pass_ms)))
+    let another = move |node: &NodeId| opened(&settings, node);
+    listening_to_all(Stand::of(broker, node, Box::new(another), Box::new(pass_ms)))
 }
 
 /// Hears of every channel that the suite delivers in.
@@ -238,6 +250,12 @@ suite! { in_process:
         tops_tell_where_channels_stand
         what_is_listened_to_is_delivered
     }
+    occupancy {
+        the_first_and_the_last_of_all_nodes_are_told
+        many_at_once_end_in_the_truth
+        a_node_that_departs_gives_up_what_it_held
+        who_does_not_want_to_hear_is_not_counted
+    }
     control {
         orders_reach_the_node_or_the_caller_hears_of_it
     }
@@ -309,6 +327,12 @@ suite! { redis_server and nats_server:
         one_mark_by_many_at_once_is_spent_once
         tops_tell_where_channels_stand
         what_is_listened_to_is_delivered
+    }
+    occupancy {
+        the_first_and_the_last_of_all_nodes_are_told
+        many_at_once_end_in_the_truth
+        a_node_that_departs_gives_up_what_it_held
+        who_does_not_want_to_hear_is_not_counted
     }
     control {
         orders_reach_the_node_or_the_caller_hears_of_it

@@ -27,7 +27,9 @@ impl HubError {
         match self {
             Self::Together(error) => error.code(),
             Self::Broker(BrokerError::Full(_)) => ErrorCode::LimitExceeded,
-            Self::Broker(BrokerError::Unavailable(_)) | Self::Store(_) => ErrorCode::Unavailable,
+            Self::Broker(BrokerError::Unavailable(_) | BrokerError::Unknown(_)) | Self::Store(_) => {
+                ErrorCode::Unavailable
+            }
         }
     }
 }

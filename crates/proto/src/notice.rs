@@ -15,15 +15,19 @@ use crate::{Channel, ClientId, GenerationId, StoryId, UserId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Notice {
-    /// A channel has its first subscriber on this node.
+    /// A channel has its first subscriber, on whichever node.
     ChannelOccupied {
         /// Which.
         channel: Channel,
+        /// Rises with every change of this channel, whichever node tells it; the same again when a change is told again.
+        serial: u64,
     },
-    /// A channel has lost its last subscriber on this node.
+    /// A channel has lost its last subscriber, on whichever node.
     ChannelVacated {
         /// Which.
         channel: Channel,
+        /// As above.
+        serial: u64,
     },
     /// Somebody was told that they are connected.
     ClientConnected {
@@ -102,22 +106,34 @@ pub type NoticeSink = Arc<dyn Fn(Notice) + Send + Sync>;
 
 /// The way to the sink. A clone is a reference count.
 #[derive(Clone, Default)]
-pub struct Notices(Arc<OnceLock<NoticeSink>>);
+pub struct Notices(Arc<OnceLock<Told>>);
+
+struct Told {
+    wanted: Vec<NoticeKind>,
+    sink: NoticeSink,
+}
 
 impl Notices {
     /// Tells what happened; it is not even put together where nobody wants to know.
     pub fn tell(&self, notice: impl FnOnce() -> Notice) {
-        if let Some(sink) = self.0.get() {
-            sink(notice());
+        if let Some(told) = self.0.get() {
+            (told.sink)(notice());
         }
     }
 
-    /// Says who wants to know, from now on.
+    /// Whether somebody wants to know of such things.
+    #[must_use]
+    pub fn wants(&self, kind: NoticeKind) -> bool {
+        self.0.get().is_some_and(|told| told.wanted.contains(&kind))
+    }
+
+    /// Says who wants to know, and of what, from now on. The sink may be told of other things too.
     ///
     /// # Panics
     /// When somebody does already.
-    pub fn told_to(&self, sink: NoticeSink) {
-        assert!(self.0.set(sink).is_ok(), "a process has one sink of notices");
+    pub fn told_to(&self, sink: NoticeSink, wanted: &[NoticeKind]) {
+        let told = Told { wanted: wanted.to_vec(), sink };
+        assert!(self.0.set(told).is_ok(), "a process has one sink of notices");
     }
 }
 
@@ -134,9 +150,9 @@ mod tests {
     #[test]
     fn a_notice_is_written_with_the_word_of_its_kind() {
         let channel: Channel = "chat:1".parse().expect("a channel");
-        let notice = Notice::ChannelOccupied { channel };
+        let notice = Notice::ChannelOccupied { channel, serial: 7 };
         let text = serde_json::to_string(&notice).expect("JSON");
-        assert_eq!(text, r#"{"event":"channel_occupied","channel":"chat:1"}"#);
+        assert_eq!(text, r#"{"event":"channel_occupied","channel":"chat:1","serial":7}"#);
         assert_eq!(serde_json::to_string(&notice.kind()).expect("JSON"), r#""channel_occupied""#);
         for kind in NoticeKind::ALL {
             let word = serde_json::to_string(&kind).expect("JSON");
@@ -150,9 +166,11 @@ mod tests {
         notices.tell(|| unreachable!("nobody wants it"));
         let heard: Arc<OnceLock<Notice>> = Arc::default();
         let into = heard.clone();
-        notices.told_to(Arc::new(move |notice| into.set(notice).expect("one notice")));
+        assert!(!notices.wants(NoticeKind::ChannelVacated));
+        notices.told_to(Arc::new(move |notice| into.set(notice).expect("one notice")), &[NoticeKind::ChannelVacated]);
+        assert!(notices.wants(NoticeKind::ChannelVacated) && !notices.wants(NoticeKind::ChannelOccupied));
         let channel: Channel = "chat:1".parse().expect("a channel");
-        notices.clone().tell(|| Notice::ChannelVacated { channel });
+        notices.clone().tell(|| Notice::ChannelVacated { channel, serial: 1 });
         assert_eq!(heard.get().map(Notice::kind), Some(NoticeKind::ChannelVacated));
     }
 }

@@ -1,8 +1,8 @@
 //! Whether this node can serve, in words: what `/ready` says and a load balancer asks for.
 //!
-//! Red are a node that goes down, a broker that is not there, and a store that does not answer, has lately failed to write, or could not
-//! write. The first two of these are seen when somebody asks: red for a while after a commit that failed, and green with the next that
-//! succeeds. Whether it could write is looked at now and then, also when nobody writes ([`Node::watch_store`]).
+//! Red are a node that goes down, a broker that is not there (or most of it), and a store that does not answer, has lately failed to
+//! write, or could not write. Commits are not made for the question's sake: it is red for a while after one that failed, and green with the
+//! next that succeeds. Whether the store could write is looked at now and then, also when nobody writes ([`Node::watch_store`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +92,16 @@ impl Node {
             _ => {}
         }
         *known = cannot;
+    }
+}
+
+impl Node {
+    /// What does not work although this node can serve; nothing if everything does.
+    pub(crate) fn degraded(&self) -> Option<String> {
+        match self.broker.health() {
+            BrokerHealth::Partly { reason } => Some(format!("some of the broker is not there: {reason}")),
+            BrokerHealth::Up | BrokerHealth::Down { .. } => None,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use talewire_agents::counts::AgentCounts;
-use talewire_broker::{BrokerHealth, NodeReport};
+use talewire_broker::{BrokerHealth, NodeReport, OccupancyCounts};
 use talewire_hub::{Hub, ShardCounters};
 use talewire_proto::reply::SubscribeResult;
 use talewire_proto::wire::Wire;
@@ -326,6 +326,9 @@ impl Collector for Scrape {
             self.hub.shards().iter().map(|shard| of(&shard.counters).load(Ordering::Relaxed)).sum::<u64>()
         };
         let store = self.hub.store().figures();
+        let occupancy = |of: fn(&OccupancyCounts) -> &AtomicU64| {
+            self.hub.broker().occupancy_counts().map_or(0, |counts| of(counts).load(Ordering::Relaxed))
+        };
         let (deflate, gzip) = (self.hub.compression().tally(), self.hub.gzip());
         let counters = [
             ("websocket_compressed", "Messages compressed, each once for all its readers", None, deflate.pieces()),
@@ -357,6 +360,31 @@ impl Collector for Scrape {
             ("history_reads_shared", "Readers answered by another one's read", None, self.hub.history_reads().1),
             ("sent", "Written to connections", Some(Unit::Bytes), io(|io| &io.sent)),
             ("received", "Read from connections", Some(Unit::Bytes), io(|io| &io.received)),
+            (
+                "broker_mended",
+                "Keys and members in the broker that no node had written and that this one put out of the way",
+                None,
+                self.hub.broker().mended(),
+            ),
+            (
+                "occupancy_steps",
+                "Channels that this node said it holds, or holds no more, for webhooks",
+                None,
+                occupancy(|counts| &counts.steps),
+            ),
+            ("occupancy_failed", "Such steps that the broker did not take", None, occupancy(|counts| &counts.failed)),
+            (
+                "occupancy_told",
+                "Occupied and vacated channels told by this node",
+                None,
+                occupancy(|counts| &counts.told),
+            ),
+            (
+                "occupancy_crowded_out",
+                "Channels for which there was no room to wait for such a step",
+                None,
+                occupancy(|counts| &counts.crowded_out),
+            ),
             ("store_operations", "Writes that the store carried out", None, store.operations),
             ("store_commits", "Commits that carried them", None, store.groups),
             ("store_commits_failed", "Commits that failed", None, store.groups_failed),
@@ -403,10 +431,12 @@ impl Collector for Scrape {
             ),
             (
                 "broker_up",
-                "Whether the broker is there: 1 or 0",
+                "Whether the broker, or most of it, is there: 1 or 0",
                 None,
-                u64::from(self.hub.broker().health() == BrokerHealth::Up),
+                u64::from(!matches!(self.hub.broker().health(), BrokerHealth::Down { .. })),
             ),
+            ("broker_slots_away", "Slots of Redis whose server is away", None, self.hub.broker().slots_away().into()),
+            ("occupancy_waiting", "Channels that wait for such a step", None, occupancy(|counts| &counts.waiting)),
             ("nodes", "Nodes that lived as of this one's last sign of life", None, self.known.lock().len() as u64),
             ("store_writes_waiting", "Writes that wait for the store", None, store.writes_waiting),
             ("store_reads_waiting", "Reads that wait for the store", None, store.reads_waiting),

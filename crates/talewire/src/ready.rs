@@ -26,7 +26,8 @@ pub(crate) fn ask(config: &Config) -> anyhow::Result<()> {
     if !answer.starts_with("HTTP/1.1 200 ") {
         bail!("not ready: {}", reason(&answer));
     }
-    println!("ready");
+    // It may be degraded.
+    println!("{}", reason(&answer));
     Ok(())
 }
 

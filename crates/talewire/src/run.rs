@@ -61,7 +61,8 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     // Who is told what happens here.
     let (webhooks, sink) = Webhooks::start(&config.webhooks, me.as_str())?;
     if let Some(sink) = sink {
-        broker.notices().told_to(sink);
+        let wanted: Vec<_> = config.webhooks.values().flat_map(|webhook| webhook.events.iter().copied()).collect();
+        broker.notices_to(sink, &wanted, &config.broker);
     }
 
     // Who is subscribed here: one shard for each thread that carries connections.

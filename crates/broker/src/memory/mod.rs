@@ -5,6 +5,7 @@ mod cursors;
 mod generations;
 mod history;
 mod marks;
+mod occupancy;
 mod presence;
 
 use std::hash::{BuildHasher, Hash};
@@ -15,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use talewire_proto::{Channel, ids};
 use tokio::sync::broadcast;
 
+use crate::occupancy::Told;
 use crate::{
     BrokerError, BrokerSettings, Control, ControlSink, Delivery, LetterSink, Message, NodeId, NodeReport, Sink, WakeUp,
 };
@@ -29,6 +31,7 @@ pub(crate) struct Memory {
     pub(crate) generations: Arc<generations::Generations>,
     pub(crate) cursors: Arc<cursors::Cursors>,
     pub(crate) marks: Arc<marks::Marks>,
+    occupancy: Arc<occupancy::Occupancy>,
     pub(crate) wakeups: broadcast::Sender<WakeUp>,
     clock: clock::Clock,
     outlet: Outlet,
@@ -76,6 +79,7 @@ impl Memory {
             presence: Arc::new(presence::Presence::new(settings.presence_per_channel_max)),
             cursors: Arc::new(cursors::Cursors::new(settings.clone(), clock.clone())),
             marks: Arc::new(marks::Marks::new(settings.marks_max, clock.clone())),
+            occupancy: Arc::new(occupancy::Occupancy::new()),
             generations: Arc::new(generations::Generations::new(settings, clock.clone(), outlet.clone())),
             wakeups,
             clock,
@@ -95,6 +99,7 @@ impl Memory {
             generations: self.generations.clone(),
             cursors: self.cursors.clone(),
             marks: self.marks.clone(),
+            occupancy: self.occupancy.clone(),
             wakeups: self.wakeups.clone(),
             clock: self.clock.clone(),
             outlet: self.outlet.clone(),
@@ -151,6 +156,16 @@ impl Memory {
 
     pub(crate) fn depart(&self) {
         *self.me.report.lock() = None;
+    }
+
+    /// This node holds a channel, or holds it no more: what is to be told of that.
+    pub(crate) fn hold(&self, channel: &Channel, holds: bool) -> Option<Told> {
+        self.occupancy.hold(&self.me.node, channel, holds)
+    }
+
+    /// This node holds nothing any more: what is to be told of that.
+    pub(crate) fn hold_nothing(&self) -> Vec<Told> {
+        self.occupancy.depart(&self.me.node)
     }
 
     pub(crate) fn nodes(&self) -> Vec<NodeReport> {

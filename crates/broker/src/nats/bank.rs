@@ -96,7 +96,8 @@ impl Bank {
         let keep = Duration::from_millis(self.settings.keep_ms);
         let history = Config { republish: Some(announce), ..self.config("history", vec![names.history("*")], keep) };
         let records = newest("records", vec![names.records()], Duration::from_millis(self.records_ms));
-        let nodes = newest("nodes", vec![names.present("*", "*", "*"), names.node("*")], Duration::ZERO);
+        let of_nodes = vec![names.present("*", "*", "*"), names.node("*"), names.holders("*"), names.holder("*")];
+        let nodes = newest("nodes", of_nodes, Duration::ZERO);
         for config in [records, nodes] {
             self.make(config).await?;
         }
@@ -114,7 +115,7 @@ impl Bank {
 
     /// The description of a stream, made if it is not there.
     async fn make(&self, config: Config) -> Result<String, BrokerError> {
-        let (name, max_age) = (config.name.clone(), config.max_age);
+        let (name, max_age, subjects) = (config.name.clone(), config.max_age, config.subjects.clone());
         // Another node may be faster, and has then described it otherwise.
         let made = self.context.create_stream(config).await;
         let stream = match self.context.get_stream(&name).await {
@@ -122,9 +123,11 @@ impl Bank {
             Err(error) => return Err(made.err().map_or_else(|| unavailable(error), unavailable)),
         };
         let is = &stream.cached_info().config;
-        if is.max_age != max_age {
-            // The settings have changed.
-            let changed = Config { max_age, ..is.clone() };
+        // An older version knows of fewer subjects, and must find its own.
+        let is_less = subjects.iter().any(|subject| !is.subjects.contains(subject));
+        if is.max_age != max_age || is_less {
+            // The settings have changed, or the version has.
+            let changed = Config { max_age, subjects, ..is.clone() };
             self.context.update_stream(changed).await.map_err(unavailable)?;
         }
         Ok(is.description.clone().unwrap_or_default())
@@ -188,8 +191,10 @@ impl Bank {
             Err(error) => {
                 if error.kind() == PublishErrorKind::StreamNotFound {
                     self.ensure().await?;
+                    return Err(unavailable(error));
                 }
-                Err(unavailable(error))
+                // It was sent.
+                Err(BrokerError::Unknown(error.to_string()))
             }
         }
     }
@@ -199,6 +204,12 @@ impl Bank {
         let purge = self.stream(shelf).purge().filter(subject);
         let purged = if keep == 0 { purge.await } else { purge.keep(keep).await };
         purged.map(drop).map_err(unavailable)
+    }
+
+    /// Forgets a subject whose newest message is this one; one that came later stays.
+    pub(super) async fn purge_through(&self, shelf: Shelf, subject: String, sequence: u64) -> Result<(), BrokerError> {
+        let purge = self.stream(shelf).purge().filter(subject).sequence(sequence + 1);
+        purge.await.map(drop).map_err(unavailable)
     }
 
     /// The subjects that fit a filter and hold something.

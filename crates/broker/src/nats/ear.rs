@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use super::bank::unavailable;
 use super::history::is_mark;
 use super::names::{self, Names};
-use crate::redis::outlets::{Outlets, Target};
+use crate::between::outlets::{Outlets, Target};
 use crate::{BrokerError, BrokerHealth, NodeId};
 
 /// One channel that is listened to.

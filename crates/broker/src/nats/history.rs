@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::bank::{AT_ONCE, Bank, Put, Shelf, number, unavailable};
 use super::names::{self, Record, digest};
-use crate::redis::outlets::{entry_message, read_message};
+use crate::between::outlets::{entry_message, read_message};
 use crate::{BrokerError, BrokerSettings, Direction, Key, Message, Page, PageLimit, Publish, Published};
 
 /// Tries to write where others write at the same time.

@@ -10,6 +10,7 @@ mod ear;
 mod generations;
 mod history;
 mod names;
+mod occupancy;
 mod presence;
 mod settings;
 #[cfg(test)]
@@ -26,11 +27,13 @@ use talewire_proto::{Channel, Entry, Epoch, Publication};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::redis::{orders, outlets, packing};
+use crate::between::{orders, outlets, packing};
+use crate::occupancy::Doubts;
 use crate::{BrokerError, BrokerHealth, BrokerSettings, Control, NodeId, WakeUp};
 use bank::{Bank, Put, Shelf, number, unavailable};
 use ear::Ears;
 use names::{Names, Record};
+pub(crate) use occupancy::Ledger;
 use outlets::Outlets;
 pub use settings::NatsSettings;
 
@@ -53,7 +56,7 @@ pub(crate) struct Nats {
     client: Client,
     bank: Arc<Bank>,
     ears: Arc<Ears>,
-    tasks: Mutex<Vec<AbortHandle>>,
+    pub(crate) tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Drop for Nats {
@@ -138,6 +141,17 @@ impl Nats {
         tasks.push(tokio::spawn(keep(Arc::downgrade(&broker), beats)).abort_handle());
         broker.tasks.lock().extend(tasks);
         Ok(broker)
+    }
+
+    /// Where this node's channels are written down for all nodes.
+    pub(crate) fn ledger(self: &Arc<Self>) -> Ledger {
+        let recent_ms = 2 * (self.settings.node_lease_ms + self.settings.node_beat_ms);
+        Ledger::new(self.bank.clone(), Arc::downgrade(self), recent_ms)
+    }
+
+    /// Tells when NATS may have lost something.
+    pub(crate) fn doubts(&self) -> watch::Receiver<Doubts> {
+        self.presence.doubts()
     }
 
     pub(crate) fn health(&self) -> BrokerHealth {
@@ -314,6 +328,7 @@ async fn follow(broker: std::sync::Weak<Nats>, mut told: watch::Receiver<Told>) 
                 tracing::warn!(%error, "the streams could not be looked at");
             }
             broker.history.forget().await;
+            broker.presence.doubt();
             if let Err(error) = broker.presence.beat().await {
                 tracing::warn!(%error, "this node could not say that it lives");
             }

@@ -74,6 +74,16 @@ impl Names {
         format!("{}.n.{node}", self.prefix)
     }
 
+    /// Who holds a channel; `*` for all channels.
+    pub(super) fn holders(&self, channel: &str) -> String {
+        format!("{}.o.{channel}", self.prefix)
+    }
+
+    /// A name that may hold channels; `*` for all.
+    pub(super) fn holder(&self, name: &str) -> String {
+        format!("{}.b.{name}", self.prefix)
+    }
+
     pub(super) fn letters(&self, node: &NodeId) -> String {
         format!("{}.l.{}", self.prefix, token(node.as_str()))
     }

@@ -12,10 +12,12 @@ use async_nats::client::Client;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use talewire_proto::{Channel, ClientId, ClientInfo};
+use tokio::sync::watch;
 
 use super::bank::{Bank, Put, Shelf, number, unavailable};
 use super::names;
-use crate::redis::packing;
+use crate::between::packing;
+use crate::occupancy::Doubts;
 use crate::{BrokerError, BrokerSettings, NodeId, NodeReport, PresenceStats, Tell};
 
 mod said {
@@ -37,12 +39,24 @@ pub(crate) struct Presence {
     /// This node's record; 0 when there is none.
     record: AtomicU64,
     departed: AtomicBool,
+    doubts: watch::Sender<Doubts>,
 }
 
 impl Presence {
     pub(super) fn new(settings: Arc<BrokerSettings>, bank: Arc<Bank>, client: Client, node: NodeId) -> Self {
         let (own, report, record) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        Self { settings, bank, client, node, own, report, record, departed: AtomicBool::new(false) }
+        let (departed, doubts) = (AtomicBool::new(false), watch::Sender::default());
+        Self { settings, bank, client, node, own, report, record, departed, doubts }
+    }
+
+    /// Tells when the streams may have lost something.
+    pub(super) fn doubts(&self) -> watch::Receiver<Doubts> {
+        self.doubts.subscribe()
+    }
+
+    /// The connection is another one.
+    pub(super) fn doubt(&self) {
+        self.doubts.send_modify(|doubts| doubts.losses += 1);
     }
 
     fn me(&self) -> String {
@@ -132,7 +146,7 @@ impl Presence {
     }
 
     /// The tokens of the nodes that live, with what they last reported.
-    async fn living(&self) -> Result<Vec<(String, Option<NodeReport>)>, BrokerError> {
+    pub(super) async fn living(&self) -> Result<Vec<(String, Option<NodeReport>)>, BrokerError> {
         let (living, _) = self.nodes().await?;
         Ok(living)
     }
@@ -185,6 +199,7 @@ impl Presence {
         let mut put = self.bank.put(subject.clone(), headers(), body.clone(), Some(before)).await?;
         if put == Put::Conflict {
             // Somebody took us for dead, or the stream was lost: what we had put there may be gone.
+            self.doubts.send_modify(|doubts| doubts.lapses += 1);
             put = self.bank.put(subject.clone(), headers(), body, None).await?;
             let own: Vec<_> = self.own.lock().iter().map(|(name, told)| (name.clone(), told.clone())).collect();
             for ((channel, client), (info, tell)) in own {

@@ -1,6 +1,6 @@
 //! What the servers are and how they are set, for `talewire doctor`: settings in, one [`RedisFacts`] for each master out. It changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use redis::{Value, cmd};
 use super::answers::text;
 use super::dial::{Address, Dialer};
 use super::link::{Info, ask_info};
+use super::names::SLOTS;
 use super::sentinels::Sentinels;
 use super::servers::slots_of;
 use super::settings::{RedisMode, RedisSettings};
@@ -43,34 +44,57 @@ pub struct RedisFacts {
     pub ahead_ms: i64,
 }
 
-/// Asks every master.
+/// Asks every master: what each says, or why it says nothing.
 ///
 /// # Errors
-/// [`BrokerError::Unavailable`] when one cannot be reached, with the reason.
-pub async fn redis_facts(settings: &RedisSettings) -> Result<Vec<RedisFacts>, BrokerError> {
+/// [`BrokerError::Unavailable`] when none can be reached, with the reason.
+pub async fn redis_facts(settings: &RedisSettings) -> Result<Vec<Result<RedisFacts, String>>, BrokerError> {
     let dialer = Arc::new(Dialer::new(settings)?);
     let unavailable = BrokerError::Unavailable;
-    let addresses: BTreeSet<Address> = match settings.mode {
-        RedisMode::Single => [dialer.seeds[0].clone()].into(),
+    let addresses: BTreeMap<Address, u32> = match settings.mode {
+        RedisMode::Single => [(dialer.seeds[0].clone(), 0)].into(),
         RedisMode::Sentinel => {
             let sentinels = Sentinels::new(dialer.clone(), &settings.master_name);
-            [sentinels.master().await.map_err(unavailable)?].into()
+            [(sentinels.master().await.map_err(unavailable)?, 0)].into()
         }
-        RedisMode::Cluster => {
-            let seed = &dialer.seeds[0];
-            let mut connection = dialer.dial(seed, None).await.map_err(unavailable)?;
-            let slots = slots_of(&mut connection, seed).await.map_err(unavailable)?;
-            slots.into_iter().map(|(_, _, address)| address).collect()
-        }
+        RedisMode::Cluster => slots_by_address(&dialer).await.map_err(unavailable)?,
     };
     let mut facts = Vec::with_capacity(addresses.len());
-    for address in addresses {
+    for (address, slots) in addresses {
         let looking = look(&dialer, &address, settings.mode);
         let looked = tokio::time::timeout(dialer.timeout() * 2, looking).await;
         let looked = looked.unwrap_or_else(|_| Err(format!("{address}: it does not answer")));
-        facts.push(looked.map_err(unavailable)?);
+        facts.push(looked.map_err(|reason| match slots {
+            0 => reason,
+            slots => format!("{reason}; {slots} of {SLOTS} slots of the cluster are away with it"),
+        }));
     }
-    Ok(facts)
+    match facts.iter().find_map(|facts| facts.as_ref().err()) {
+        Some(reason) if facts.iter().all(Result::is_err) => Err(unavailable(reason.clone())),
+        _ => Ok(facts),
+    }
+}
+
+/// The masters of a cluster with how many slots each has, from the first server in the settings that answers.
+async fn slots_by_address(dialer: &Dialer) -> Result<BTreeMap<Address, u32>, String> {
+    let mut last = String::new();
+    for seed in &dialer.seeds {
+        let asked = async {
+            let mut connection = dialer.dial(seed, None).await?;
+            slots_of(&mut connection, seed).await
+        };
+        match asked.await {
+            Ok(slots) => {
+                let mut addresses = BTreeMap::new();
+                for (from, to, address) in slots {
+                    *addresses.entry(address).or_insert(0) += u32::from(to) + 1 - u32::from(from);
+                }
+                return Ok(addresses);
+            }
+            Err(reason) => last = reason,
+        }
+    }
+    Err(last)
 }
 
 async fn look(dialer: &Dialer, address: &Address, mode: RedisMode) -> Result<RedisFacts, String> {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::ear::EarId;
-use super::outlets::{Outlets, Target};
+use crate::between::outlets::{Outlets, Target};
 
 /// The names that this node listens to.
 pub(crate) struct Hearing {

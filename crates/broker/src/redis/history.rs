@@ -4,16 +4,17 @@
 //! master that is gone is true only up to where its successor has the same entries.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use redis::Value;
 use talewire_proto::{Channel, Entry, Epoch, Namespace, Position, Since};
 
 use super::answers::{bytes, integer, list, number, text, unknown};
 use super::names::slot;
-use super::outlets::entry_message;
-use super::packing;
 use super::scripts::Script;
-use super::servers::{Lost, Servers};
+use super::servers::{Answer, Lost, Servers};
+use crate::between::outlets::entry_message;
+use crate::between::packing;
 use crate::{BrokerError, BrokerSettings, Direction, Page, PageLimit, Publish, Published};
 
 /// A hundred years: times beyond it are as good as for ever, and stay exact in scripts.
@@ -58,7 +59,6 @@ impl Histories {
             number.as_bytes(),
             count.as_bytes(),
         ];
-        let lost = if key.is_some() { Lost::Repeat } else { Lost::Fail };
         // The user's length goes first, so that user and key cannot run together.
         let key = key.map(|key| format!("{}:{}{}", key.user.as_str().len(), key.user.as_str(), key.key));
         let (key_age, most) =
@@ -67,9 +67,18 @@ impl Histories {
             keys.extend([names.keys(channel), names.order_of_keys(channel)]);
             arguments.extend([key.as_bytes(), key_age.as_bytes(), most.as_bytes()]);
         }
-        let answer = self.servers.call(Script::Publish, &keys, &arguments, lost).await?;
+        let answer = if key.is_some() {
+            self.servers.call(Script::Publish, &keys, &arguments, Lost::Repeat).await?
+        } else {
+            self.publish_marked(&keys, arguments).await?
+        };
         let astray = answer.astray;
         let (what, position) = published(answer.value)?;
+        if what == 3 {
+            return Err(BrokerError::Unknown(
+                "so much was published since that its entry cannot be looked for".to_owned(),
+            ));
+        }
         if astray && what == 0 {
             // While a slot moves, its new server keeps the entry and those who listen are still with the old one.
             let entry = Entry { offset: position.offset, publication };
@@ -77,6 +86,22 @@ impl Histories {
             self.servers.tell(slot(&announced), self.servers.announcement(&announced, &message)).await;
         }
         Ok(Published { position, repeated: what == 1, skipped: what == 2 })
+    }
+
+    /// Publishes without a key. When the answer is lost it is said once more, and finds by its mark what the first time came to.
+    async fn publish_marked(&self, keys: &[String], mut arguments: Vec<&[u8]>) -> Result<Answer, BrokerError> {
+        let mark = format!("{:016x}", fastrand::u64(..));
+        let first = Instant::now();
+        arguments.extend([mark.as_bytes(), b""]);
+        let said = self.servers.call(Script::Publish, keys, &arguments, Lost::Fail).await;
+        if !matches!(said, Err(BrokerError::Unknown(_))) || first.elapsed() >= self.servers.timeout() {
+            return said;
+        }
+        // With the time that this try may take: what was added before is no older.
+        let ago = (first.elapsed() + self.servers.timeout()).as_millis().to_string();
+        arguments.pop();
+        arguments.push(ago.as_bytes());
+        self.servers.call(Script::Publish, keys, &arguments, Lost::Repeat).await
     }
 
     pub(crate) async fn read(

@@ -13,10 +13,9 @@ mod generations;
 mod hearing;
 mod history;
 mod link;
+mod mending;
 mod names;
-pub(crate) mod orders;
-pub(crate) mod outlets;
-pub(crate) mod packing;
+mod occupancy;
 mod presence;
 mod roll;
 mod scripts;
@@ -35,13 +34,19 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::cmd;
 use talewire_proto::{Channel, Entry, Epoch, Publication};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::between::outlets::{Outlets, Target};
+use crate::between::{orders, outlets, packing};
+use crate::nodes::Signs;
+use crate::occupancy::Doubts;
 use crate::{BrokerError, BrokerHealth, BrokerSettings, Control, NodeId, NodeReport, WakeUp};
 pub use facts::{RedisFacts, redis_facts};
 use hearing::Hearing;
+use mending::Kind;
 use names::slot;
-use outlets::{Outlets, Target};
+pub(crate) use occupancy::Ledger;
 use scripts::Script;
 use servers::{Lost, Servers};
 pub use settings::{Password, RedisMode, RedisSettings};
@@ -59,7 +64,7 @@ pub(crate) struct Redis {
     node: NodeId,
     servers: Arc<Servers>,
     pulse: Arc<Pulse>,
-    tasks: Mutex<Vec<AbortHandle>>,
+    pub(crate) tasks: Mutex<Vec<AbortHandle>>,
 }
 
 /// The signs of life of this node.
@@ -67,10 +72,13 @@ struct Pulse {
     servers: Arc<Servers>,
     roll: Arc<roll::Roll>,
     presence: Arc<presence::Presence>,
-    mastership: Mutex<Option<String>>,
+    /// The mastership, and what was mended, as of the last beat.
+    past: Mutex<Option<(String, String)>>,
     /// Connections that were made, when they were last counted.
     connections: AtomicU64,
     beating: tokio::sync::Mutex<()>,
+    doubts: watch::Sender<Doubts>,
+    signs: Signs,
 }
 
 impl Drop for Redis {
@@ -94,9 +102,11 @@ impl Redis {
             servers: servers.clone(),
             roll,
             presence: presence.clone(),
-            mastership: Mutex::default(),
+            past: Mutex::default(),
             connections: AtomicU64::new(0),
             beating: tokio::sync::Mutex::default(),
+            doubts: watch::Sender::default(),
+            signs: Signs::new(settings.node_beat_ms),
         });
         let redis = Self {
             history: history::Histories::new(settings.clone(), servers.clone()),
@@ -115,17 +125,54 @@ impl Redis {
         servers.ready(connecting + patience).await?;
         servers.listen(&letters.as_str().into(), || Target::Letters);
         servers.listen(&everybody.as_str().into(), || Target::Everybody);
-        servers.listening(&letters).await?;
-        servers.listening(&everybody).await?;
-        pulse.beat().await?;
+        let heard = async {
+            servers.listening(&letters).await?;
+            servers.listening(&everybody).await?;
+            pulse.beat().await
+        };
+        match (heard.await, servers.health()) {
+            // What names and signs of life need may be with a server of the cluster that is away.
+            (Err(error), BrokerHealth::Partly { .. }) => {
+                tracing::warn!(%error, "other nodes do not know of this one yet")
+            }
+            (heard, _) => heard?,
+        }
         let beats = pulse.clone().keep(Duration::from_millis(settings.node_beat_ms.max(1)));
         let reading = wakeups::read(servers, outlets);
         redis.tasks.lock().extend([tokio::spawn(beats).abort_handle(), tokio::spawn(reading).abort_handle()]);
         Ok(redis)
     }
 
+    /// Where this node's channels are written down for all nodes.
+    pub(crate) fn ledger(&self) -> Ledger {
+        let recent_ms = 2 * (self.settings.node_lease_ms + self.settings.node_beat_ms);
+        Ledger::new(self.servers.clone(), self.pulse.roll.clone(), recent_ms)
+    }
+
+    /// Tells when Redis may have lost something.
+    pub(crate) fn doubts(&self) -> watch::Receiver<Doubts> {
+        self.pulse.doubts.subscribe()
+    }
+
     pub(crate) fn health(&self) -> BrokerHealth {
-        self.servers.health()
+        match (self.servers.health(), self.pulse.signs.fault()) {
+            (BrokerHealth::Up, Some(reason)) => BrokerHealth::Down { reason },
+            // They need a slot that is away: the others serve all the same.
+            (BrokerHealth::Partly { reason }, Some(more)) => {
+                BrokerHealth::Partly { reason: format!("{reason}; {more}") }
+            }
+            (health, _) => health,
+        }
+    }
+
+    /// Slots of a cluster that are away.
+    pub(crate) fn slots_away(&self) -> u16 {
+        self.servers.slots_away()
+    }
+
+    /// Keys and members that were no work of ours and are out of the way.
+    pub(crate) fn mended(&self) -> u64 {
+        self.servers.mended.count()
     }
 
     pub(crate) fn listen(&self, channel: &Channel) {
@@ -230,7 +277,7 @@ impl Redis {
 
     pub(crate) async fn kept_cursor(&self, cursor: &str) -> Result<Option<Vec<u8>>, BrokerError> {
         let name = self.servers.names.cursor(cursor);
-        let answer = self.servers.ask(slot(&name), cmd("GET").arg(&name), Lost::Repeat).await?;
+        let answer = self.servers.ask_of(&name, Kind::Text, cmd("GET").arg(&name), Lost::Repeat).await?;
         match answer.value {
             redis::Value::Nil => Ok(None),
             value => answers::bytes(value).map(|positions| Some(positions.to_vec())),
@@ -262,14 +309,27 @@ impl Pulse {
             return Ok(());
         }
         let connections = self.servers.connections();
-        let seen = self.roll.beat(&self.servers).await?;
-        let is_new = self.mastership.lock().replace(seen.mastership.clone()) != Some(seen.mastership);
+        let is_report = self.roll.has_report();
+        let seen = self.roll.beat(&self.servers).await;
+        self.signs.note(seen.as_ref().map(drop), is_report);
+        let seen = seen?;
+        let now = (seen.mastership, seen.mended);
+        let is_new = self.past.lock().replace(now.clone()) != Some(now);
         if self.connections.swap(connections, Ordering::Relaxed) != connections || is_new || !seen.was_known {
             self.presence.unsettle();
+            self.doubts.send_modify(|doubts| {
+                doubts.losses += 1;
+                doubts.lapses += u64::from(!seen.was_known);
+            });
         }
-        self.presence.settle().await?;
+        // This node is known to live: what else fails is tried again with the next beat, and keeps nothing else back.
+        if let Err(error) = self.presence.settle().await {
+            tracing::warn!(%error, "who is present here could not all be said again");
+        }
         for dead in seen.dead {
-            self.clear(&dead).await?;
+            if let Err(error) = self.clear(&dead).await {
+                tracing::warn!(%error, node = dead, "who was present on a dead node could not all be taken out");
+            }
         }
         Ok(())
     }

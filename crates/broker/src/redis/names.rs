@@ -79,6 +79,21 @@ impl Names {
         format!("{}:n:{{{}}}:c", self.prefix, hex(node.as_bytes()))
     }
 
+    /// Who holds which channels, of one part of all channels.
+    pub(crate) fn records(&self, part: usize) -> String {
+        format!("{}:n:{{held-{part}}}", self.prefix)
+    }
+
+    /// What one name holds of that part.
+    pub(crate) fn held(&self, name: &str, part: usize) -> String {
+        format!("{}:n:{{held-{part}}}:{}", self.prefix, hex(name.as_bytes()))
+    }
+
+    /// The names that may hold channels.
+    pub(crate) fn holders(&self) -> String {
+        format!("{}:n:{{holders}}", self.prefix)
+    }
+
     /// Where letters to a node are sent.
     pub(crate) fn letters(&self, node: &NodeId) -> String {
         format!("{}:n:{{{}}}:l", self.prefix, hex(node.as_str().as_bytes()))

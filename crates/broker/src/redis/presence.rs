@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,12 +15,12 @@ use redis::cmd;
 use talewire_proto::{Channel, ClientId, ClientInfo};
 use tokio::sync::RwLock;
 
-use super::answers::{bytes, integer, list, text, unknown};
-use super::names::slot;
-use super::packing;
+use super::answers::{bytes, integer, list, unknown};
+use super::mending::Kind;
 use super::roll::{Roll, STAMP_BYTES};
 use super::scripts::Script;
 use super::servers::{Lost, Servers};
+use crate::between::packing;
 use crate::{BrokerError, PresenceStats, Tell};
 
 /// Channels that are settled at once.
@@ -118,7 +119,7 @@ impl Presence {
         let list = self.servers.names.channels_of(self.roll.stamp());
         let mut command = cmd("SADD");
         command.arg(&list).arg(channels.iter().map(Channel::as_str).collect::<Vec<_>>());
-        self.servers.ask(slot(&list), &command, Lost::Repeat).await?;
+        self.servers.ask_of(&list, Kind::Set, &command, Lost::Repeat).await?;
         let mut own = self.own.lock();
         for channel in channels {
             own.channels.entry(channel.clone()).or_default().listed = true;
@@ -144,30 +145,47 @@ impl Presence {
 
     pub(crate) async fn all(&self, channel: &Channel) -> Result<Vec<(ClientId, Arc<ClientInfo>)>, BrokerError> {
         let key = self.servers.names.presence(channel);
-        let answer = self.servers.ask(slot(&key), cmd("HGETALL").arg(&key), Lost::Repeat).await?;
+        let answer = self.servers.ask_of(&key, Kind::Hash, cmd("HGETALL").arg(&key), Lost::Repeat).await?;
         let mut parts = list(answer.value)?.into_iter();
         let mut all = Vec::with_capacity(parts.len() / 2);
+        let mut garbage = Vec::new();
         let mut live = self.roll.live(&self.servers).await?;
         let mut looked_again = false;
         while let (Some(client), Some(who)) = (parts.next(), parts.next()) {
-            let (client, mut who) = (text(client)?, bytes(who)?);
-            if who.len() <= STAMP_BYTES {
-                return Err(unknown());
-            }
-            let node = who.split_to(STAMP_BYTES);
-            let _ = who.split_to(1);
-            let lives = |live: &HashSet<String>| std::str::from_utf8(&node).is_ok_and(|node| live.contains(node));
-            if !lives(&live) && !looked_again {
+            let (client, who) = (bytes(client)?, bytes(who)?);
+            let Some(member) = read_member(&client, &who) else {
+                garbage.push((client, who));
+                continue;
+            };
+            if !live.contains(&member.node) && !looked_again {
                 // It may have come a moment ago.
                 looked_again = true;
                 live = self.roll.look(&self.servers).await?;
             }
-            if lives(&live) {
-                let info = packing::read_info(who).map_err(|_| unknown())?;
-                all.push((client.parse().map_err(|_| unknown())?, Arc::new(info)));
+            if live.contains(&member.node) {
+                all.push((member.client, member.info));
             }
         }
+        self.weed(key, garbage).await;
         Ok(all)
+    }
+
+    /// Takes out what nobody can read.
+    async fn weed(&self, key: String, garbage: Vec<(Bytes, Bytes)>) {
+        if garbage.is_empty() {
+            return;
+        }
+        let arguments: Vec<&[u8]> = garbage.iter().flat_map(|(client, who)| [&client[..], &who[..]]).collect();
+        // What stays is found again by the next to read.
+        let keys = [key];
+        if let Ok(answer) = self.servers.call(Script::Weed, &keys, &arguments, Lost::Repeat).await {
+            self.note_weeded(&keys[0], &answer.value);
+        }
+    }
+
+    fn note_weeded(&self, key: &str, answer: &redis::Value) {
+        let weeded = integer(answer).ok().and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+        self.servers.mended.note(key, "members that nobody can read", weeded);
     }
 
     pub(crate) async fn stats(&self, channel: &Channel) -> Result<PresenceStats, BrokerError> {
@@ -192,9 +210,13 @@ impl Presence {
     }
 
     /// Says again what is true of channels of which Redis may know something else, and takes channels off the list in which nobody is present
-    /// on this node any more.
+    /// on this node any more. A channel that fails does not keep the others from their turn, for as long as an answer may take.
     pub(crate) async fn settle(&self) -> Result<(), BrokerError> {
-        let unsettled: Vec<Channel> = self.own.lock().unsettled.iter().cloned().collect();
+        let mut unsettled: Vec<Channel> = self.own.lock().unsettled.iter().cloned().collect();
+        // Those that fail are not always the first.
+        fastrand::shuffle(&mut unsettled);
+        let give_up_at = Instant::now() + self.servers.timeout();
+        let mut failed = None;
         for channels in unsettled.chunks(AT_ONCE) {
             let _changing = self.changing.write().await;
             self.list(channels).await?;
@@ -207,24 +229,40 @@ impl Presence {
                 }
             });
             let settled: Vec<Result<(), BrokerError>> = futures_util::future::join_all(settling).await;
-            settled.into_iter().collect::<Result<Vec<()>, _>>()?;
+            failed = settled.into_iter().find_map(Result::err).or(failed);
+            if failed.is_some() && Instant::now() >= give_up_at {
+                break;
+            }
         }
-        let is_empty = |(channel, members): (&Channel, &Members)| members.clients.is_empty().then(|| channel.clone());
+        self.unlist_empty().await?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn unlist_empty(&self) -> Result<(), BrokerError> {
         let _changing = self.changing.write().await;
-        let empty: Vec<Channel> = self.own.lock().channels.iter().filter_map(is_empty).collect();
+        let empty: Vec<Channel> = {
+            let own = self.own.lock();
+            let is_empty = |(channel, members): (&Channel, &Members)| {
+                (members.clients.is_empty() && !own.unsettled.contains(channel)).then(|| channel.clone())
+            };
+            own.channels.iter().filter_map(is_empty).collect()
+        };
         for channels in empty.chunks(1_000) {
-            self.unlist(self.roll.stamp(), channels).await?;
+            self.unlist(self.roll.stamp(), channels.iter().map(Channel::as_str)).await?;
             let mut own = self.own.lock();
             channels.iter().for_each(|channel| drop(own.channels.remove(channel)));
         }
         Ok(())
     }
 
-    async fn unlist(&self, node: &str, channels: &[Channel]) -> Result<(), BrokerError> {
+    async fn unlist(&self, node: &str, channels: impl Iterator<Item = impl AsRef<[u8]>>) -> Result<(), BrokerError> {
         let list = self.servers.names.channels_of(node);
         let mut command = cmd("SREM");
-        command.arg(&list).arg(channels.iter().map(Channel::as_str).collect::<Vec<_>>());
-        self.servers.ask(slot(&list), &command, Lost::Repeat).await.map(drop)
+        command.arg(&list);
+        for channel in channels {
+            command.arg(channel.as_ref());
+        }
+        self.servers.ask_of(&list, Kind::Set, &command, Lost::Repeat).await.map(drop)
     }
 
     /// Says who of a node is present in a channel, all of them.
@@ -240,28 +278,46 @@ impl Presence {
         for (client, who) in members {
             arguments.extend([client.as_str().as_bytes(), &who[..]]);
         }
-        self.servers.call(Script::Settle, &[names.presence(channel)], &arguments, Lost::Repeat).await.map(drop)
+        let keys = [names.presence(channel)];
+        let answer = self.servers.call(Script::Settle, &keys, &arguments, Lost::Repeat).await?;
+        self.note_weeded(&keys[0], &answer.value);
+        Ok(())
     }
 
-    /// Takes out everybody who was present on a node. Subscribers hear of it.
+    /// Takes out everybody who was present on a node. Subscribers hear of it. A channel that fails does not keep the others, for as long as
+    /// an answer may take; what is left is for the next time.
     pub(crate) async fn clear(&self, node: &str) -> Result<(), BrokerError> {
         let list_name = self.servers.names.channels_of(node);
+        let give_up_at = Instant::now() + self.servers.timeout();
         loop {
             let mut question = cmd("SRANDMEMBER");
             question.arg(&list_name).arg(AT_ONCE);
-            let answer = self.servers.ask(slot(&list_name), &question, Lost::Repeat).await?;
-            let mut channels = Vec::new();
-            for name in list(answer.value)? {
-                channels.push(text(name)?.parse::<Channel>().map_err(|_| unknown())?);
-            }
-            if channels.is_empty() {
+            let answer = self.servers.ask_of(&list_name, Kind::Set, &question, Lost::Repeat).await?;
+            let listed = list(answer.value)?.into_iter().map(bytes).collect::<Result<Vec<Bytes>, BrokerError>>()?;
+            if listed.is_empty() {
                 return Ok(());
             }
             let nobody = HashMap::new();
-            let clearing = channels.iter().map(|channel| self.write_members(channel, node, &nobody));
+            let clearing = listed.iter().map(|name| async {
+                match std::str::from_utf8(name).ok().and_then(|name| name.parse::<Channel>().ok()) {
+                    Some(channel) => self.write_members(&channel, node, &nobody).await,
+                    None => {
+                        self.servers.mended.note(&list_name, "names that are none", 1);
+                        Ok(())
+                    }
+                }
+            });
             let cleared: Vec<Result<(), BrokerError>> = futures_util::future::join_all(clearing).await;
-            cleared.into_iter().collect::<Result<Vec<()>, _>>()?;
-            self.unlist(node, &channels).await?;
+            let done: Vec<&Bytes> =
+                listed.iter().zip(&cleared).filter_map(|(name, done)| done.is_ok().then_some(name)).collect();
+            if !done.is_empty() {
+                self.unlist(node, done.iter()).await?;
+            }
+            if let Some(error) = cleared.into_iter().find_map(Result::err)
+                && (done.is_empty() || Instant::now() >= give_up_at)
+            {
+                return Err(error);
+            }
         }
     }
 
@@ -279,4 +335,19 @@ impl Presence {
 
 fn flag(tell: Tell) -> &'static [u8] {
     if tell == Tell::Subscribers { b"1" } else { b"0" }
+}
+
+/// One who is present, as it is written.
+struct Member {
+    node: String,
+    client: ClientId,
+    info: Arc<ClientInfo>,
+}
+
+/// Nothing if it was not written by us.
+fn read_member(client: &Bytes, who: &Bytes) -> Option<Member> {
+    let node = who.get(..STAMP_BYTES).filter(|node| node.iter().all(u8::is_ascii_alphanumeric))?;
+    let node = String::from_utf8(node.to_vec()).ok()?;
+    let info = packing::read_info(who.slice_ref(who.get(STAMP_BYTES + 1..)?)).ok()?;
+    Some(Member { node, client: std::str::from_utf8(client).ok()?.parse().ok()?, info: Arc::new(info) })
 }

@@ -36,13 +36,13 @@ pub(crate) struct Seen {
     pub(crate) mastership: String,
     /// Nodes that do not live any more and have not been cleared away.
     pub(crate) dead: Vec<String>,
+    /// Another text whenever some node has put garbage out of the way.
+    pub(crate) mended: String,
 }
 
 impl Roll {
     pub(crate) fn new(node: &NodeId, lease_ms: u64) -> Self {
-        // A node's id has as many letters and digits; one that somebody has named otherwise is made so.
-        let stamp: String = node.as_str().bytes().filter(u8::is_ascii_alphanumeric).map(char::from).collect();
-        let stamp = format!("{stamp:0<STAMP_BYTES$.STAMP_BYTES$}");
+        let stamp = crate::occupancy::stamp_of(node);
         Self { stamp, lease_ms, report: Mutex::default(), seen: Mutex::default(), departed: false.into() }
     }
 
@@ -55,6 +55,11 @@ impl Roll {
         *self.report.lock() = serde_json::to_string(report).ok();
     }
 
+    /// Whether this node has said what it is.
+    pub(crate) fn has_report(&self) -> bool {
+        self.report.lock().is_some()
+    }
+
     /// Gives a sign of life, and looks who else does.
     pub(crate) async fn beat(&self, servers: &Servers) -> Result<Seen, BrokerError> {
         let keys = [servers.names.nodes(), servers.names.reports()];
@@ -63,14 +68,20 @@ impl Roll {
         let arguments = [self.stamp.as_bytes(), lease.as_bytes(), report.as_bytes()];
         let answer = servers.call(Script::Beat, &keys, &arguments, Lost::Repeat).await?;
         let mut parts = list(answer.value)?.into_iter();
-        let (Some(known), Some(mastership), Some(live), Some(dead)) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(known), Some(mastership), Some(live), Some(dead), Some(mended)) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(unknown());
         };
-        let stamps = |value| list(value)?.into_iter().map(text).collect::<Result<Vec<String>, BrokerError>>();
+        // What is no stamp was not written by us.
+        let stamps = |value| Ok(list(value)?.into_iter().filter_map(|value| text(value).ok()).collect::<Vec<String>>());
         self.note(stamps(live)?);
-        Ok(Seen { was_known: integer(&known)? == 1, mastership: text(mastership)?, dead: stamps(dead)? })
+        Ok(Seen {
+            was_known: integer(&known)? == 1,
+            mastership: text(mastership)?,
+            dead: stamps(dead)?,
+            mended: text(mended)?,
+        })
     }
 
     fn note(&self, live: Vec<String>) -> Arc<HashSet<String>> {
@@ -109,7 +120,9 @@ impl Roll {
         let mut parts = list(answer.value)?.into_iter();
         let mut nodes = Vec::with_capacity(parts.len() / 2);
         while let (Some(stamp), Some(report)) = (parts.next(), parts.next()) {
-            nodes.push((text(stamp)?, text(report)?));
+            if let Ok(stamp) = text(stamp) {
+                nodes.push((stamp, text(report).unwrap_or_default()));
+            }
         }
         Ok(nodes)
     }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::mending::Kind;
+
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)+) => {
+    ($($name:ident = $file:literal of $($kind:ident)*;)+) => {
         /// One of the scripts.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Script {
@@ -15,27 +17,42 @@ macro_rules! scripts {
         }
 
         const TEXTS: &[(Script, &str)] = &[$((Script::$name, include_str!($file)),)+];
+
+        impl Script {
+            /// What its keys are; the last counts for all that follow.
+            pub(crate) fn kinds(self) -> &'static [Kind] {
+                match self {
+                    $(Self::$name => &[$(Kind::$kind),*],)+
+                }
+            }
+        }
     };
 }
 
 scripts! {
-    Publish = "lua/publish.lua";
-    Read = "lua/read.lua";
-    Tops = "lua/tops.lua";
-    Remove = "lua/remove.lua";
-    Enter = "lua/enter.lua";
-    Leave = "lua/leave.lua";
-    Settle = "lua/settle.lua";
-    Count = "lua/count.lua";
-    Beat = "lua/beat.lua";
-    Nodes = "lua/nodes.lua";
-    Bury = "lua/bury.lua";
-    Lease = "lua/lease.lua";
-    Release = "lua/release.lua";
-    GenerationBegin = "lua/generation_begin.lua";
-    GenerationAppend = "lua/generation_append.lua";
-    GenerationEnd = "lua/generation_end.lua";
-    GenerationSnapshot = "lua/generation_snapshot.lua";
+    Publish = "lua/publish.lua" of Hash Stream Hash List;
+    Read = "lua/read.lua" of Hash Stream;
+    Tops = "lua/tops.lua" of Hash;
+    Remove = "lua/remove.lua" of Hash Stream;
+    Enter = "lua/enter.lua" of Hash;
+    Leave = "lua/leave.lua" of Hash;
+    Settle = "lua/settle.lua" of Hash;
+    Count = "lua/count.lua" of Hash;
+    Beat = "lua/beat.lua" of SortedSet Hash;
+    Nodes = "lua/nodes.lua" of SortedSet Hash;
+    Bury = "lua/bury.lua" of SortedSet Hash;
+    Hold = "lua/hold.lua" of Hash Set;
+    Holdings = "lua/holdings.lua" of Hash Set;
+    Forget = "lua/forget.lua" of Hash Set;
+    GiveUp = "lua/give_up.lua" of Hash Set Set;
+    Lease = "lua/lease.lua" of Text;
+    Release = "lua/release.lua" of Text;
+    Mend = "lua/mend.lua" of;
+    Weed = "lua/weed.lua" of Hash;
+    GenerationBegin = "lua/generation_begin.lua" of Hash Text;
+    GenerationAppend = "lua/generation_append.lua" of Hash Text;
+    GenerationEnd = "lua/generation_end.lua" of Hash Text;
+    GenerationSnapshot = "lua/generation_snapshot.lua" of Hash Text;
 }
 
 /// All scripts as they are now, by their place in [`Script`].
@@ -74,11 +91,16 @@ fn prepared(sharded: bool, shift_ms: u64) -> Loaded {
     let publish = if sharded { "'SPUBLISH'" } else { "'PUBLISH'" };
     let common = include_str!("lua/prelude.lua").replace("SHIFT_MS\n", &format!("{shift_ms}\n"));
     let ready = |(script, text): &(Script, &str)| {
-        let is_history = matches!(script, Script::Publish | Script::Read | Script::Tops);
-        let history = if is_history { include_str!("lua/history.lua") } else { "" };
+        let shared = match script {
+            Script::Publish | Script::Read | Script::Tops => include_str!("lua/history.lua"),
+            Script::Hold | Script::Holdings | Script::Forget | Script::GiveUp => include_str!("lua/records.lua"),
+            _ => "",
+        };
         let text =
-            format!("{common}\n{history}\n{}", text.replace("redis.call(PUBLISH", &format!("redis.call({publish}")));
-        let text = without_comments(&text);
+            format!("{common}\n{shared}\n{}", text.replace("redis.call(PUBLISH", &format!("redis.call({publish}")));
+        // A full server still takes a sign of life, whose bytes are there already.
+        let flags = if *script == Script::Beat { "#!lua flags=allow-oom\n" } else { "" };
+        let text = format!("{flags}{}", without_comments(&text));
         let hash = redis::Script::new(&text).get_hash().to_owned();
         Ready { text, hash }
     };

@@ -15,15 +15,17 @@ use redis::{Cmd, Value, cmd};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
+use super::answers::{list, text};
 use super::dial::{Address, Dialer};
 use super::ear::{Ear, EarId, Health};
 use super::hearing::{Hearing, Unwanted};
 use super::link::{Here, Link, State, Whereabouts};
+use super::mending::{Kind, Mended};
 use super::names::{Names, SLOTS, slot};
-use super::outlets::Target;
 use super::scripts::{Script, Scripts};
 use super::sentinels::Sentinels;
 use super::settings::{RedisMode, RedisSettings};
+use crate::between::outlets::Target;
 use crate::{BrokerError, BrokerHealth, NodeId};
 
 /// The wait before something is said again that a server could not take just now.
@@ -53,6 +55,9 @@ pub(crate) struct Servers {
     astray: Arc<Notify>,
     /// Connections for commands that were made so far.
     made: Arc<AtomicU64>,
+    pub(crate) mended: Mended,
+    /// Since when servers of the cluster that are there refuse everything, because others are not.
+    stopped: RwLock<Option<Instant>>,
 }
 
 /// Which server has which slot.
@@ -68,6 +73,27 @@ struct Server {
     link: Arc<Link>,
     ear: Arc<Ear>,
     tasks: [AbortHandle; 2],
+}
+
+impl Server {
+    /// What is wrong with it, and since when.
+    fn fault(&self) -> Option<(Instant, Arc<str>)> {
+        if let State::Away { since, reason } = self.link.state() {
+            return Some((since, reason));
+        }
+        match &*self.ear.health().borrow() {
+            Health::Deaf(since, reason) => Some((*since, reason.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with the servers.
+struct Faults {
+    /// Slots of a cluster whose server is away.
+    slots: u16,
+    /// Why the one that is away for longest is; nothing if none is.
+    reason: Option<String>,
 }
 
 impl Drop for Server {
@@ -88,12 +114,29 @@ enum Said {
     /// Nobody knows whether it was carried out.
     Lost(String),
     Failed(BrokerError),
+    /// A key is not what we write.
+    WrongKind(String),
+}
+
+/// Why a command was not carried out.
+enum Refused {
+    WrongKind(String),
+    Failed(BrokerError),
 }
 
 /// An answer, and whether it was given by a server that is only about to have the slot.
 pub(crate) struct Answer {
     pub(crate) value: Value,
     pub(crate) astray: bool,
+}
+
+impl Refused {
+    fn into_error(self) -> BrokerError {
+        match self {
+            Self::WrongKind(reason) => BrokerError::Unavailable(reason),
+            Self::Failed(error) => error,
+        }
+    }
 }
 
 impl Servers {
@@ -116,6 +159,8 @@ impl Servers {
             in_flight: Semaphore::new(settings.in_flight_max.clamp(1, Semaphore::MAX_PERMITS)),
             astray: Arc::new(Notify::new()),
             made: Arc::default(),
+            mended: Mended::default(),
+            stopped: RwLock::default(),
         };
         if !sharded {
             let whereabouts = match settings.mode {
@@ -180,7 +225,7 @@ impl Servers {
         }
     }
 
-    /// Waits until every server is connected and heard, or says why one is not.
+    /// Waits until every server is connected and heard, or says why one is not. A cluster most of which is there will do in the end.
     pub(crate) async fn ready(&self, within: Duration) -> Result<(), BrokerError> {
         let deadline = tokio::time::Instant::now() + within;
         let mut reason = String::new();
@@ -191,38 +236,77 @@ impl Servers {
             {
                 reason = error;
             }
-            match self.fault() {
+            match self.faults(Duration::ZERO).reason {
                 None => return Ok(()),
-                Some((_, fault)) if !self.map().servers.is_empty() => reason = fault.to_string(),
+                Some(fault) if !self.map().servers.is_empty() => reason = fault,
                 Some(_) => {}
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Err(BrokerError::Unavailable(reason))
+        match self.health() {
+            BrokerHealth::Partly { reason } => {
+                tracing::warn!(reason, "this node starts without some of the cluster");
+                Ok(())
+            }
+            _ => Err(BrokerError::Unavailable(reason)),
+        }
     }
 
-    /// What is wrong with the worst connection, and since when.
-    fn fault(&self) -> Option<(Instant, Arc<str>)> {
+    /// What is wrong with connections that have been away for so long.
+    fn faults(&self, patience: Duration) -> Faults {
         let map = self.map();
         if map.servers.is_empty() {
-            return Some((Instant::now(), "no server of the cluster answers".into()));
+            return Faults { slots: SLOTS, reason: Some("no server of the cluster answers".to_owned()) };
         }
-        let mut faults: Vec<(Instant, Arc<str>)> = Vec::new();
-        for server in &map.servers {
-            if let State::Away { since, reason } = server.link.state() {
-                faults.push((since, reason));
-            } else if let Health::Deaf(since, reason) = &*server.ear.health().borrow() {
-                faults.push((*since, reason.clone()));
+        if self.stopped.read().is_some_and(|since| since.elapsed() >= patience) {
+            let reason = "the cluster is down: the servers that are there refuse everything";
+            return Faults { slots: SLOTS, reason: Some(reason.to_owned()) };
+        }
+        let mut oldest: Option<(Instant, Arc<str>)> = None;
+        let mut away = vec![false; map.servers.len()];
+        for (server, away) in map.servers.iter().zip(&mut away) {
+            let Some((since, reason)) = server.fault().filter(|(since, _)| since.elapsed() >= patience) else {
+                continue;
+            };
+            *away = true;
+            if oldest.as_ref().is_none_or(|(at, _)| since < *at) {
+                oldest = Some((since, reason));
             }
         }
-        faults.into_iter().min_by_key(|(since, _)| *since)
+        let is_away = |place: &&u16| away.get(usize::from(**place)).copied().unwrap_or(true);
+        let slots = match map.places.len() {
+            0 if oldest.is_some() => SLOTS,
+            0 => 0,
+            _ => u16::try_from(map.places.iter().filter(is_away).count()).unwrap_or(SLOTS),
+        };
+        let reason = oldest.map(|(_, reason)| reason.to_string());
+        Faults { slots, reason: reason.or_else(|| (slots > 0).then(|| "no server has them".to_owned())) }
     }
 
     pub(crate) fn health(&self) -> BrokerHealth {
+        match self.faults(Duration::from_millis(self.settings.down_after_ms)) {
+            Faults { reason: None, .. } => BrokerHealth::Up,
+            Faults { slots, reason: Some(reason) } if slots <= SLOTS / 2 => {
+                BrokerHealth::Partly { reason: format!("{slots} of {SLOTS} slots of the cluster are away: {reason}") }
+            }
+            Faults { reason: Some(reason), .. } => BrokerHealth::Down { reason },
+        }
+    }
+
+    /// Slots that are away now; all of them where there is one server, and it is away.
+    pub(crate) fn slots_away(&self) -> u16 {
+        self.faults(Duration::from_millis(self.settings.down_after_ms)).slots
+    }
+
+    /// Whether what has this slot is away.
+    pub(crate) fn away(&self, slot: u16) -> Option<String> {
         let patience = Duration::from_millis(self.settings.down_after_ms);
-        match self.fault() {
-            Some((since, reason)) if since.elapsed() >= patience => BrokerHealth::Down { reason: reason.to_string() },
-            _ => BrokerHealth::Up,
+        match self.map().server(slot) {
+            None => Some("no server of the cluster has this slot".to_owned()),
+            Some(server) => {
+                let fault = server.fault().filter(|(since, _)| since.elapsed() >= patience);
+                fault.map(|(_, reason)| reason.to_string())
+            }
         }
     }
 
@@ -244,14 +328,60 @@ impl Servers {
         for argument in arguments {
             command.arg(*argument);
         }
-        self.ask(slot(&keys[0]), &command, lost).await
+        self.ask_mending(keys, script.kinds(), &command, lost).await
+    }
+
+    /// Says a command about keys, each of one kind. One that is of another kind is no work of ours, and is taken away.
+    async fn ask_mending(
+        &self,
+        keys: &[String],
+        kinds: &[Kind],
+        command: &Cmd,
+        lost: Lost,
+    ) -> Result<Answer, BrokerError> {
+        let slot = slot(&keys[0]);
+        match self.say_until(slot, command, lost).await {
+            Err(Refused::WrongKind(_)) => {
+                let mut mend = cmd("EVALSHA");
+                mend.arg(&self.scripts.all()[Script::Mend as usize].hash).arg(keys.len()).arg(keys);
+                mend.arg(kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>());
+                let mended = list(self.ask(slot, &mend, Lost::Repeat).await?.value)?;
+                for key in &mended {
+                    self.mended.note(&text(key.clone())?, "a key of another type", 1);
+                }
+                if !mended.is_empty() {
+                    // What it stood in the place of is lost: with their next beat all nodes say again what they have put there.
+                    let name = self.names.reports();
+                    let mut count = cmd("HINCRBY");
+                    count.arg(&name).arg("").arg(1);
+                    self.tell(crate::redis::names::slot(&name), count).await;
+                }
+                self.ask(slot, command, lost).await
+            }
+            said => said.map_err(Refused::into_error),
+        }
+    }
+
+    /// Says a command about one key of a kind.
+    pub(crate) async fn ask_of(&self, key: &str, kind: Kind, command: &Cmd, lost: Lost) -> Result<Answer, BrokerError> {
+        self.ask_mending(&[key.to_owned()], &[kind], command, lost).await
     }
 
     /// Says a command to the server that has its slot, again and again if need be, until it is answered or its time is up.
     pub(crate) async fn ask(&self, slot: u16, command: &Cmd, lost: Lost) -> Result<Answer, BrokerError> {
+        self.say_until(slot, command, lost).await.map_err(Refused::into_error)
+    }
+
+    async fn say_until(&self, slot: u16, command: &Cmd, lost: Lost) -> Result<Answer, Refused> {
+        // Whether something was said whose fate nobody knows.
+        let mut is_lost = false;
+        let failed = |reason: String, is_lost: bool| {
+            let error = if is_lost { BrokerError::Unknown(reason) } else { BrokerError::Unavailable(reason) };
+            Err(Refused::Failed(error))
+        };
         let deadline = tokio::time::Instant::now() + self.timeout();
         let Ok(Ok(_permit)) = tokio::time::timeout_at(deadline, self.in_flight.acquire()).await else {
-            return Err(BrokerError::Unavailable("too many commands wait for Redis".to_owned()));
+            return failed("too many commands wait for Redis".to_owned(), false);
         };
         let (mut to, mut by_asking) = (None, false);
         let mut last = String::new();
@@ -260,23 +390,27 @@ impl Servers {
                 Ok((link, here)) => self.say(&link, here, command, by_asking, deadline).await,
                 Err(reason) => {
                     let reason = if last.is_empty() { reason.to_string() } else { last };
-                    return Err(BrokerError::Unavailable(reason));
+                    return failed(reason, is_lost);
                 }
             };
             (to, by_asking, last) = match said {
                 Said::Answered(value) => return Ok(Answer { value, astray: by_asking }),
-                Said::Failed(error) => return Err(error),
+                Said::Failed(error) => return Err(Refused::Failed(error)),
+                Said::WrongKind(reason) => return Err(Refused::WrongKind(reason)),
                 Said::Lost(reason) if lost == Lost::Fail => {
-                    return Err(BrokerError::Unavailable(format!("the answer was lost: {reason}")));
+                    return failed(reason, true);
                 }
-                Said::Lost(reason) => (None, false, reason),
+                Said::Lost(reason) => {
+                    is_lost = true;
+                    (None, false, reason)
+                }
                 Said::Again { to, ask, reason } => (to, ask, reason),
             };
             if to.is_none() {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
             if tokio::time::Instant::now() >= deadline {
-                return Err(BrokerError::Unavailable(last));
+                return failed(last, is_lost);
             }
         }
     }
@@ -295,6 +429,13 @@ impl Servers {
             return Err("no server of the cluster has this slot".into());
         };
         let link = server.link.clone();
+        // Whoever has been away for long does not come back in a moment, and the others' commands want the room.
+        if self.is_sharded()
+            && let State::Away { since, reason } = link.state()
+            && since.elapsed() > self.timeout()
+        {
+            return Err(reason);
+        }
         let here = link.connection(deadline).await?;
         Ok((link, here))
     }
@@ -327,7 +468,12 @@ impl Servers {
                 return Said::Lost("it does not answer in time".to_owned());
             }
             Ok(answer) => match answer.and_then(Value::extract_error) {
-                Ok(value) => return Said::Answered(value),
+                Ok(value) => {
+                    if self.stopped.read().is_some() {
+                        *self.stopped.write() = None;
+                    }
+                    return Said::Answered(value);
+                }
                 Err(error) => error,
             },
         };
@@ -358,6 +504,9 @@ impl Servers {
                 again(to, ask)
             }
             "CLUSTERDOWN" | "MASTERDOWN" => {
+                if reason.contains("cluster is down") {
+                    self.stopped.write().get_or_insert_with(Instant::now);
+                }
                 self.astray.notify_one();
                 again(None, false)
             }
@@ -367,6 +516,7 @@ impl Servers {
                 again(None, false)
             }
             "LOADING" | "BUSY" | "TRYAGAIN" => again(None, false),
+            "WRONGTYPE" => Said::WrongKind(reason),
             "OOM" => Said::Failed(BrokerError::Full("the memory of Redis (maxmemory)")),
             _ => Said::Failed(BrokerError::Unavailable(reason)),
         }
@@ -435,7 +585,7 @@ impl Servers {
     /// Waits until a name is heard.
     pub(crate) async fn listening(&self, name: &str) -> Result<(), BrokerError> {
         let Some(stands) = self.hearing.standing(name) else { return Ok(()) };
-        if let BrokerHealth::Down { reason } = self.health() {
+        if let Some(reason) = self.away(slot(name)) {
             return Err(BrokerError::Unavailable(reason));
         }
         match tokio::time::timeout(self.timeout(), stands).await {
@@ -476,10 +626,24 @@ impl Servers {
                     if let Err(reason) = self.read_map().await {
                         tracing::warn!(reason, "the map of the cluster cannot be read");
                     }
+                    self.probe_what_is_left().await;
                 }
             }
             // A map that changes all the time is not read all the time.
             tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Finds out whether the servers that are there go on without those that are not.
+    async fn probe_what_is_left(&self) {
+        if self.faults(Duration::ZERO).slots == 0 {
+            return;
+        }
+        let here =
+            (0..1_000).map(|n| self.names.lease(&format!("probe-{n}"))).find(|name| self.away(slot(name)).is_none());
+        if let Some(name) = here {
+            // What it says is noted where answers are.
+            let _ = self.ask(slot(&name), cmd("EXISTS").arg(&name), Lost::Repeat).await;
         }
     }
 

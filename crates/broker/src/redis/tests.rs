@@ -6,7 +6,9 @@
 
 mod clusters;
 mod doors;
+mod garbage;
 mod many;
+mod occupied;
 mod outages;
 mod present;
 mod proxy;

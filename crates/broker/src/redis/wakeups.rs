@@ -10,9 +10,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
 
 use super::names::slot;
-use super::outlets::Outlets;
 use super::servers::Servers;
 use crate::WakeUp;
+use crate::between::outlets::Outlets;
 
 /// How long a read waits for something to come; no longer, so that a dead connection is found.
 const WAIT: Duration = Duration::from_millis(2_000);

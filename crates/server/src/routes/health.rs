@@ -28,10 +28,13 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// The process can serve, or why not.
+/// The process can serve, and what does not work all the same; or why it cannot.
 pub(super) async fn ready(State(node): State<Arc<Node>>) -> Response {
     match node.unready().await {
-        None => "ready\n".into_response(),
+        None => match node.degraded() {
+            None => "ready\n".into_response(),
+            Some(reason) => format!("ready, but degraded: {reason}\n").into_response(),
+        },
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }
@@ -43,6 +46,8 @@ struct Nodes {
     me: String,
     /// Why this node is not to be sent anybody.
     unready: Option<String>,
+    /// What does not work although it can serve.
+    degraded: Option<String>,
     /// Without the broker, nobody but this node is known.
     complete: bool,
     /// This node as it is now, the others as of their last sign of life.
@@ -64,7 +69,8 @@ pub(super) async fn nodes(State(node): State<Arc<Node>>, headers: HeaderMap) -> 
     let me = node.report();
     let row = |report| Row { differs: agreement::parts(&me, &report), report };
     let nodes = nodes.into_iter().map(row).collect();
-    let told = Nodes { me: node.id().to_string(), unready: node.unready().await, complete, nodes };
+    let told =
+        Nodes { me: node.id().to_string(), unready: node.unready().await, degraded: node.degraded(), complete, nodes };
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if !accepts.contains("text/html") {
         return ([(header::CACHE_CONTROL, "no-store")], Json(told)).into_response();
@@ -86,9 +92,10 @@ fn page(told: &Nodes, now_ms: i64) -> String {
          table{border-collapse:collapse}th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #8886}\
          th:first-child,td:first-child,th:nth-child(2),td:nth-child(2){text-align:left}</style><h1>Nodes</h1>",
     );
-    let state = match &told.unready {
-        None => "This node can serve.".to_owned(),
-        Some(reason) => format!("<strong>This node is not ready:</strong> {}.", escaped(reason)),
+    let state = match (&told.unready, &told.degraded) {
+        (None, None) => "This node can serve.".to_owned(),
+        (None, Some(reason)) => format!("<strong>This node can serve, but is degraded:</strong> {}.", escaped(reason)),
+        (Some(reason), _) => format!("<strong>This node is not ready:</strong> {}.", escaped(reason)),
     };
     let others = if told.complete { "" } else { " The broker does not answer: other nodes are not shown." };
     let columns = "<tr><th>Name<th>Id<th>Version<th>Up<th>Connections<th>Users<th>Subscriptions<th>Channels<th>State";
@@ -152,6 +159,7 @@ mod tests {
         let told = Nodes {
             me: "n1".into(),
             unready: Some("x < y".into()),
+            degraded: None,
             complete: false,
             nodes: vec![Row { report, differs: Some("a, <b>".into()) }],
         };

@@ -110,7 +110,7 @@ fn start(settings: WebhookSettings) -> (Webhooks, NoticeSink) {
 }
 
 fn occupied(n: u32) -> Notice {
-    Notice::ChannelOccupied { channel: format!("chat:{n}").parse().expect("a channel") }
+    Notice::ChannelOccupied { channel: format!("chat:{n}").parse().expect("a channel"), serial: n.into() }
 }
 
 /// What others would check: Python's HMAC, over what came.
@@ -218,7 +218,7 @@ async fn only_what_is_asked_for_is_told_and_what_waits_goes_before_the_end() {
     let asked = WebhookSettings { events: vec![NoticeKind::ChannelVacated], batch_ms: 60_000, ..settings(other.port) };
     let (webhooks, sink) = start(asked);
     sink(occupied(1));
-    sink(Notice::ChannelVacated { channel: "chat:1".parse().expect("a channel") });
+    sink(Notice::ChannelVacated { channel: "chat:1".parse().expect("a channel"), serial: 2 });
     webhooks.stop().await;
     let said = other.next().await.json();
     assert_eq!(said["events"].as_array().map(Vec::len), Some(1), "{said}");

@@ -25,7 +25,7 @@ pub(super) async fn broker(config: &Config, patience: Duration) -> Vec<Finding> 
     };
     match tokio::time::timeout(patience, told).await {
         Ok(Ok(servers)) => {
-            let mut findings: Vec<_> = servers.iter().flat_map(redis).collect();
+            let mut findings: Vec<_> = servers.iter().flat_map(one_redis).collect();
             findings.extend(nodes(config, patience).await);
             findings
         }
@@ -82,6 +82,16 @@ fn compared(config: &Config, nodes: &[NodeReport]) -> Vec<Finding> {
         format!("nodes are set otherwise than this configuration: {}", differing.join("; ")),
         "give all nodes one configuration, and let them read it again: else a channel has two histories, or one node refuses whom another lets in",
     )]
+}
+
+fn one_redis(told: &Result<RedisFacts, String>) -> Vec<Finding> {
+    match told {
+        Ok(facts) => redis(facts),
+        Err(reason) => vec![Finding::wrong(
+            format!("some of the broker is not there: {reason}"),
+            "start it again, or give every master a replica; nodes serve the other slots as long as most are there",
+        )],
+    }
 }
 
 fn redis(facts: &RedisFacts) -> Vec<Finding> {

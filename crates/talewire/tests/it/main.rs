@@ -2,6 +2,7 @@
 
 mod broker_restart;
 mod copies;
+mod degraded;
 mod doctor;
 mod restart;
 mod roll;

@@ -1,5 +1,6 @@
 //! The binary between other systems: a stream comes in while it is killed with -9, webhooks go out, and NATS carries publications.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use talewire_stand::nats::Nats;
+use talewire_stand::postgres::Postgres;
 use talewire_stand::redis::Redis;
 
 use super::{Running, talewire};
@@ -146,19 +148,24 @@ fn hook() -> (u16, mpsc::Receiver<Value>) {
     let (sender, events) = mpsc::channel();
     std::thread::spawn(move || {
         for socket in listener.incoming().flatten() {
-            let mut reader = BufReader::new(&socket);
-            while let Some(delivery) = read(&mut reader) {
-                delivery["events"]
-                    .as_array()
-                    .expect("a list")
-                    .iter()
-                    .for_each(|event| drop(sender.send(event.clone())));
-                let mut answer = &socket;
-                answer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("it listens");
-            }
+            let sender = sender.clone();
+            std::thread::spawn(move || serve(&socket, &sender));
         }
     });
     (port, events)
+}
+
+/// Takes what one node delivers.
+fn serve(socket: &TcpStream, sender: &mpsc::Sender<Value>) {
+    let mut reader = BufReader::new(socket);
+    while let Some(delivery) = read(&mut reader) {
+        let events = delivery["events"].as_array().expect("a list");
+        events.iter().for_each(|event| drop(sender.send(event.clone())));
+        let mut answer = socket;
+        if answer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+            return;
+        }
+    }
 }
 
 fn read(reader: &mut BufReader<&TcpStream>) -> Option<Value> {
@@ -218,6 +225,76 @@ fn webhooks_hear_of_readers_and_of_generations() {
         (&json!("generation_ended"), &story["id"], &asked["generation"]["id"], &json!("done")),
         "{ended} {asked}"
     );
+}
+
+/// What receivers do: the greatest serial of each channel is the truth.
+#[derive(Default)]
+struct Truth(BTreeMap<String, (u64, bool)>, usize);
+
+impl Truth {
+    /// Takes events until a channel is told to be so.
+    fn until(&mut self, events: &mpsc::Receiver<Value>, channel: &str, is_occupied: bool) {
+        while self.0.get(channel).is_none_or(|told| told.1 != is_occupied) {
+            let event = events.recv_timeout(SOON).unwrap_or_else(|error| panic!("{channel} {is_occupied}: {error}"));
+            let told = (event["serial"].as_u64().expect("a serial"), event["event"] == "channel_occupied");
+            let known = self.0.entry(event["channel"].as_str().expect("a name").to_owned()).or_insert(told);
+            assert!(known.0 != told.0 || *known == told, "one serial is one change: {event} {known:?}");
+            self.1 += usize::from(known.0 < told.0 && known.1 == told.1);
+            *known = told.max(*known);
+        }
+    }
+}
+
+#[test]
+fn webhooks_of_two_nodes_say_what_is_true_of_both() {
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let (port, events) = hook();
+    let config = format!(
+        "[store]\nurl = '{}'\n[broker]\nkind = 'redis'\nnode_beat_ms = 200\nnode_lease_ms = 2000\n[broker.redis]\nurls = ['{}']\n\
+         [namespaces.default]\nsubscribe = 'authenticated'\n\
+         [webhooks.other]\nurl = 'http://127.0.0.1:{port}/'\nsecret = '{}'\nhttp_allowed = true\nprivate_allowed = true\nbatch_ms = 10\n\
+         events = ['channel_occupied', 'channel_vacated']\n",
+        postgres.url(),
+        redis.url(),
+        super::SECRET
+    );
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let a = Server::start(folders[0].path(), &config);
+    let b = Server::start(folders[1].path(), &config);
+    let login = a.post("/app/login", "X-None: x", &json!({"name": "Ana", "tab": true}));
+    let token = login["token"].as_str().expect("a token");
+    let read = |server: &Server, channel: &str| {
+        let mut reader = TcpStream::connect(&server.address).expect("it listens");
+        write!(reader, "GET /events?channel={channel}&token={token} HTTP/1.1\r\nHost: x\r\n\r\n")
+            .expect("an open socket");
+        let mut line = String::new();
+        BufReader::new(&reader).read_line(&mut line).expect("an answer");
+        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+        reader
+    };
+    let mut truth = Truth::default();
+    // One after the other on two nodes is once for the whole.
+    let on_a = read(&a, "news");
+    truth.until(&events, "news", true);
+    let on_b = read(&b, "news");
+    let mark = read(&b, "mark");
+    truth.until(&events, "mark", true);
+    drop(on_a);
+    let other = read(&a, "other");
+    truth.until(&events, "other", true);
+    assert!(truth.0["news"].1, "somebody is still there: {truth:?}", truth = truth.0);
+    drop(on_b);
+    truth.until(&events, "news", false);
+    assert_eq!(truth.1, 0, "nothing was told twice");
+    // A node that is killed with -9 vacates what it alone held.
+    let (_both, shared) = (read(&a, "both"), read(&b, "both"));
+    truth.until(&events, "both", true);
+    drop(b);
+    truth.until(&events, "mark", false);
+    assert!(truth.0["both"].1 && truth.0["other"].1, "{:?}", truth.0);
+    drop((mark, shared, other));
+    truth.until(&events, "other", false);
+    assert!(truth.0["both"].1);
 }
 
 #[test]

@@ -4,7 +4,8 @@ local lives = {}
 for _, node in ipairs(ARGV) do lives[node] = true end
 local clients, users, seen = 0, 0, {}
 for _, who in ipairs(redis.call('HVALS', KEYS[1])) do
-  if lives[string.sub(who, 1, 20)] then
+  -- What is too short is no member.
+  if #who >= 23 and lives[string.sub(who, 1, 20)] then
     clients = clients + 1
     local length = struct.unpack('<I2', who, 22)
     local user = string.sub(who, 24, 23 + length)

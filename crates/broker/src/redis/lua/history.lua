@@ -1,5 +1,6 @@
 -- The meta hash of a history: e its epoch, r the mastership under which it was last seen, t its newest offset, x when its oldest entry
--- expires, at the earliest, o its older generations with their last offsets, v and w the newest version and its count.
+-- expires, at the earliest, o its older generations with their last offsets, v and w the newest version and its count, a the marks of the
+-- latest entries that were added by a command that was said again.
 
 -- How many older generations are remembered.
 local OLDER_MAX = 16
@@ -12,7 +13,7 @@ end
 -- The history as it stands here, or nil. After a promotion or a restart the newest entries may be others than the old master gave out:
 -- before anything else is said, what survived is written down as the end of the old generation.
 local function find(meta, id)
-  local kept = redis.call('HMGET', meta, 'e', 'r', 't', 'x', 'o')
+  local kept = redis.call('HMGET', meta, 'e', 'r', 't', 'x', 'o', 'a')
   if not kept[1] then return nil end
   if kept[2] ~= id then
     local older = generation(kept[2]) .. ':' .. kept[3]
@@ -21,7 +22,7 @@ local function find(meta, id)
     redis.call('HSET', meta, 'r', id, 'o', older)
     kept[5] = older
   end
-  return { epoch = kept[1] .. '.' .. generation(id), top = tonumber(kept[3]), expires = tonumber(kept[4]), older = kept[5] or '' }
+  return { epoch = kept[1] .. '.' .. generation(id), top = tonumber(kept[3]), expires = tonumber(kept[4]), older = kept[5] or '', again = kept[6] or '' }
 end
 
 -- A history that begins now. What is left of an older one that was forgotten in part goes. The first write is one that a full server
@@ -32,7 +33,7 @@ local function begin(meta, stream, id)
   redis.call('HSET', meta, 'e', epoch, 'r', id, 't', '0')
   redis.call('HDEL', meta, 'x', 'o', 'v', 'w')
   redis.call('DEL', stream)
-  return { epoch = epoch .. '.' .. generation(id), top = 0, older = '' }
+  return { epoch = epoch .. '.' .. generation(id), top = 0, older = '', again = '' }
 end
 
 -- Drops entries from the oldest on, up to the first that has not expired. Says when that one will.

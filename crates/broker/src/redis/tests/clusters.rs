@@ -10,7 +10,7 @@ use talewire_stand::redis_cluster::RedisCluster;
 use super::*;
 use crate::{Tell, WakeUp};
 
-fn settings(cluster: &RedisCluster) -> BrokerSettings {
+pub(super) fn settings(cluster: &RedisCluster) -> BrokerSettings {
     let mut settings = quick(cluster.urls());
     settings.redis.mode = RedisMode::Cluster;
     settings
@@ -145,4 +145,69 @@ async fn a_replica_that_takes_over_is_found() {
     assert_ne!(page.top.epoch, told[0].epoch);
     assert_eq!(node.publish("chat:a", "heard").await.unwrap().position.offset, 22);
     node.wait_for(|d| matches!(&d.message, Message::Entry { entry, .. } if entry.offset == 22)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lost_master_of_three_leaves_the_others_slots() {
+    let mut cluster = RedisCluster::start(3, 0);
+    let settings = settings(&cluster);
+    let mut node = node_with(&settings).await;
+    assert_eq!(node.broker.slots_away(), 0);
+    let names: Vec<String> = (0..30).map(|n| format!("chat:{n}")).collect();
+    // The master that keeps the list of nodes is the worst to lose.
+    let lost = cluster.owner(cluster.slot("nodes")).unwrap();
+    let (gone, there): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| cluster.owner(cluster.slot(name)) == Some(lost));
+    assert!(gone.len() > 2 && there.len() > 2);
+    cluster.servers[lost].kill();
+    let is_partly = |node: &Node| matches!(node.broker.health(), BrokerHealth::Partly { reason } if reason.contains("of 16384 slots"));
+    wait_until(|| is_partly(&node)).await;
+    assert!((5_461..=5_462).contains(&node.broker.slots_away()), "{}", node.broker.slots_away());
+    for name in &there {
+        node.listen(name).await;
+        assert_eq!(node.publish(name, name).await.unwrap().position.offset, 1);
+        assert!(matches!(node.next().await.message, Message::Entry { .. }));
+    }
+    // What is away for long is refused at once, so that it does not take the room of the others.
+    wait_until(|| is_partly(&node) && node.broker.slots_away() > 0).await;
+    for name in &gone {
+        assert!(node.publish(name, name).await.is_err());
+        node.broker.listen(&channel(name));
+        assert!(node.broker.listening(&channel(name)).await.is_err());
+    }
+    let begun = Instant::now();
+    for name in gone.iter().cycle().take(50) {
+        assert!(node.publish(name, name).await.is_err());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(is_partly(&node), "{:?}", node.broker.health());
+    // A node can start, too.
+    let late = node_with(&settings).await;
+    assert!(is_partly(&late));
+    assert_eq!(late.publish(there[0], "late").await.unwrap().position.offset, 2);
+    cluster.servers[lost].restart();
+    node.wait_for_health(true).await;
+    late.wait_for_health(true).await;
+    for name in &gone {
+        node.publish_at_last(name, name).await;
+    }
+    // Most slots are more than a half.
+    cluster.servers[lost].kill();
+    cluster.servers[(lost + 1) % 3].kill();
+    wait_until(|| matches!(node.broker.health(), BrokerHealth::Down { .. })).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_stops_altogether_for_one_lost_master_is_down() {
+    let mut cluster = RedisCluster::start(3, 0);
+    let node = node_with(&settings(&cluster)).await;
+    for server in &cluster.servers {
+        server.say(&["CONFIG", "SET", "cluster-require-full-coverage", "yes"]).unwrap();
+    }
+    let lost = cluster.owner(cluster.slot("nodes")).unwrap();
+    cluster.servers[lost].kill();
+    wait_until(|| matches!(node.broker.health(), BrokerHealth::Down { reason } if reason.contains("cluster is down")))
+        .await;
+    cluster.servers[lost].restart();
+    node.wait_for_health(true).await;
 }

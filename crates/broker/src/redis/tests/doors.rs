@@ -72,7 +72,7 @@ async fn servers_say_how_they_are_set() {
     let server = Server::lasting();
     let mut settings = quick(vec![server.url()]).redis;
     let facts = crate::redis_facts(&settings).await.unwrap();
-    let [one] = &facts[..] else { panic!("one server: {facts:?}") };
+    let [Ok(one)] = &facts[..] else { panic!("one server: {facts:?}") };
     assert!(
         one.version.starts_with(|c: char| c.is_ascii_digit()) && one.is_master && one.ahead_ms.abs() < 10_000,
         "{one:?}"
@@ -81,11 +81,17 @@ async fn servers_say_how_they_are_set() {
     assert_eq!((one.append_sync.as_deref(), one.replicas_min, one.needs_all_slots), (Some("always"), Some(0), None));
     server.say(&["ACL", "SETUSER", "default", "-config"]).unwrap();
     let facts = crate::redis_facts(&settings).await.unwrap();
-    assert_eq!((&facts[0].append_sync, facts[0].appends), (&None, true));
-    let cluster = talewire_stand::redis_cluster::RedisCluster::start(3, 0);
+    let [Ok(one)] = &facts[..] else { panic!("one server: {facts:?}") };
+    assert_eq!((&one.append_sync, one.appends), (&None, true));
+    let mut cluster = talewire_stand::redis_cluster::RedisCluster::start(3, 0);
     (settings.mode, settings.urls) = (RedisMode::Cluster, cluster.urls());
     let facts = crate::redis_facts(&settings).await.unwrap();
-    assert_eq!(facts.iter().map(|facts| facts.needs_all_slots).collect::<Vec<_>>(), [Some(false); 3]);
+    let coverage: Vec<_> = facts.iter().map(|facts| facts.as_ref().unwrap().needs_all_slots).collect();
+    assert_eq!(coverage, [Some(false); 3]);
+    cluster.servers[0].kill();
+    let facts = crate::redis_facts(&settings).await.unwrap();
+    let lost: Vec<&String> = facts.iter().filter_map(|facts| facts.as_ref().err()).collect();
+    assert!(facts.len() == 3 && lost.len() == 1 && lost[0].contains("5461 of 16384 slots"), "{facts:?}");
     drop(cluster);
     assert!(crate::redis_facts(&settings).await.is_err());
 }

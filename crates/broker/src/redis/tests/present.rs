@@ -7,18 +7,18 @@ use talewire_proto::{ClientId, ClientInfo};
 use super::*;
 use crate::Tell;
 
-async fn enter(node: &Node, name: &str, client: &str) {
+pub(super) async fn enter(node: &Node, name: &str, client: &str) {
     let client: ClientId = client.parse().unwrap();
     let info = ClientInfo { user: "ana".parse().unwrap(), client: Some(client.clone()), ..ClientInfo::default() };
     node.broker.enter(&channel(name), &client, &Arc::new(info), Tell::Subscribers).await.unwrap();
 }
 
-async fn present(node: &Node, name: &str) -> BTreeSet<String> {
+pub(super) async fn present(node: &Node, name: &str) -> BTreeSet<String> {
     let all = node.broker.presence(&channel(name)).await.unwrap();
     all.into_iter().map(|(client, _)| client.to_string()).collect()
 }
 
-async fn wait_for_present(node: &Node, name: &str, clients: &[&str]) {
+pub(super) async fn wait_for_present(node: &Node, name: &str, clients: &[&str]) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let wanted: BTreeSet<String> = clients.iter().map(|client| (*client).to_owned()).collect();
     loop {

@@ -1,7 +1,7 @@
 //! A proxy before a server that can swallow what the server says: sockets that stay open and tell nothing.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,6 +23,8 @@ struct Inner {
 struct Connection {
     has_subscribed: AtomicBool,
     is_mute: AtomicBool,
+    /// The next that the server says is swallowed, and the connection ends.
+    is_to_be_cut: AtomicBool,
 }
 
 impl Proxy {
@@ -49,7 +51,16 @@ impl Proxy {
                         true
                     });
                 });
-                thread::spawn(move || pass(server, client, |_| !connection.is_mute.load(Ordering::Relaxed)));
+                let _ = thread::spawn(move || {
+                    let cut = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                    pass(server, client, |_| {
+                        let is_cut = connection.is_to_be_cut.load(Ordering::Relaxed);
+                        if is_cut {
+                            let _ = (cut.0.shutdown(Shutdown::Both), cut.1.shutdown(Shutdown::Both));
+                        }
+                        !is_cut && !connection.is_mute.load(Ordering::Relaxed)
+                    });
+                });
             }
         });
         Self { port, inner }
@@ -68,6 +79,15 @@ impl Proxy {
         }
     }
 
+    /// The connections for commands that stand now end with the next answer, which nobody hears.
+    pub(super) fn lose_the_next_answer(&self) {
+        for connection in self.inner.connections.lock().iter() {
+            if !connection.has_subscribed.load(Ordering::Relaxed) {
+                connection.is_to_be_cut.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Connections that are made from now on tell nothing.
     pub(super) fn mute_all_from_now_on(&self) {
         self.inner.new_ones_are_mute.store(true, Ordering::Relaxed);
@@ -81,6 +101,6 @@ fn pass(mut from: TcpStream, mut to: TcpStream, passes: impl Fn(&[u8]) -> bool) 
             break;
         }
     }
-    let _ = to.shutdown(std::net::Shutdown::Both);
-    let _ = from.shutdown(std::net::Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
 }

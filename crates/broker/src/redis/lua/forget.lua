@@ -1,0 +1,8 @@
+-- Forgets channels that a name has told of, unless somebody has come to hold them.
+-- KEYS: records, what the name holds. ARGV: name, channel, serial, channel, serial, ...
+for at = 2, #ARGV, 2 do
+  local record = find(ARGV[at])
+  if not record or not is_held_by(record, ARGV[1]) then redis.call('SREM', KEYS[2], ARGV[at]) end
+  if record and record.names == '' and record.serial == ARGV[at + 1] then redis.call('HDEL', KEYS[1], ARGV[at]) end
+end
+return 1

@@ -1,0 +1,296 @@
+//! Occupied channels of several nodes over real servers: nodes that die or stand still, and servers that do or forget.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use talewire_proto::{Notice, NoticeKind};
+use talewire_stand::redis_cluster::RedisCluster;
+
+use super::*;
+
+/// A serial, whether the channel is occupied, and which node says so.
+type Word = (u64, bool, &'static str);
+
+/// What was told of each channel, in the order of serials.
+#[derive(Default)]
+struct Heard(parking_lot::Mutex<BTreeMap<String, Vec<Word>>>);
+
+impl Heard {
+    fn take(&self, name: &'static str, notice: Notice) {
+        let (channel, serial, is_occupied) = match notice {
+            Notice::ChannelOccupied { channel, serial } => (channel, serial, true),
+            Notice::ChannelVacated { channel, serial } => (channel, serial, false),
+            other => panic!("nobody told {other:?}"),
+        };
+        let mut all = self.0.lock();
+        let of = all.entry(channel.to_string()).or_default();
+        of.push((serial, is_occupied, name));
+        of.sort_unstable();
+    }
+
+    fn of(&self, channel: &str) -> Vec<(bool, &'static str)> {
+        let all = self.0.lock();
+        all.get(channel).into_iter().flatten().map(|(_, is_occupied, name)| (*is_occupied, *name)).collect()
+    }
+
+    fn is_occupied(&self, channel: &str) -> bool {
+        self.of(channel).last().is_some_and(|(is_occupied, _)| *is_occupied)
+    }
+}
+
+async fn telling(settings: &BrokerSettings, name: &'static str, heard: &Arc<Heard>) -> Node {
+    let node = node_with(settings).await;
+    let heard = heard.clone();
+    let wanted = [NoticeKind::ChannelOccupied, NoticeKind::ChannelVacated];
+    node.broker.notices_to(Arc::new(move |notice| heard.take(name, notice)), &wanted, settings);
+    node
+}
+
+/// Two nodes over one server.
+async fn two(server: &Server) -> (Node, Node, Arc<Heard>) {
+    let (heard, settings) = (Arc::default(), quick(vec![server.url()]));
+    (telling(&settings, "a", &heard).await, telling(&settings, "b", &heard).await, heard)
+}
+
+fn hold(node: &Node, name: &str, holds: bool) {
+    if holds { node.broker.listen(&channel(name)) } else { node.broker.unlisten(&channel(name)) }
+}
+
+async fn settled(node: &Node) {
+    wait_until(|| node.broker.occupancy_is_settled()).await;
+}
+
+/// Keys of channels that somebody holds, or held.
+fn records(server: &Server) -> u64 {
+    let count = "local count = 0 for _, key in ipairs(redis.call('KEYS', '*:n:{held-*}')) do \
+                 count = count + redis.call('HLEN', key) - 1 end return count";
+    server.say(&["EVAL", count, "0"]).unwrap().trim_start_matches(':').parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_node_alone_held_is_vacated_once() {
+    let server = Server::start();
+    let (a, b, heard) = two(&server).await;
+    let third = telling(&quick(vec![server.url()]), "c", &heard).await;
+    for n in 0..100 {
+        hold(&a, &format!("own:{n}"), true);
+    }
+    for node in [&a, &b] {
+        hold(node, "both:1", true);
+        settled(node).await;
+    }
+    let clears = || (0..100).all(|n| heard.of(&format!("own:{n}")).len() == 2);
+    // As a kill -9 does it: nothing is said, and everything stands still.
+    drop(a);
+    wait_until(clears).await;
+    wait_until(|| records(&server) == 1).await;
+    for n in 0..100 {
+        let told = heard.of(&format!("own:{n}"));
+        assert_eq!((told[0], told[1].0), ((true, "a"), false), "{told:?}");
+    }
+    assert!(heard.of("both:1").iter().all(|(is_occupied, _)| *is_occupied), "{:?}", heard.of("both:1"));
+    hold(&b, "both:1", false);
+    wait_until(|| !heard.is_occupied("both:1")).await;
+    assert_eq!(server.say(&["SCARD", "talewire:n:{holders}"]).unwrap(), ":2", "the dead one is struck off");
+    drop(third);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_after_all_are_dead_vacates_for_them() {
+    let server = Server::start();
+    let (a, b, heard) = two(&server).await;
+    hold(&a, "chat:a", true);
+    hold(&b, "chat:b", true);
+    settled(&a).await;
+    settled(&b).await;
+    drop((a, b));
+    let late = telling(&quick(vec![server.url()]), "late", &heard).await;
+    hold(&late, "chat:b", true);
+    wait_until(|| heard.of("chat:a") == [(true, "a"), (false, "late")]).await;
+    wait_until(|| records(&server) == 1).await;
+    assert!(heard.is_occupied("chat:b"), "{:?}", heard.of("chat:b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_forgets_is_said_again_and_ends_in_the_truth() {
+    let mut server = Server::start();
+    let (a, b, heard) = two(&server).await;
+    for name in ["chat:1", "chat:2", "chat:3"] {
+        hold(&a, name, true);
+        hold(&b, name, true);
+    }
+    settled(&a).await;
+    settled(&b).await;
+    server.say(&["FLUSHALL"]).unwrap();
+    wait_until(|| records(&server) == 3).await;
+    // While it is away everybody leaves one channel, one leaves another, and a fourth is new.
+    server.kill();
+    for (node, name, holds) in
+        [(&a, "chat:1", false), (&b, "chat:1", false), (&a, "chat:2", false), (&a, "chat:4", true)]
+    {
+        hold(node, name, holds);
+    }
+    server.restart();
+    // Whoever leaves before the other has said again what it holds tells so, and the other puts it right.
+    let truth =
+        || [false, true, true, true] == ["chat:1", "chat:2", "chat:3", "chat:4"].map(|name| heard.is_occupied(name));
+    wait_until(|| truth() && records(&server) == 3).await;
+    settled(&a).await;
+    settled(&b).await;
+    assert!(truth());
+    for (node, name) in [(&b, "chat:2"), (&a, "chat:3"), (&b, "chat:3"), (&a, "chat:4")] {
+        hold(node, name, false);
+    }
+    wait_until(|| ["chat:2", "chat:3", "chat:4"].iter().all(|name| !heard.is_occupied(name))).await;
+    wait_until(|| records(&server) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_lost_do_not_lose_what_is_to_be_told() {
+    let server = Server::start();
+    let (a, b, heard) = two(&server).await;
+    hold(&b, "chat:stays", true);
+    settled(&b).await;
+    for round in 0..3 {
+        server.process.pause();
+        hold(&a, &format!("chat:{round}"), true);
+        // One has been written to the socket, and is carried out later, when nobody waits for its answer any more.
+        let counts = a.broker.occupancy_counts().unwrap();
+        let before = counts.failed.load(Ordering::Relaxed);
+        wait_until(|| counts.failed.load(Ordering::Relaxed) > before).await;
+        server.process.go_on();
+        wait_until(|| heard.is_occupied(&format!("chat:{round}"))).await;
+    }
+    assert!(heard.is_occupied("chat:stays"));
+    wait_until(|| records(&server) == 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_taken_for_dead_holds_again_what_it_held() {
+    let server = Server::start();
+    let (a, _b, heard) = two(&server).await;
+    hold(&a, "chat:a", true);
+    settled(&a).await;
+    // As if it had stood still for longer than its lease: the other clears it away.
+    server.say(&["ZREM", "talewire:n:{nodes}", &stamp_of(&a)]).unwrap();
+    wait_until(|| heard.of("chat:a").len() >= 2).await;
+    settled(&a).await;
+    wait_until(|| records(&server) == 1).await;
+    wait_until(|| heard.is_occupied("chat:a")).await;
+    hold(&a, "chat:a", false);
+    wait_until(|| !heard.is_occupied("chat:a")).await;
+}
+
+fn stamp_of(node: &Node) -> String {
+    crate::occupancy::stamp_of(&node.id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn channels_that_find_no_room_are_found_later() {
+    let server = Server::start();
+    let heard: Arc<Heard> = Arc::default();
+    let settings = BrokerSettings { occupancy_waiting_max: 3, ..quick(vec![server.url()]) };
+    let a = telling(&settings, "a", &heard).await;
+    settled(&a).await;
+    let names: Vec<String> = (0..20).map(|n| format!("chat:{n}")).collect();
+    server.process.pause();
+    names.iter().for_each(|name| hold(&a, name, true));
+    server.process.go_on();
+    let counts = a.broker.occupancy_counts().unwrap();
+    assert!(counts.crowded_out.load(Ordering::Relaxed) > 0);
+    wait_until(|| names.iter().all(|name| heard.is_occupied(name))).await;
+    settled(&a).await;
+    server.process.pause();
+    names.iter().for_each(|name| hold(&a, name, false));
+    server.process.go_on();
+    wait_until(|| names.iter().all(|name| !heard.is_occupied(name))).await;
+    wait_until(|| records(&server) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_comes_and_goes_has_one_step_under_way() {
+    let server = Server::start();
+    let (a, _b, heard) = two(&server).await;
+    settled(&a).await;
+    let steps = || a.broker.occupancy_counts().unwrap().steps.load(Ordering::Relaxed);
+    let before = steps();
+    server.process.pause();
+    for _ in 0..500 {
+        hold(&a, "chat:a", true);
+        hold(&a, "chat:a", false);
+    }
+    hold(&a, "chat:a", true);
+    server.process.go_on();
+    wait_until(|| heard.is_occupied("chat:a")).await;
+    settled(&a).await;
+    assert!(heard.of("chat:a").len() <= 3, "{:?}", heard.of("chat:a"));
+    assert!(steps() - before <= 4, "{} steps", steps() - before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_keeps_what_a_step_needs_in_one_slot() {
+    let cluster = RedisCluster::start(3, 0);
+    let settings = clusters::settings(&cluster);
+    let heard: Arc<Heard> = Arc::default();
+    let (a, b) = (telling(&settings, "a", &heard).await, telling(&settings, "b", &heard).await);
+    let names: Vec<String> = (0..200).map(|n| format!("chat:{n}")).collect();
+    for node in [&a, &b] {
+        names.iter().for_each(|name| hold(node, name, true));
+        settled(node).await;
+    }
+    assert!(names.iter().all(|name| heard.of(name).len() == 1), "each is told once");
+    names[..100].iter().for_each(|name| hold(&b, name, false));
+    settled(&b).await;
+    drop(a);
+    wait_until(|| names[..100].iter().all(|name| !heard.is_occupied(name))).await;
+    assert!(names[100..].iter().all(|name| heard.is_occupied(name)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_the_last_word_is_true() {
+    let server = Server::start();
+    let proxy = super::proxy::Proxy::before(server.port);
+    let (heard, settings) = (Arc::default(), quick(vec![proxy.url()]));
+    let nodes = [telling(&settings, "a", &heard).await, telling(&settings, "b", &heard).await];
+    let doomed = telling(&settings, "doomed", &heard).await;
+    let names: Vec<String> = (0..6).map(|n| format!("chat:{n}")).collect();
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut held = [[false; 6]; 2];
+    let mut doomed = Some(doomed);
+    for round in 0..60 {
+        for _ in 0..10 {
+            let (at, n) = (random.usize(..2), random.usize(..6));
+            held[at][n] = !held[at][n];
+            hold(&nodes[at], &names[n], held[at][n]);
+            if let Some(doomed) = &doomed {
+                hold(doomed, &names[random.usize(..6)], random.bool());
+            }
+            tokio::task::yield_now().await;
+        }
+        match random.u8(..4) {
+            0 => proxy.lose_the_next_answer(),
+            1 => drop(server.say(&["CLIENT", "KILL", "TYPE", "normal"])),
+            _ => settled(&nodes[round % 2]).await,
+        }
+        match round {
+            20 => drop(doomed.take()),
+            30 => drop(server.say(&["FLUSHALL"])),
+            40 => drop(server.say(&["SET", "talewire:n:{nodes}", "garbage"])),
+            50 => drop(server.say(&["DEL", "talewire:n:{held-7}", "talewire:n:{held-8}"])),
+            _ => {}
+        }
+    }
+    let is_true = || {
+        (0..6).all(|n| heard.is_occupied(&names[n]) == (held[0][n] || held[1][n]))
+            && nodes.iter().all(|node| node.broker.occupancy_is_settled())
+    };
+    wait_until(is_true).await;
+    let occupied = (0..6).filter(|n| held[0][*n] || held[1][*n]).count() as u64;
+    wait_until(|| records(&server) == occupied).await;
+    assert!(is_true(), "and stays so");
+    for (node, held) in nodes.iter().zip(held) {
+        (0..6).filter(|n| held[*n]).for_each(|n| hold(node, &names[n], false));
+    }
+    wait_until(|| names.iter().all(|name| !heard.is_occupied(name))).await;
+    wait_until(|| records(&server) == 0).await;
+}
