@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::clients::{PATIENCE, World};
 use crate::http::{self, Who};
 use crate::log::What;
-use crate::schedule::{Fault, Step};
+use crate::schedule::{Fault, Step, Whom};
 use crate::socket::Socket;
 use crate::stage::broker::Broker;
 use crate::stage::proxy::Weather;
@@ -147,7 +147,8 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
         | Fault::FillBroker { .. }
         | Fault::FailOver { .. }
         | Fault::FailOverToOld { .. }
-        | Fault::MoveSlots { .. } => underneath(fault, stage, world)?,
+        | Fault::MoveSlots { .. }
+        | Fault::CutOff { .. } => underneath(fault, stage, world)?,
         Fault::Storm { place, weather, ms } => {
             stage.way(place)?.set(weather);
             rest(ms, stage, world);
@@ -184,10 +185,10 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             broker(stage)?.kill_master(slot, Duration::from_millis(down_ms))?;
         }
         Fault::PauseBroker { slot, ms } => {
-            let master = broker(stage)?.master(slot)?;
-            broker(stage)?.servers()[master].process.pause();
+            let at = broker(stage)?.master(slot)?;
+            broker(stage)?.processes().nth(at).context("no such server")?.pause();
             rest(ms, stage, world);
-            broker(stage)?.servers()[master].process.go_on();
+            broker(stage)?.processes().nth(at).context("no such server")?.go_on();
         }
         Fault::FillBroker { ms } => {
             broker(stage)?.limit_memory("1")?;
@@ -201,13 +202,24 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
                 bail!("no slot with a key was moved");
             }
         }
+        Fault::CutOff { node, whom, loud, fail_over, ms } => {
+            let ports = broker(stage)?.ports(whom)?;
+            let network = stage.networks.get(node).context("the nodes have no networks of their own")?.clone();
+            network.cut(&ports, loud, true)?;
+            if fail_over {
+                let slot = if let Whom::Master(slot) = whom { slot } else { 0 };
+                broker(stage)?.fail_over(slot)?;
+            }
+            rest(ms, stage, world);
+            network.cut(&ports, loud, false)?;
+        }
         other => bail!("{other:?} is above the ground"),
     }
     Ok(())
 }
 
 fn broker(stage: &mut Stage) -> anyhow::Result<&mut Broker> {
-    stage.broker.as_mut().context("no Redis")
+    stage.broker.as_mut().context("no broker")
 }
 
 /// A process of ours and those that it has started: PostgreSQL has one for each connection.

@@ -12,7 +12,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -192,6 +192,9 @@ pub struct Verdict {
     pub wrong: BTreeMap<Invariant, Wrong>,
     /// What was seen.
     pub counts: Counts,
+    /// When those entries were acknowledged that are gone with their epoch.
+    #[serde(skip)]
+    pub gone_us: BTreeSet<u64>,
 }
 
 impl Verdict {

@@ -242,6 +242,27 @@ fn a_broker_may_forget_only_what_it_said_it_may() {
 }
 
 #[test]
+fn a_stream_of_events_does_not_say_under_which_master_an_entry_was_written() {
+    let script = |wire: &str, key: &str| {
+        let mut script = Script::new(Kind::History { size: 100, lasts: Lasts::Replicated });
+        script.say(What::Reader { reader: 1, wire: wire.to_owned(), channels: vec![CHANNEL.into()] });
+        script.subscribed(None, Told::Fresh, in_epoch("e.1", 0));
+        // Two masters that do not know of each other.
+        script.published("a", Outcome::Kept(in_epoch("e.1", 1))).published("b", Outcome::Kept(in_epoch("e.2", 1)));
+        let position = in_epoch("e.1", 1);
+        script.say(What::Delivered { reader: 1, channel: CHANNEL.into(), position, content: content(key) });
+        let top = in_epoch("e.2", 1);
+        script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top, entries: vec![(1, content("b"))] });
+        script.say(What::Retired { reader: 1 });
+        script
+    };
+    script("events", "a").is_green();
+    script("events", "b").is_green();
+    script("events", "c").is_red(&[Invariant::Order]);
+    script("websocket", "b").is_red(&[Invariant::Order]);
+}
+
+#[test]
 fn presence_becomes_true_in_time() {
     let script = || {
         let mut script = Script::durable();

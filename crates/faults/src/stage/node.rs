@@ -11,6 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::Value;
 use talewire_stand::process::Process;
 
+use super::apart::Network;
 use super::disk::SmallDisk;
 use crate::clients::Door;
 use crate::log::{Log, What};
@@ -33,6 +34,8 @@ pub struct Node {
     pub data: PathBuf,
     /// Its data folder for itself, and the disk that it is on, if that is not ours.
     pub disk: Option<(PathBuf, Arc<SmallDisk>)>,
+    /// The network that it is in, if that is its own.
+    pub network: Option<Arc<Network>>,
     /// Where its clock is set, if it can be.
     pub clock: Option<PathBuf>,
     binary: PathBuf,
@@ -49,7 +52,7 @@ impl Node {
     pub fn new(door: Arc<Door>, binary: &Path, config: &Path, data: &Path) -> Self {
         let (binary, config, data) = (binary.to_owned(), config.to_owned(), data.to_owned());
         let log = config.with_extension("log");
-        Self { door, data, disk: None, clock: None, binary, config, log, process: None, starts: 0 }
+        Self { door, data, disk: None, network: None, clock: None, binary, config, log, process: None, starts: 0 }
     }
 
     /// Starts it and waits until it is ready.
@@ -76,9 +79,10 @@ impl Node {
 
     /// Starts it and waits for nothing.
     pub fn spawn(&mut self) {
-        let (mut command, data) = match &self.disk {
-            None => (Command::new(&self.binary), &self.data),
-            Some((inside, disk)) => (disk.command(&self.binary), inside),
+        let (mut command, data) = match (&self.disk, &self.network) {
+            (Some((inside, disk)), _) => (disk.command(&self.binary), inside),
+            (None, Some(network)) => (network.command(&self.binary), &self.data),
+            (None, None) => (Command::new(&self.binary), &self.data),
         };
         without_surroundings(&mut command);
         command.args(["serve", "--log-format", "json", "--config"]).arg(&self.config);

@@ -44,6 +44,18 @@ fn two_nodes_on_one_redis_lose_nothing() {
 }
 
 #[test]
+fn two_nodes_on_nats_lose_nothing() {
+    let faults = [
+        Fault::Kill { node: 0, down_ms: 100 },
+        Fault::KillBroker { slot: SLOT, down_ms: 100 },
+        Fault::Storm { place: Place::Broker(1), weather: Weather::BlackHole, ms: 700 },
+        Fault::PauseBroker { slot: SLOT, ms: 500 },
+    ];
+    let counts = run(Ground::Nats, &faults).verdict.counts;
+    assert_eq!((counts.gone_with_epoch, counts.resumes_lost), (0, 0), "a killed process loses nothing: {counts:?}");
+}
+
+#[test]
 fn two_nodes_over_a_cluster_keep_positions_true() {
     let faults = [
         Fault::Kill { node: 0, down_ms: 100 },
