@@ -173,6 +173,10 @@ pub enum What {
     Fault { number: u32, fault: String },
     /// What was broken is whole again.
     Healed { number: u32 },
+    /// Announcements do not reach a node any more, and nothing else tells it so. Until the next `Healed`.
+    Deaf { node: Name },
+    /// What a node says to a load balancer while it is deaf.
+    Ready { node: Name, is_ready: bool },
     /// The last fault is over: from here on everything must come right.
     Quiet,
     /// The run's clients are about to leave.

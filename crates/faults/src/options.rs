@@ -148,6 +148,7 @@ impl Run {
             small_disk: ground == Ground::Alone,
             moved_clock: true,
             apart: self.cuts_off(),
+            unwatched: false,
             lie: None,
         };
         Ok(RunOptions {

@@ -111,8 +111,7 @@ fn whole(
 ) -> anyhow::Result<()> {
     nemesis::rest(options.calm_ms, stage, world);
     revoke(world)?;
-    let drain = Duration::from_millis(options.promises.drain_ms);
-    nemesis::run(&options.steps, stage, world, drain, held)?;
+    nemesis::run(&options.steps, stage, world, &options.promises, held)?;
     nemesis::rest(300, stage, world);
     world.log.say(What::Quiet);
     world.stop_publishing();

@@ -129,6 +129,12 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
+    /// F10: announcements of Redis do not reach a node, whose connections all stand. Until it says so, and for the time that it
+    /// may take at most.
+    Deafen {
+        /// Which node.
+        node: usize,
+    },
     /// F17: readers of long texts who do not read.
     SlowReaders {
         /// Of which node.
@@ -249,7 +255,7 @@ fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
     }
     match ground {
         Ground::Alone | Ground::Postgres => {}
-        Ground::Redis => kinds.extend([30, 31, 32, 36]),
+        Ground::Redis => kinds.extend([30, 31, 32, 36, 37]),
         Ground::Nats => kinds.extend([30, 30, 31, 32]),
         Ground::Sentinel => kinds.extend([30, 31, 33, 35]),
         Ground::Cluster => kinds.extend([30, 31, 33, 34]),
@@ -294,6 +300,7 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         33 => Fault::FailOver { slot },
         40 => Fault::Roll,
         36 => Fault::FillBroker { ms },
+        37 => Fault::Deafen { node },
         35 => Fault::FailOverToOld { lag_ms: rng.u64(500..3_000) },
         34 => Fault::MoveSlots { count: rng.usize(1..4) },
         50 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: false, ms },
@@ -342,6 +349,7 @@ fn takes_ms(fault: Fault) -> u64 {
         Fault::CutOff { ms, fail_over, .. } => ms + if fail_over { 2_000 } else { 200 },
         Fault::FailOver { .. } | Fault::MoveSlots { .. } => 2_000,
         Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
+        Fault::Deafen { .. } => 11_000,
         Fault::Roll => 20_000,
         Fault::Leak { .. }
         | Fault::OldBackup { .. }
@@ -373,7 +381,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 14, 13, 16, 16]) {
+        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 15, 13, 16, 16]) {
             let all = names(short(1, ground, 2, true));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

@@ -263,6 +263,27 @@ fn a_stream_of_events_does_not_say_under_which_master_an_entry_was_written() {
 }
 
 #[test]
+fn a_deaf_node_and_its_readers_find_out_in_time() {
+    let script = |red_ms: u64, late_ms: u64| {
+        let mut script = Script::durable();
+        script.subscribed(None, Told::Fresh, at(0)).say(What::Deaf { node: "n1".into() });
+        // One is there before its publisher hears of it, and one is late.
+        script.got("a", 1).kept("a", 1).kept("b", 2).wait(red_ms);
+        script.say(What::Ready { node: "n1".into(), is_ready: false }).say(What::Healed { number: 1 });
+        script.wait(late_ms).got("b", 2).read(&["a", "b"]).say(What::Retired { reader: 1 });
+        script
+    };
+    script(9_000, 500).is_green();
+    script(11_000, 0).is_red(&[Invariant::Deaf]);
+    let wrong = script(5_000, 5_100).judged().wrong[&Invariant::Deaf].first.clone();
+    assert!(wrong.len() == 1 && wrong[0].starts_with("reader 1 on n1"), "{wrong:?}");
+    let mut told = script(5_000, 0);
+    told.events.retain(|event| !matches!(event.what, What::Healed { .. }));
+    told.events.insert(7, Event { at_us: told.events[6].at_us, what: What::Broke { reader: 1, why: "?".to_owned() } });
+    told.is_green();
+}
+
+#[test]
 fn presence_becomes_true_in_time() {
     let script = || {
         let mut script = Script::durable();

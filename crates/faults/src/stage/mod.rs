@@ -51,6 +51,8 @@ pub struct StageOptions {
     pub moved_clock: bool,
     /// Whether each node has a network of its own, so that it can be cut off from single servers.
     pub apart: bool,
+    /// A break, for tests: nodes never look whether announcements reach them.
+    pub unwatched: bool,
     /// What the proxies tell that is not so.
     pub lie: Option<Lie>,
 }
@@ -162,7 +164,11 @@ impl Stage {
         let of_broker = self.broker.as_ref().map(|all| all.settings(broker.as_ref().map(|way| way.address)));
         let network = options.apart.then(|| Network::make(number, self.folder.path())).transpose()?.map(Arc::new);
         let address = network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.address);
-        std::fs::write(&config, settings(address, store_at, of_broker)).context("writing settings")?;
+        let mut written = settings(address, store_at, of_broker);
+        if options.unwatched {
+            written.push_str(UNWATCHED);
+        }
+        std::fs::write(&config, written).context("writing settings")?;
         self.store_ways.extend(store);
         self.broker_ways.extend(broker);
         let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
@@ -305,6 +311,9 @@ generation_age_ms = 10_000
 {broker}"#
     )
 }
+
+/// Behind the section of Redis.
+const UNWATCHED: &str = "probe_lost_ms = 3_600_000\n[hub]\nposition_check_ms = 3_600_000\n";
 
 /// Entries that history channels of a stage keep: more than a run of ten minutes publishes, so that all of them are there to be checked.
 pub const HISTORY_SIZE: u64 = 30_000;

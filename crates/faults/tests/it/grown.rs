@@ -36,6 +36,7 @@ fn two_nodes_on_one_redis_lose_nothing() {
         Fault::Storm { place: Place::Store(1), weather: Weather::Reset, ms: 300 },
         Fault::PauseBroker { slot: SLOT, ms: 500 },
         Fault::FillBroker { ms: 500 },
+        Fault::Deafen { node: 1 },
         Fault::Drain { node: 1 },
     ];
     let counts = run(Ground::Redis, &faults).verdict.counts;
@@ -71,6 +72,17 @@ fn two_nodes_behind_sentinels_keep_positions_true() {
     let counts = run(Ground::Sentinel, &[Fault::FailOverToOld { lag_ms: 1_000 }]).verdict.counts;
     assert!(counts.gone_with_epoch > 0, "the replica did not have the newest: {counts:?}");
     assert!(counts.resumes_lost + counts.gaps > 0, "and readers were told: {counts:?}");
+}
+
+#[test]
+fn i5_a_node_that_does_not_look_whether_it_hears_is_found() {
+    let mut options = on(Ground::Redis, 2, vec![Step { rest_ms: 300, fault: Fault::Deafen { node: 0 } }]);
+    options.stage.unwatched = true;
+    options.promises.deaf_ms = 2_000;
+    let verdict = run::run(&options).expect("the run is made").verdict;
+    let wrong = verdict.wrong.get(&Invariant::Deaf).expect("it was deaf and said nothing");
+    assert!(wrong.count > 1, "neither it nor its readers knew: {verdict}");
+    assert!(!verdict.is_red(Invariant::Valid), "{verdict}");
 }
 
 #[test]

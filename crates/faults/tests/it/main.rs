@@ -16,8 +16,9 @@ fn alone(steps: Vec<Step>) -> RunOptions {
 
 fn on(ground: Ground, nodes: usize, steps: Vec<Step>) -> RunOptions {
     let binary = stage::binary().expect("talewire is built");
-    let (small_disk, moved_clock, apart) = (false, false, false);
-    let stage = StageOptions { binary, other: None, ground, nodes, small_disk, moved_clock, apart, lie: None };
+    let (small_disk, moved_clock, apart, unwatched) = (false, false, false, false);
+    let stage =
+        StageOptions { binary, other: None, ground, nodes, small_disk, moved_clock, apart, unwatched, lie: None };
     let promises = Promises::default();
     RunOptions { stage, steps, seed: 1, promises, calm_ms: 1_000, stories: false, log: None }
 }
