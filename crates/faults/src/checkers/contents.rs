@@ -44,7 +44,7 @@ impl<'a> Contents<'a> {
 }
 
 impl Contents<'_> {
-    /// A stream of plain events names epochs in opaque ids alone, and goes on without a word where a replica takes over that has
+    /// Readers without a protocol have epochs in opaque ids alone, and go on without a word where a replica takes over that has
     /// everything. Its reader knows of which history an entry is, but not under which master it was written: one of them has to know it.
     fn guess(&self, channel: &Name, position: &Position, said: Said<'_>, verdict: &mut Verdict) {
         let is_of = |(of, epoch): &(&Name, &str)| *of == channel && log::base(epoch) == log::base(&position.epoch);
@@ -71,7 +71,7 @@ pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
     let mut guessed = Vec::new();
     for event in events {
         match &event.what {
-            What::Reader { reader, wire, .. } if wire == "events" => {
+            What::Reader { reader, wire, .. } if wire != "websocket" => {
                 streams.insert(*reader);
             }
             What::Asked { op, channel, key, .. } => {
