@@ -146,3 +146,24 @@ async fn a_replica_that_takes_over_is_found() {
     assert_eq!(node.publish("chat:a", "heard").await.unwrap().position.offset, 22);
     node.wait_for(|d| matches!(&d.message, Message::Entry { entry, .. } if entry.offset == 22)).await;
 }
+
+/// Nothing tells a node that a replica has taken over but its own commands, which cannot be answered by who is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_is_found_by_who_waits_for_it() {
+    let mut cluster = RedisCluster::start(3, 1);
+    let mut settings = settings(&cluster);
+    settings.redis.servers_check_ms = 3_600_000;
+    let node = node_with(&settings).await;
+    for (name, is_killed) in [("chat:killed", true), ("chat:paused", false)] {
+        let before = node.publish_at_last(name, "before").await;
+        let master = cluster.owner(cluster.slot(name)).unwrap();
+        if is_killed {
+            cluster.servers[master].kill();
+        } else {
+            cluster.servers[master].process.pause();
+        }
+        let after = node.publish_at_last(name, "after").await;
+        assert!(after.offset >= before.offset);
+        cluster.servers[master].process.go_on();
+    }
+}
