@@ -292,7 +292,10 @@ async fn whoever_came_or_left_without_an_answer_is_no_ghost() {
     let late = one.broker.enter(&name, &late, &info, Tell::Nobody);
     let left = one.broker.leave(&name, &leaves, Tell::Nobody);
     let (late, ()) = tokio::join!(late, left);
-    assert!(late.is_err());
+    if late.is_ok() {
+        // It was faster than the signal.
+        one.broker.leave(&name, &"late".parse().unwrap(), Tell::Nobody).await;
+    }
     server.process.go_on();
     two.wait_for_present("chat:a", &["stays"]).await;
     // It stays so, beat after beat.

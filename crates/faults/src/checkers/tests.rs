@@ -308,7 +308,7 @@ fn presence_becomes_true_in_time() {
 
 #[test]
 fn a_generation_ends_once_with_the_text_that_was_read() {
-    let on = |kind| {
+    let on = |kind, at| {
         let mut script = Script::new(kind);
         script.read(&[]).say(What::JobAccepted { job: "j".into() });
         script.say(What::JobText {
@@ -316,11 +316,12 @@ fn a_generation_ends_once_with_the_text_that_was_read() {
             attempt: 1,
             text: "Once".to_owned(),
             ended: true,
+            at,
             trail: String::new(),
         });
         script
     };
-    let script = || on(in_memory(1));
+    let script = || on(in_memory(1), Some(4));
     let ended = |text: &str| {
         let end = JobEnd { status: "done".to_owned(), turn: Some(text.to_owned()) };
         What::JobEnded { job: "j".into(), end }
@@ -331,9 +332,11 @@ fn a_generation_ends_once_with_the_text_that_was_read() {
     script().say(ended("Once")).say(ended("Once")).is_red(&[Invariant::Jobs]);
     script().say(ended("Twice")).is_red(&[Invariant::Jobs]);
     script().say(ended("Once upon")).is_red(&[Invariant::Jobs]);
-    let shared = || on(Kind::History { size: 1, lasts: Lasts::Synced });
-    shared().say(ended("Twice")).is_red(&[Invariant::Jobs]);
-    assert_eq!(shared().say(ended("Once upon")).is_green().job_texts_cut, 1, "the broker may have been away");
+    let shared = |at| on(Kind::History { size: 1, lasts: Lasts::Synced }, at);
+    shared(None).say(ended("Twice")).is_red(&[Invariant::Jobs]);
+    assert_eq!(shared(None).say(ended("Once upon")).is_green().job_texts_cut, 1, "the broker may have been away");
+    shared(Some(9)).say(ended("Once upon")).is_green();
+    shared(Some(4)).say(ended("Once upon")).is_red(&[Invariant::Jobs]);
     script().say(ended("Once")).say(What::JobLate { job: "j".into(), attempt: 1 }).is_red(&[Invariant::Jobs]);
     let failed = JobEnd { status: "failed".to_owned(), turn: None };
     script().say(What::JobEnded { job: "j".into(), end: failed }).is_green();
