@@ -17,6 +17,9 @@ use crate::schedule::Whom;
 /// How long others may take to put another master in the place of one that is gone.
 const PROMOTION_MAX: Duration = Duration::from_secs(30);
 
+/// How long one ordered failover of the Sentinels may take, until they are asked for another.
+const FAIL_OVER_TRY: Duration = Duration::from_secs(6);
+
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Redis, or NATS.
@@ -150,18 +153,18 @@ impl Broker {
         self.kill(master);
         std::thread::sleep(down);
         if self.single_port().is_none() {
-            self.wait_for_another(master, slot)?;
+            self.wait_for_another(master, slot, PROMOTION_MAX)?;
         }
         self.restart(master);
         Ok(())
     }
 
     /// Waits until the servers agree that somebody else is the master. A master that came back empty before that would be followed.
-    fn wait_for_another(&self, master: usize, slot: u16) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PROMOTION_MAX;
+    fn wait_for_another(&self, master: usize, slot: u16, most: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + most;
         while self.master(slot).map_or(true, |now| now == master) {
             if Instant::now() > deadline {
-                bail!("no replica takes the place of the master within {} s", PROMOTION_MAX.as_secs());
+                bail!("no replica takes the place of the master within {} s", most.as_secs());
             }
             std::thread::sleep(LOOK_AGAIN);
         }
@@ -194,11 +197,17 @@ impl Broker {
                 // They refuse for a while after the last time.
                 let deadline = Instant::now() + PROMOTION_MAX;
                 let ask = || talewire_stand::redis::say(all.ports[0], &["SENTINEL", "FAILOVER", MASTER_NAME]);
-                while !ask().is_ok_and(|said| said == "+OK") {
-                    if Instant::now() > deadline {
-                        bail!("the Sentinels refuse to change the master");
+                // And they give it up again if they find no replica that is good enough just now.
+                loop {
+                    while !ask().is_ok_and(|said| said == "+OK") {
+                        if Instant::now() > deadline {
+                            bail!("the Sentinels refuse to change the master");
+                        }
+                        std::thread::sleep(LOOK_AGAIN);
                     }
-                    std::thread::sleep(LOOK_AGAIN);
+                    if self.wait_for_another(master, slot, FAIL_OVER_TRY).is_ok() {
+                        return Ok(());
+                    }
                 }
             }
             Self::Cluster(all) => {
@@ -207,7 +216,7 @@ impl Broker {
                 all.servers[replica].say(&["CLUSTER", "FAILOVER"]).context("CLUSTER FAILOVER")?;
             }
         }
-        self.wait_for_another(master, slot)
+        self.wait_for_another(master, slot, PROMOTION_MAX)
     }
 
     /// Cuts the replicas off for a while, and then has one of them take over: what was acknowledged meanwhile is gone.
