@@ -47,10 +47,10 @@ fn two_nodes_on_one_redis_lose_nothing() {
 #[test]
 fn two_nodes_on_nats_lose_nothing() {
     let faults = [
-        Fault::Kill { node: 0, down_ms: 100 },
         Fault::KillBroker { slot: SLOT, down_ms: 100 },
         Fault::Storm { place: Place::Broker(1), weather: Weather::BlackHole, ms: 700 },
         Fault::PauseBroker { slot: SLOT, ms: 500 },
+        Fault::Drain { node: 0 },
     ];
     let counts = run(Ground::Nats, &faults).verdict.counts;
     assert_eq!((counts.gone_with_epoch, counts.resumes_lost), (0, 0), "a killed process loses nothing: {counts:?}");
@@ -72,6 +72,20 @@ fn two_nodes_behind_sentinels_keep_positions_true() {
     let counts = run(Ground::Sentinel, &[Fault::FailOverToOld { lag_ms: 1_000 }]).verdict.counts;
     assert!(counts.gone_with_epoch > 0, "the replica did not have the newest: {counts:?}");
     assert!(counts.resumes_lost + counts.gaps > 0, "and readers were told: {counts:?}");
+}
+
+/// In a network of its own, which the program makes; without root it says so.
+#[test]
+fn a_node_that_is_cut_off_from_single_servers_tells_what_it_lost() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_talewire-faults"));
+    command.args(["run", "--stage", "cluster", "--only", "CutOff", "--binary"]);
+    let done = command.arg(talewire_faults::stage::binary().expect("talewire is built")).output().expect("it runs");
+    let [said, why] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    if rustix::process::geteuid().is_root() {
+        assert!(done.status.success() && said.contains("GREEN") && said.matches("CutOff").count() == 3, "{said}{why}");
+    } else {
+        assert!(!done.status.success() && why.contains("--together"), "{said}{why}");
+    }
 }
 
 #[test]
