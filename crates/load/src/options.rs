@@ -35,7 +35,7 @@ pub enum Scenario {
     Rooms(Rooms),
     /// A durable channel with many readers, under constant publishing, while the server is killed and started again
     Restart(Restart),
-    /// Two servers over one broker and one store, under constant publishing: one after the other goes, and its readers move
+    /// Two servers over one broker and one store, under constant publishing: one after the other goes or is killed, and its readers move
     Roll(Roll),
     /// The bare server of `fanout --with-baseline`; prints its address, and ends with its first connection
     Baseline,
@@ -222,25 +222,22 @@ pub struct Rooms {
     pub seed: Option<u64>,
 }
 
-/// Options of `restart`. `--server` and `--server-pid` are not used: it starts a server of its own.
+/// What the scenarios share in which servers end. `--server` and `--server-pid` are not used: they start servers of their own.
 #[derive(Debug, Clone, Args)]
-pub struct Restart {
-    /// Shared ones.
-    #[command(flatten)]
-    pub common: Common,
+pub struct Ending {
     /// The server's binary
     #[arg(long, value_name = "FILE")]
     pub binary: PathBuf,
-    /// The server's data folder, which must not be there yet; a folder for this run if absent, removed afterwards
+    /// A setting of every server as a variable, such as TALEWIRE_STORE_URL=postgres://…; several share a broker and a store
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// The folder of the servers, which must not be there yet; one for this run if absent, removed afterwards
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// Readers, each on its own connection
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub readers: u32,
-    /// How often the server is killed
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub kills: u32,
-    /// Time from when all readers are there until the next kill, and after the last, in milliseconds
+    /// Time from when all readers are there until the next end, and after the last, in milliseconds
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub between_ms: u64,
     /// Publications per second; each waits for the acknowledgement of the last
@@ -255,6 +252,34 @@ pub struct Restart {
     /// What that grows to, in milliseconds
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub backoff_max_ms: u64,
+}
+
+impl Ending {
+    /// The settings of every server.
+    ///
+    /// # Errors
+    /// [`LoadError::Options`] for one that is no `NAME=VALUE`.
+    pub fn variables(&self) -> Result<Vec<(String, String)>, LoadError> {
+        let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.set
+            .iter()
+            .map(|text| pair(text).ok_or_else(|| LoadError::Options(format!("{text} is no NAME=VALUE"))))
+            .collect()
+    }
+}
+
+/// Options of `restart`.
+#[derive(Debug, Clone, Args)]
+pub struct Restart {
+    /// Shared ones.
+    #[command(flatten)]
+    pub common: Common,
+    /// Those of servers that end.
+    #[command(flatten)]
+    pub ending: Ending,
+    /// How often the server is killed
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub kills: u32,
 }
 
 /// The kinds of channel that can be asked for.
@@ -272,59 +297,24 @@ impl std::fmt::Display for KindName {
     }
 }
 
-/// `roll`.
+/// Options of `roll`.
 #[derive(Debug, Clone, Args)]
 pub struct Roll {
     /// Shared ones.
     #[command(flatten)]
     pub common: Common,
-    /// The server's binary
-    #[arg(long, value_name = "FILE")]
-    pub binary: PathBuf,
-    /// A setting of both servers as a variable, such as TALEWIRE_STORE_URL=postgres://…; they must share a broker and a store
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    pub set: Vec<String>,
+    /// Those of servers that end.
+    #[command(flatten)]
+    pub ending: Ending,
     /// The kind of the channel
     #[arg(long, value_enum, default_value = "durable")]
     pub kind: KindName,
-    /// The folder of both servers, which must not be there yet; folders for this run if absent, removed afterwards
-    #[arg(long, value_name = "FOLDER")]
-    pub data: Option<PathBuf>,
-    /// Readers, each on its own connection
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub readers: u32,
     /// How often one of the servers goes, in turn
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub moves: u32,
-    /// Time between two moves, and after the last, in milliseconds
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
-    pub between_ms: u64,
-    /// Publications per second; each waits for the acknowledgement of the last
-    #[arg(long, default_value_t = 10.0, value_parser = positive)]
-    pub rate: f64,
-    /// The size of a payload in bytes
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..=60_000))]
-    pub payload: u32,
-    /// The longest pause before a reader's first attempt to come back, in milliseconds; each further one may take twice as long
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
-    pub backoff_ms: u64,
-    /// What that grows to, in milliseconds
-    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
-    pub backoff_max_ms: u64,
-}
-
-impl Roll {
-    /// The settings of both servers.
-    ///
-    /// # Errors
-    /// [`LoadError::Options`] for one that is no `NAME=VALUE`.
-    pub fn variables(&self) -> Result<Vec<(String, String)>, LoadError> {
-        let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        self.set
-            .iter()
-            .map(|text| pair(text).ok_or_else(|| LoadError::Options(format!("{text} is no NAME=VALUE"))))
-            .collect()
-    }
+    /// They are killed (SIGKILL) instead of told to go
+    #[arg(long)]
+    pub kill: bool,
 }
 
 impl Common {

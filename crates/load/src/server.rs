@@ -107,10 +107,19 @@ impl Server {
 
     /// By SIGTERM: it may take leave.
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// By SIGKILL, and does not wait for the end.
+    pub(crate) fn strike(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok()).and_then(Pid::from_raw);
         if let Some(id) = id {
             // It may have ended by itself.
-            let _ = kill_process(id, Signal::TERM);
+            let _ = kill_process(id, signal);
         }
     }
 
@@ -119,7 +128,7 @@ impl Server {
         self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
     }
 
-    /// By SIGKILL, without a word.
+    /// By SIGKILL, and waits for its end.
     pub(crate) fn kill(&mut self) -> Result<(), LoadError> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         child.kill().and_then(|()| child.wait()).map(|_| ()).map_err(LoadError::io("killing the server"))

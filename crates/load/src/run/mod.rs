@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod fanout;
 pub mod idle;
+mod outcome;
 pub mod restart;
 pub mod roll;
 pub mod rooms;

@@ -9,15 +9,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::descriptors;
+use super::outcome::{self, Outcome};
 use crate::error::LoadError;
-use crate::latency::Percentiles;
-use crate::ledger::Ledger;
-use crate::options::{Restart, readers};
+use crate::options::Restart;
 use crate::publishing::Publishing;
-use crate::server::{API_KEY, START_DEADLINE, Server, Setup};
-use crate::sockets::returning::{Returning, Tally};
-use crate::sockets::{Role, Sockets};
+use crate::server::{START_DEADLINE, Server, Setup};
+use crate::sockets::Sockets;
 
 /// The server is killed within this after a publication was sent.
 const KILL_WITHIN: Duration = Duration::from_millis(8);
@@ -25,19 +22,9 @@ const KILL_WITHIN: Duration = Duration::from_millis(8);
 /// Everything that `restart` has to say.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    transport: String,
-    readers: u32,
     kills: Vec<Kill>,
-    /// Entries that were acknowledged: all that were published.
-    acknowledged: u64,
-    /// Deliveries that were right.
-    deliveries: u64,
-    /// Deliveries of acknowledged entries that never came.
-    lost: u64,
-    tally: Tally,
-    /// From publishing to receiving; outages are in it.
-    latency: Percentiles,
-    wall_s: f64,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 /// One kill and what came after.
@@ -58,50 +45,26 @@ struct Kill {
 /// # Errors
 /// [`LoadError`], when the run could not be made. What was wrong stands in the report, see [`Report::verdict`].
 pub fn run(options: &Restart) -> Result<Report, LoadError> {
-    let Restart { common, readers: count, payload, .. } = options;
-    descriptors::make_room(*count as usize + usize::from(common.sources) + 1)?;
+    let Restart { common, ending, .. } = options;
     let began = Instant::now();
     let mut server = Server::prepare(&Setup {
-        binary: &options.binary,
-        folder: options.data.as_deref(),
+        binary: &ending.binary,
+        folder: ending.data.as_deref(),
         name: "restart",
         namespace: &common.namespace,
         kind: "durable",
-        variables: &[],
+        variables: &ending.variables()?,
     })?;
     server.start()?;
-    let mut target = common.target(Some(API_KEY));
-    target.server = server.address;
-    let ledger = Ledger::new(common.channel(0), *count, *payload as usize);
-    let mut sockets = Sockets::new(target, common.patience(), vec![ledger])?;
-    let [base, max] = [options.backoff_ms, options.backoff_max_ms].map(Duration::from_millis);
-    sockets.returning = Some(Returning::new(base, max));
-    sockets.open(&readers(*count, 1), common.opening as usize)?;
-    let publisher = sockets.open(&[Role::Api], 1)?;
-
-    let mut publishing = Publishing::new(publisher, options.rate);
-    let between = Duration::from_millis(options.between_ms);
+    let (mut sockets, mut publishing) = outcome::open(common, ending, server.address)?;
+    let between = Duration::from_millis(ending.between_ms);
     let mut kills = Vec::new();
     for _ in 0..options.kills {
         publishing.go_on_for(&mut sockets, between)?;
-        kills.push(kill_once(&mut publishing, *count, &mut sockets, &mut server)?);
+        kills.push(kill_once(&mut publishing, ending.readers, &mut sockets, &mut server)?);
     }
     publishing.go_on_for(&mut sockets, between)?;
-    let lost = publishing.finish(&mut sockets)?;
-    drop(server);
-    let tally = sockets.returning.take().map(|returning| returning.tally).unwrap_or_default();
-    let report = Report {
-        transport: format!("{:?}", common.transport).to_lowercase(),
-        readers: *count,
-        kills,
-        acknowledged: sockets.ledgers[0].published(),
-        deliveries: sockets.deliveries,
-        lost: lost + tally.skipped(),
-        tally,
-        latency: sockets.latencies.percentiles(),
-        wall_s: began.elapsed().as_secs_f64(),
-    };
-    Ok(report)
+    Ok(Report { kills, outcome: Outcome::of(common, sockets, publishing, began)? })
 }
 
 impl Report {
@@ -110,13 +73,7 @@ impl Report {
     /// # Errors
     /// [`LoadError::Wrong`] with everything that was not.
     pub fn verdict(&self) -> Result<(), LoadError> {
-        let Tally { doubled, swapped, lies, told, changed, first_wrong, .. } = &self.tally;
-        let count = self.lost + doubled + swapped + lies + told + changed;
-        if count == 0 {
-            return Ok(());
-        }
-        let first = first_wrong.clone().unwrap_or_else(|| "deliveries that never came".to_owned());
-        Err(LoadError::Wrong { count, first })
+        self.outcome.verdict(0)
     }
 }
 
@@ -169,9 +126,7 @@ fn kill_once(
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { transport, readers, acknowledged, deliveries, lost, tally, .. } = self;
-        let Tally { doubled, swapped, lies, told, changed, breaks, last_refusal, .. } = tally;
-        writeln!(f, "{readers} readers over {transport}, {} kills in {:.0} s", self.kills.len(), self.wall_s)?;
+        self.outcome.title(f, "durable", &format!("{} kills", self.kills.len()))?;
         for (index, kill) in self.kills.iter().enumerate() {
             let Kill { acknowledged, listens_s, publishes_s, all_back_s } = kill;
             writeln!(
@@ -181,19 +136,7 @@ impl fmt::Display for Report {
                 index + 1
             )?;
         }
-        writeln!(
-            f,
-            "{acknowledged} entries acknowledged; in each kill one more was under way, and was said again unless its answer was out"
-        )?;
-        writeln!(f, "{deliveries} deliveries to {readers} readers were right")?;
-        writeln!(
-            f,
-            "lost {lost}, doubled {doubled}, out of order {swapped}, lies {lies}; gaps that were told {told}, changed {changed}"
-        )?;
-        write!(f, "{breaks} connections broken or attempts failed; latency with outages {}", self.latency)?;
-        if let Some(said) = last_refusal {
-            write!(f, "\nthe last refusal: {said}")?;
-        }
-        tally.first_wrong.as_ref().map_or(Ok(()), |wrong| write!(f, "\nthe first thing that was wrong: {wrong}"))
+        writeln!(f, "in each kill one entry more was under way, and was said again unless its answer was out")?;
+        self.outcome.fmt(f)
     }
 }

@@ -1,5 +1,5 @@
-//! Two servers over one broker and one store, under constant publishing: one after the other is told to go (SIGTERM), its readers move to the
-//! other, and it is started again. Nothing may be lost or doubled, and nobody may be told wrong.
+//! Two servers over one broker and one store, under constant publishing: one after the other is told to go (SIGTERM) or killed (SIGKILL),
+//! its readers move to the other, and it is started again. Nothing may be lost or doubled, and nobody may be told wrong.
 //!
 //! As in [`super::restart`] one publisher posts to the server API, again after every break until it is acknowledged.
 
@@ -8,15 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::descriptors;
+use super::outcome::{self, Outcome};
 use crate::error::LoadError;
-use crate::latency::Percentiles;
-use crate::ledger::Ledger;
-use crate::options::{Roll, readers};
+use crate::options::Roll;
 use crate::publishing::Publishing;
-use crate::server::{API_KEY, Server, Setup};
-use crate::sockets::returning::{Returning, Tally};
-use crate::sockets::{Role, Sockets};
+use crate::server::{Server, Setup};
+use crate::sockets::Sockets;
 
 /// How long a server may take to go.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(120);
@@ -24,20 +21,12 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(120);
 /// Everything that `roll` has to say.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    transport: String,
     kind: String,
-    readers: u32,
+    /// Whether the servers were killed.
+    killed: bool,
     moves: Vec<Move>,
-    /// Entries that were acknowledged: all that were published.
-    acknowledged: u64,
-    /// Deliveries that were right.
-    deliveries: u64,
-    /// Deliveries of acknowledged entries that never came.
-    lost: u64,
-    tally: Tally,
-    /// From publishing to receiving; moves are in it.
-    latency: Percentiles,
-    wall_s: f64,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 /// One server went.
@@ -56,15 +45,14 @@ struct Move {
 /// # Errors
 /// [`LoadError`], when the run could not be made. What was wrong stands in the report, see [`Report::verdict`].
 pub fn run(options: &Roll) -> Result<Report, LoadError> {
-    let Roll { common, readers: count, payload, .. } = options;
-    descriptors::make_room(*count as usize + usize::from(common.sources) + 1)?;
+    let Roll { common, ending, .. } = options;
     let began = Instant::now();
-    let variables = options.variables()?;
+    let variables = ending.variables()?;
     let kind = options.kind.to_string();
     let prepare = |name: &str| {
-        let folder = options.data.as_ref().map(|folder| folder.join(name));
+        let folder = ending.data.as_ref().map(|folder| folder.join(name));
         Server::prepare(&Setup {
-            binary: &options.binary,
+            binary: &ending.binary,
             folder: folder.as_deref(),
             name,
             namespace: &common.namespace,
@@ -76,60 +64,47 @@ pub fn run(options: &Roll) -> Result<Report, LoadError> {
     for server in &mut servers {
         server.start()?;
     }
-    let mut target = common.target(Some(API_KEY));
-    target.server = servers[0].address;
-    let ledger = Ledger::new(common.channel(0), *count, *payload as usize);
-    let mut sockets = Sockets::new(target, common.patience(), vec![ledger])?;
-    let [base, max] = [options.backoff_ms, options.backoff_max_ms].map(Duration::from_millis);
-    sockets.returning = Some(Returning::new(base, max));
-    sockets.open(&readers(*count, 1), common.opening as usize)?;
-    let publisher = sockets.open(&[Role::Api], 1)?;
-    let mut publishing = Publishing::new(publisher, options.rate);
-    let between = Duration::from_millis(options.between_ms);
+    let (mut sockets, mut publishing) = outcome::open(common, ending, servers[0].address)?;
+    let between = Duration::from_millis(ending.between_ms);
     let mut moves = Vec::new();
     for number in 0..options.moves as usize {
         publishing.go_on_for(&mut sockets, between)?;
         let other = servers[(number + 1) % 2].address;
         let leaving = &mut servers[number % 2];
         sockets.move_to(other);
-        moves.push(leave(&mut publishing, &mut sockets, leaving, *count as usize + 1)?);
+        moves.push(leave(&mut publishing, &mut sockets, leaving, options)?);
         leaving.start()?;
     }
     publishing.go_on_for(&mut sockets, between)?;
-    let lost = publishing.finish(&mut sockets)?;
-    drop(servers);
-    let tally = sockets.returning.take().map(|returning| returning.tally).unwrap_or_default();
-    Ok(Report {
-        transport: format!("{:?}", common.transport).to_lowercase(),
-        kind,
-        readers: *count,
-        moves,
-        acknowledged: sockets.ledgers[0].published(),
-        deliveries: sockets.deliveries,
-        lost: lost + tally.skipped(),
-        tally,
-        latency: sockets.latencies.percentiles(),
-        wall_s: began.elapsed().as_secs_f64(),
-    })
+    let outcome = Outcome::of(common, sockets, publishing, began)?;
+    Ok(Report { kind, killed: options.kill, moves, outcome })
 }
 
-/// Tells a server to go, and goes on publishing until it has and everybody is at the other one.
+/// Ends a server, and goes on publishing until it is gone and everybody is at the other one.
 fn leave(
     publishing: &mut Publishing,
     sockets: &mut Sockets,
     server: &mut Server,
-    everybody: usize,
+    options: &Roll,
 ) -> Result<Move, LoadError> {
+    let everybody = options.ending.readers as usize + 1;
+    let breaks = |sockets: &Sockets| sockets.returning.as_ref().map_or(0, |returning| returning.tally.breaks);
+    // Who has not noticed yet counts as ready: everybody must have broken off once.
+    let all_noticed = breaks(sockets) + everybody as u64;
     let told = Instant::now();
-    server.terminate();
+    if options.kill {
+        server.strike()
+    } else {
+        server.terminate()
+    }
     let mut gone = None;
     loop {
         publishing.turn(sockets)?;
         let passed = told.elapsed();
         gone = gone.or_else(|| server.ended().map(|status| (passed, status.code())));
-        // Until its end somebody may be with it still.
         if let Some((gone, code)) = gone
             && sockets.ready() == everybody
+            && breaks(sockets) >= all_noticed
         {
             return Ok(Move { gone_s: gone.as_secs_f64(), all_back_s: passed.as_secs_f64(), code });
         }
@@ -146,23 +121,15 @@ impl Report {
     /// # Errors
     /// [`LoadError::Wrong`] with everything that was not.
     pub fn verdict(&self) -> Result<(), LoadError> {
-        let Tally { doubled, swapped, lies, told, changed, first_wrong, .. } = &self.tally;
-        let bad_ends = self.moves.iter().filter(|one| one.code != Some(0)).count() as u64;
-        let count = self.lost + doubled + swapped + lies + told + changed + bad_ends;
-        if count == 0 {
-            return Ok(());
-        }
-        let first = first_wrong.clone().unwrap_or_else(|| "deliveries that never came, or a bad exit code".to_owned());
-        Err(LoadError::Wrong { count, first })
+        let expected = if self.killed { None } else { Some(0) };
+        self.outcome.verdict(self.moves.iter().filter(|one| one.code != expected).count() as u64)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { transport, kind, readers, acknowledged, deliveries, lost, tally, .. } = self;
-        let Tally { doubled, swapped, lies, told, changed, breaks, last_refusal, .. } = tally;
-        let moves = self.moves.len();
-        writeln!(f, "{readers} readers of a {kind} channel over {transport}, {moves} moves in {:.0} s", self.wall_s)?;
+        let ends = if self.killed { "moves by kill" } else { "moves" };
+        self.outcome.title(f, &self.kind, &format!("{} {ends}", self.moves.len()))?;
         for (index, Move { gone_s, all_back_s, code }) in self.moves.iter().enumerate() {
             let code = code.map_or_else(|| "none".to_owned(), |code| code.to_string());
             let number = index + 1;
@@ -171,15 +138,6 @@ impl fmt::Display for Report {
                 "move {number}: process gone after {gone_s:.2} s (code {code}), all back after {all_back_s:.2} s"
             )?;
         }
-        writeln!(f, "{acknowledged} entries acknowledged; {deliveries} deliveries to {readers} readers were right")?;
-        writeln!(
-            f,
-            "lost {lost}, doubled {doubled}, out of order {swapped}, lies {lies}; gaps that were told {told}, changed {changed}"
-        )?;
-        write!(f, "{breaks} connections broken or attempts failed; latency with moves {}", self.latency)?;
-        if let Some(said) = last_refusal {
-            write!(f, "\nthe last refusal: {said}")?;
-        }
-        tally.first_wrong.as_ref().map_or(Ok(()), |wrong| write!(f, "\nthe first thing that was wrong: {wrong}"))
+        self.outcome.fmt(f)
     }
 }

@@ -1,5 +1,5 @@
-//! Connections that come back: when each does, from where it goes on, and what was wrong with what it got. Used by the scenario in
-//! which the server is killed.
+//! Connections that come back: when each does, from where it goes on, and what was wrong with what it got. Used by the scenarios in
+//! which servers end.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};

@@ -1,5 +1,5 @@
-//! Two nodes on one Redis and one PostgreSQL: one after the other goes and comes back, and a few hundred readers move without a loss. And
-//! what a node says while its broker stands still.
+//! Two nodes on one Redis and one PostgreSQL: one after the other goes or is killed and comes back, and a few hundred readers move without
+//! a loss. And what a node says while its broker stands still.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -14,8 +14,8 @@ use talewire_stand::redis::Redis;
 
 use super::{Running, talewire};
 
-/// 300 readers, two moves, 40 publications a second. The long run is in docs/performance.md.
-fn moves(redis: &Redis, postgres: &Postgres, kind: &str, transport: &str) {
+/// 300 readers, two moves, 40 publications a second. The long run is in docs/performance.md. `further` are arguments of this run.
+fn moves(redis: &Redis, postgres: &Postgres, kind: &str, transport: &str, further: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("run");
     let data = data.to_str().expect("UTF-8");
@@ -40,7 +40,8 @@ fn moves(redis: &Redis, postgres: &Postgres, kind: &str, transport: &str) {
         "300",
     ]);
     // A channel of its own, or its keys would be known from the run before.
-    let namespace = format!("{kind}-{transport}");
+    let namespace = format!("{kind}-{transport}{}", further.concat());
+    arguments.extend(further);
     arguments.extend(["--kind", kind, "--transport", transport, "--namespace", &namespace]);
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let Scenario::Roll(options) = Cli::try_parse_from(arguments).expect("good arguments").scenario else {
@@ -60,10 +61,19 @@ fn moves(redis: &Redis, postgres: &Postgres, kind: &str, transport: &str) {
 #[test]
 fn readers_move_between_nodes_and_miss_nothing() {
     let (redis, postgres) = (Redis::start(), Postgres::start());
-    moves(&redis, &postgres, "durable", "websocket");
-    moves(&redis, &postgres, "history", "websocket");
-    moves(&redis, &postgres, "durable", "events");
-    moves(&redis, &postgres, "history", "events");
+    for (kind, transport) in
+        [("durable", "websocket"), ("history", "websocket"), ("durable", "events"), ("history", "events")]
+    {
+        moves(&redis, &postgres, kind, transport, &[]);
+    }
+}
+
+#[test]
+fn readers_of_a_killed_node_go_on_at_another_and_miss_nothing() {
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    for (kind, transport) in [("durable", "websocket"), ("history", "events")] {
+        moves(&redis, &postgres, kind, transport, &["--kill"]);
+    }
 }
 
 #[test]
