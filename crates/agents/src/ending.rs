@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use talewire_proto::generation::GenerationStatus;
+use talewire_proto::generation::{GenerationStatus, utf16_len};
 use talewire_proto::{GenerationId, StoryId};
 use talewire_store::{Finish, Finished, LogEntry, StoryEvent};
 
@@ -22,7 +22,8 @@ impl Tools {
             match self.store.finish(finish.clone()).await {
                 Ok(Finished::Committed { generation, log, .. }) => {
                     self.announce(&log).await;
-                    self.end_stream(story, &finish.generation, finish.attempt, generation.status).await;
+                    self.end_stream(story, &finish.generation, finish.attempt, generation.status, length(&finish))
+                        .await;
                     self.count_end(generation.status);
                     return Outcome::Ended(generation.status);
                 }
@@ -48,7 +49,7 @@ impl Tools {
         if generation.attempt != finish.attempt || !generation.status.is_end() {
             return Outcome::Fenced;
         }
-        self.end_stream(story, &finish.generation, finish.attempt, generation.status).await;
+        self.end_stream(story, &finish.generation, finish.attempt, generation.status, length(finish)).await;
         self.count_end(generation.status);
         Outcome::Ended(generation.status)
     }
@@ -90,14 +91,21 @@ impl Tools {
             if let (Some(StoryEvent::GenerationEnded { generation, .. }), Some(story)) =
                 (event, written.channel.story_id())
             {
-                self.end_stream(&story, &generation.id, generation.attempt, generation.status).await;
+                self.end_stream(&story, &generation.id, generation.attempt, generation.status, None).await;
                 self.count_end(generation.status);
             }
         }
     }
 
-    async fn end_stream(&self, story: &StoryId, generation: &GenerationId, attempt: u32, status: GenerationStatus) {
-        if let Err(error) = self.broker.generation_end(story, generation, attempt, status).await {
+    async fn end_stream(
+        &self,
+        story: &StoryId,
+        generation: &GenerationId,
+        attempt: u32,
+        status: GenerationStatus,
+        at: Option<u64>,
+    ) {
+        if let Err(error) = self.broker.generation_end(story, generation, attempt, status, at).await {
             tracing::debug!(%generation, %error, "the end of a stream was not told; the story's log tells it");
         }
     }
@@ -110,4 +118,9 @@ impl Tools {
             GenerationStatus::Queued | GenerationStatus::Running => {}
         }
     }
+}
+
+/// How long the text is that was to be streamed. A reader who has less knows by it that its stream was cut off.
+fn length(finish: &Finish) -> Option<u64> {
+    finish.turn.as_ref().map(|turn| utf16_len(turn.text.as_str()))
 }

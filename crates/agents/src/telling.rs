@@ -1,7 +1,10 @@
 //! One request to the provider, told to readers as it comes: pieces flow in, deltas flow out to the broker, and what is left
 //! at the end is the text and its choices. Called by a generation, once for each try.
 
+use std::time::Duration;
+
 use talewire_broker::StreamError;
+use talewire_proto::generation::utf16_len;
 use talewire_store::Job;
 use tokio::time::{Instant, sleep_until};
 
@@ -13,6 +16,12 @@ use crate::keeper::Signals;
 use crate::provider::{Next, Piece, Request, Tokens};
 use crate::settings::ms;
 use crate::splitter::Splitter;
+
+/// Tries to send what the broker does not have: after the first it has said what that is.
+const SEND_TRIES_MAX: u32 = 3;
+
+/// How long a broker that did not answer is left alone. Each try costs as long as an answer may take, and the provider waits meanwhile.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How telling came to an end.
 #[derive(Debug)]
@@ -39,9 +48,14 @@ pub(crate) struct Telling<'a> {
     chars: usize,
     /// Whether any of it was sent.
     pub(crate) begun: bool,
-    /// Whether deltas are still sent: after a failure it is not known what arrived, and a delta too many would be a
-    /// wrong text. Readers then wait for the turn.
+    /// Whether deltas are still sent. If not, readers wait for the turn.
     streams: bool,
+    /// How much of the text is for readers by now, in bytes.
+    due: usize,
+    /// How much of it the broker has, as far as is known, in bytes and in UTF-16 code units.
+    sent: (usize, u64),
+    /// After a failure the broker is left alone until then.
+    quiet_until: Option<Instant>,
     pub(crate) usage: Option<Tokens>,
     pub(crate) first_token_at: Option<Instant>,
 }
@@ -66,6 +80,9 @@ impl<'a> Telling<'a> {
             chars: 0,
             begun: false,
             streams,
+            due: 0,
+            sent: (0, 0),
+            quiet_until: None,
             usage: None,
             first_token_at: None,
         })
@@ -121,7 +138,7 @@ impl<'a> Telling<'a> {
                     if !self.begun {
                         self.coalescer.flush();
                         self.text.clear();
-                        self.chars = 0;
+                        (self.chars, self.due) = (0, 0);
                     }
                     return Told::Failed(error);
                 }
@@ -146,24 +163,70 @@ impl<'a> Telling<'a> {
         cut < visible.len()
     }
 
+    /// Sends a delta, and before it whatever the broker did not get while it was away.
     async fn send(&mut self, delta: Option<String>) -> Result<(), Told> {
-        let Some(delta) = delta.filter(|_| self.streams) else { return Ok(()) };
-        let generation = &self.job.generation;
-        let sent =
-            self.tools.broker.generation_append(&self.job.story, &generation.id, generation.attempt, &delta).await;
-        match sent {
-            Ok(()) => {
-                self.begun = true;
-                count(&self.tools.counts.deltas);
-                Ok(())
-            }
-            Err(StreamError::Fenced) => Err(Told::Fenced),
-            Err(error) => {
-                tracing::warn!(generation = %generation.id, %error, "a generation is written on without being streamed");
-                self.begun = true;
-                self.streams = false;
-                Ok(())
-            }
+        let Some(delta) = delta else { return Ok(()) };
+        self.due += delta.len();
+        if self.quiet_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
         }
+        let generation = &self.job.generation;
+        for _ in 0..SEND_TRIES_MAX {
+            let (sent, at) = self.sent;
+            if !self.streams || sent >= self.due {
+                break;
+            }
+            let rest = &self.text[sent..self.due];
+            let (story, broker) = (&self.job.story, &self.tools.broker);
+            match broker.generation_append(story, &generation.id, generation.attempt, at, rest).await {
+                Ok(()) => {
+                    self.sent = (self.due, at + utf16_len(rest));
+                    count(&self.tools.counts.deltas);
+                }
+                Err(StreamError::Fenced) => return Err(Told::Fenced),
+                // What was lost is sent again; what had arrived all the same is not.
+                Err(StreamError::Elsewhere { at }) => match place(&self.text[..self.due], at) {
+                    Some(place) => self.sent = (place, at),
+                    None => self.streams = false,
+                },
+                Err(StreamError::Unavailable) => {
+                    tracing::warn!(generation = %generation.id, "a generation is written on without being streamed for now");
+                    self.quiet_until = Some(Instant::now() + QUIET);
+                    self.begun = true;
+                    break;
+                }
+                Err(error @ StreamError::TooLong) => {
+                    tracing::warn!(generation = %generation.id, %error, "a generation is written on without being streamed");
+                    self.streams = false;
+                }
+            }
+            self.begun = true;
+        }
+        Ok(())
+    }
+}
+
+/// Where so many UTF-16 code units of a text end, in bytes; nothing if it has none so many, or they end within a character.
+fn place(text: &str, units: u64) -> Option<usize> {
+    let mut left = units;
+    for (place, c) in text.char_indices() {
+        if left == 0 {
+            return Some(place);
+        }
+        left = left.checked_sub(c.len_utf16() as u64)?;
+    }
+    (left == 0).then_some(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_by_utf16_units() {
+        let text = "a\u{1f98a}\u{e9}";
+        assert_eq!([0, 1, 3, 4].map(|units| place(text, units)), [Some(0), Some(1), Some(5), Some(7)]);
+        assert_eq!([2, 5].map(|units| place(text, units)), [None, None]);
+        assert_eq!(place("", 0), Some(0));
     }
 }

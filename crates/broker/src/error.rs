@@ -20,6 +20,12 @@ pub enum StreamError {
     /// A newer attempt writes, or the generation has ended: stop writing and say nothing.
     #[error("a newer attempt writes, or the generation has ended")]
     Fenced,
+    /// The text so far ends elsewhere than where this was to go on: something was lost, or had arrived all the same.
+    #[error("the text so far ends at {at}")]
+    Elsewhere {
+        /// Where, in UTF-16 code units from the start of the attempt.
+        at: u64,
+    },
     /// The text would pass the limit: end the generation.
     #[error("the text of the generation is too long")]
     TooLong,

@@ -604,25 +604,29 @@ impl Broker {
         }
     }
 
-    /// Appends to the text of the current attempt and sends the delta.
+    /// Appends to the text of the current attempt at a place, in UTF-16 code units, where it has to end so far, and sends the delta: what
+    /// readers get is always a true beginning, also where a shared broker has lost a piece.
     ///
     /// # Errors
-    /// [`StreamError::Fenced`] when a newer attempt has begun or this one has ended; [`StreamError::TooLong`] past the limit.
+    /// [`StreamError::Fenced`] when a newer attempt has begun or this one has ended; [`StreamError::Elsewhere`] when the text ends at
+    /// another place; [`StreamError::TooLong`] past the limit.
     pub async fn generation_append(
         &self,
         story: &StoryId,
         generation: &GenerationId,
         attempt: u32,
+        at: u64,
         text: &str,
     ) -> Result<(), StreamError> {
         match &self.backend {
-            Backend::Memory(memory) => memory.generations.append(story, generation, attempt, text),
-            Backend::Redis(redis) => redis.generations.append(story, generation, attempt, text).await,
-            Backend::Nats(nats) => nats.generations.append(story, generation, attempt, text).await,
+            Backend::Memory(memory) => memory.generations.append(story, generation, attempt, at, text),
+            Backend::Redis(redis) => redis.generations.append(story, generation, attempt, at, text).await,
+            Backend::Nats(nats) => nats.generations.append(story, generation, attempt, at, text).await,
         }
     }
 
-    /// Ends the stream; its text stays readable for a while. Ending one that is not there, or by an attempt that never
+    /// Ends the stream; its text stays readable for a while. `at` is how long the whole text is, if that is known; else the end names what
+    /// there is of it. Ending one that is not there, or by an attempt that never
     /// began, leaves an ended stream without text, so that no older attempt can begin any more. The same end may be told again.
     ///
     /// # Errors
@@ -633,6 +637,7 @@ impl Broker {
         generation: &GenerationId,
         attempt: u32,
         status: GenerationStatus,
+        at: Option<u64>,
     ) -> Result<(), StreamError> {
         // Whoever ends a stream has committed the end before, whatever becomes of the stream.
         self.notices.tell(|| {
@@ -640,9 +645,9 @@ impl Broker {
             Notice::GenerationEnded { story, generation, attempt, status }
         });
         match &self.backend {
-            Backend::Memory(memory) => memory.generations.end(story, generation, attempt, status),
-            Backend::Redis(redis) => redis.generations.end(story, generation, attempt, status).await,
-            Backend::Nats(nats) => nats.generations.end(story, generation, attempt, status).await,
+            Backend::Memory(memory) => memory.generations.end(story, generation, attempt, status, at),
+            Backend::Redis(redis) => redis.generations.end(story, generation, attempt, status, at).await,
+            Backend::Nats(nats) => nats.generations.end(story, generation, attempt, status, at).await,
         }
     }
 

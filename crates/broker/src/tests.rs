@@ -232,6 +232,7 @@ suite! { in_process:
     generations {
         a_text_grows_and_ends
         places_are_counted_in_utf16_units
+        a_text_has_no_holes
         older_attempts_are_fenced
         an_ended_generation_is_fenced
         an_end_without_a_beginning
@@ -311,6 +312,7 @@ suite! { redis_server and nats_server:
     generations {
         a_text_grows_and_ends
         places_are_counted_in_utf16_units
+        a_text_has_no_holes
         older_attempts_are_fenced
         an_ended_generation_is_fenced
         an_end_without_a_beginning

@@ -161,9 +161,9 @@ pub enum What {
 
     /// A generation was accepted.
     JobAccepted { job: Name },
-    /// Text that a reader of the generation stream put together; with `ended` the stream said that the attempt is over. `trail` says
-    /// how it came to that, for people.
-    JobText { job: Name, attempt: u64, text: String, ended: bool, trail: String },
+    /// Text that a reader of the generation stream put together; with `ended` the stream said that the attempt is over, and with `at` how
+    /// long its text is, in UTF-16 units. `trail` says how it came to that, for people.
+    JobText { job: Name, attempt: u64, text: String, ended: bool, at: Option<u64>, trail: String },
     /// A delta that came behind the end that its reader had seen.
     JobLate { job: Name, attempt: u64 },
     /// An end of it in the story's log.
@@ -173,6 +173,10 @@ pub enum What {
     Fault { number: u32, fault: String },
     /// What was broken is whole again.
     Healed { number: u32 },
+    /// Announcements do not reach a node any more, and nothing else tells it so. Until the next `Healed`.
+    Deaf { node: Name },
+    /// What a node says to a load balancer while it is deaf.
+    Ready { node: Name, is_ready: bool },
     /// The last fault is over: from here on everything must come right.
     Quiet,
     /// The run's clients are about to leave.

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use talewire_faults::checkers::{self, Promises};
 use talewire_faults::options::{Action, Cli, Run};
+use talewire_faults::stage::apart;
 use talewire_faults::{log, run};
 
 /// Something was wrong with the server. (1 says that the run could not be made, 2 is for the command line.)
@@ -16,6 +17,7 @@ const WRONG: u8 = 3;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().action {
+        Action::Run(options) if options.cuts_off() && !options.apart => again(),
         Action::Run(options) => make(&options),
         Action::Check { log } => check(&log),
         Action::List(options) => {
@@ -32,6 +34,16 @@ fn main() -> ExitCode {
             eprintln!("talewire-faults: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Where nodes are cut off from single servers, the whole run is in a network of its own.
+fn again() -> anyhow::Result<bool> {
+    let status = apart::again("--apart")?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(code) if code == i32::from(WRONG) => Ok(false),
+        _ => anyhow::bail!("the run ended: {status}"),
     }
 }
 

@@ -8,10 +8,11 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use crate::checkers::Promises;
 use crate::clients::{PATIENCE, World};
 use crate::http::{self, Who};
 use crate::log::What;
-use crate::schedule::{Fault, Step};
+use crate::schedule::{Fault, Place, Step, Whom};
 use crate::socket::Socket;
 use crate::stage::broker::Broker;
 use crate::stage::proxy::Weather;
@@ -61,13 +62,19 @@ pub struct Held {
 ///
 /// # Errors
 /// If the stage cannot be made whole again: the run is void.
-pub fn run(steps: &[Step], stage: &mut Stage, world: &World, drain: Duration, held: &mut Held) -> anyhow::Result<()> {
+pub fn run(
+    steps: &[Step],
+    stage: &mut Stage,
+    world: &World,
+    promises: &Promises,
+    held: &mut Held,
+) -> anyhow::Result<()> {
     for (number, step) in (1..).zip(steps) {
         rest(step.rest_ms, stage, world);
         stage.count_keys(&world.log);
         let Step { fault, .. } = step;
         world.log.say(What::Fault { number, fault: format!("{fault:?}") });
-        one(*fault, stage, world, drain, held).with_context(|| format!("{fault:?}"))?;
+        one(*fault, stage, world, promises, held).with_context(|| format!("{fault:?}"))?;
         world.log.say(What::Healed { number });
     }
     Ok(())
@@ -86,7 +93,8 @@ pub fn rest(ms: u64, stage: &mut Stage, world: &World) {
     }
 }
 
-fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &mut Held) -> anyhow::Result<()> {
+fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held: &mut Held) -> anyhow::Result<()> {
+    let drain = Duration::from_millis(promises.drain_ms);
     match fault {
         Fault::Kill { node, down_ms } => {
             stage.nodes[node].kill();
@@ -147,12 +155,14 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, drain: Duration, held: &m
         | Fault::FillBroker { .. }
         | Fault::FailOver { .. }
         | Fault::FailOverToOld { .. }
-        | Fault::MoveSlots { .. } => underneath(fault, stage, world)?,
+        | Fault::MoveSlots { .. }
+        | Fault::CutOff { .. } => underneath(fault, stage, world)?,
         Fault::Storm { place, weather, ms } => {
             stage.way(place)?.set(weather);
             rest(ms, stage, world);
             stage.way(place)?.set(Weather::Clear);
         }
+        Fault::Deafen { node } => deafen(node, promises.deaf_ms + 1_000, stage, world)?,
         Fault::SlowReaders { node, ms } => slow_readers(node, ms, stage, world)?,
         Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::LoseKeys => {
             broken(fault, stage, world, held)?;
@@ -184,10 +194,10 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             broker(stage)?.kill_master(slot, Duration::from_millis(down_ms))?;
         }
         Fault::PauseBroker { slot, ms } => {
-            let master = broker(stage)?.master(slot)?;
-            broker(stage)?.servers()[master].process.pause();
+            let at = broker(stage)?.master(slot)?;
+            broker(stage)?.processes().nth(at).context("no such server")?.pause();
             rest(ms, stage, world);
-            broker(stage)?.servers()[master].process.go_on();
+            broker(stage)?.processes().nth(at).context("no such server")?.go_on();
         }
         Fault::FillBroker { ms } => {
             broker(stage)?.limit_memory("1")?;
@@ -201,13 +211,46 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
                 bail!("no slot with a key was moved");
             }
         }
+        Fault::CutOff { node, whom, loud, fail_over, ms } => {
+            let ports = broker(stage)?.ports(whom)?;
+            let network = stage.networks.get(node).context("the nodes have no networks of their own")?.clone();
+            network.cut(&ports, loud, true)?;
+            if fail_over {
+                let slot = if let Whom::Master(slot) = whom { slot } else { 0 };
+                broker(stage)?.fail_over(slot)?;
+            }
+            rest(ms, stage, world);
+            network.cut(&ports, loud, false)?;
+        }
         other => bail!("{other:?} is above the ground"),
     }
     Ok(())
 }
 
+/// Until the node says that it is not ready, or should have.
+fn deafen(node: usize, most_ms: u64, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    stage.way(Place::Broker(node))?.set(Weather::Deaf);
+    let name = stage.nodes[node].door.name.clone();
+    let address = stage.nodes[node].admin.context("it has never listened")?;
+    world.log.say(What::Deaf { node: name.clone() });
+    let deadline = Instant::now() + Duration::from_millis(most_ms);
+    loop {
+        rest(100, stage, world);
+        let request = format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        // Who does not answer at all is no better than who says that it is not ready; it is another fault.
+        let Ok(answer) = http::exchange(address, request.as_bytes(), PATIENCE) else { continue };
+        let is_ready = answer.status == 200;
+        world.log.say(What::Ready { node: name.clone(), is_ready });
+        if !is_ready || Instant::now() > deadline {
+            break;
+        }
+    }
+    stage.way(Place::Broker(node))?.set(Weather::Clear);
+    Ok(())
+}
+
 fn broker(stage: &mut Stage) -> anyhow::Result<&mut Broker> {
-    stage.broker.as_mut().context("no Redis")
+    stage.broker.as_mut().context("no broker")
 }
 
 /// A process of ours and those that it has started: PostgreSQL has one for each connection.

@@ -54,6 +54,15 @@ pub struct Run {
     /// Where to write everything that happened, as lines of JSON
     #[arg(long)]
     pub log: Option<PathBuf>,
+    /// Make these faults alone, by their names in the list (as in `--only Kill,CutOff`)
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Never cut nodes off from single servers of Redis: that needs root, and is done on `sentinel` and `cluster`
+    #[arg(long)]
+    pub together: bool,
+    /// This process is in a network of its own
+    #[arg(long, hide = true)]
+    pub apart: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -74,6 +83,8 @@ pub enum StageName {
     Cluster,
     /// Four nodes that share PostgreSQL and one Redis
     Grown,
+    /// Two nodes that share PostgreSQL and one NATS server
+    Nats,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -92,6 +103,7 @@ impl StageName {
             Self::Sentinel => (Ground::Sentinel, 2),
             Self::Cluster => (Ground::Cluster, 2),
             Self::Grown => (Ground::Redis, 4),
+            Self::Nats => (Ground::Nats, 2),
         }
     }
 }
@@ -101,11 +113,24 @@ impl Run {
     #[must_use]
     pub fn steps(&self) -> Vec<schedule::Step> {
         let (ground, nodes) = self.stage.ground();
-        if self.minutes > 0.0 {
-            schedule::long(self.seed, Duration::from_secs_f64(self.minutes * 60.0), ground, nodes)
+        let apart = self.cuts_off();
+        let mut steps = if self.minutes > 0.0 {
+            schedule::long(self.seed, Duration::from_secs_f64(self.minutes * 60.0), ground, nodes, apart)
         } else {
-            schedule::short(self.seed, ground, nodes)
-        }
+            schedule::short(self.seed, ground, nodes, apart)
+        };
+        let is_asked_for = |step: &schedule::Step| {
+            let fault = format!("{:?}", step.fault);
+            self.only.iter().any(|name| fault.split(' ').next() == Some(name))
+        };
+        steps.retain(|step| self.only.is_empty() || is_asked_for(step));
+        steps
+    }
+
+    /// Whether nodes are cut off from single servers.
+    #[must_use]
+    pub fn cuts_off(&self) -> bool {
+        !self.together && matches!(self.stage, StageName::Sentinel | StageName::Cluster)
     }
 
     /// Everything.
@@ -122,6 +147,8 @@ impl Run {
             nodes,
             small_disk: ground == Ground::Alone,
             moved_clock: true,
+            apart: self.cuts_off(),
+            unwatched: false,
             lie: None,
         };
         Ok(RunOptions {

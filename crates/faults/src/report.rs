@@ -25,6 +25,8 @@ pub struct FaultLine {
     pub history_gap_ms: u64,
     /// From its beginning until somebody got something that was published since, in milliseconds.
     pub delivery_ms: Option<u64>,
+    /// Entries that were acknowledged between its beginning and the next fault's, and are gone with their epoch.
+    pub gone: usize,
 }
 
 /// A run.
@@ -48,14 +50,24 @@ impl Report {
     /// Out of a finished run.
     #[must_use]
     pub fn new(options: &RunOptions, events: &[Event], verdict: Verdict, took: Duration) -> Self {
+        let mut faults = faults(events);
+        gone(&mut faults, events, &verdict);
         Self {
             seed: options.seed,
             stage: format!("{:?}", options.stage.ground).to_lowercase(),
             nodes: options.stage.nodes,
             took_s: took.as_secs_f64(),
             verdict,
-            faults: faults(events),
+            faults,
         }
+    }
+}
+
+fn gone(lines: &mut [FaultLine], events: &[Event], verdict: &Verdict) {
+    let begins = |event: &Event| matches!(event.what, What::Fault { .. } | What::Quiet).then_some(event.at_us);
+    let begins_us: Vec<u64> = events.iter().filter_map(begins).collect();
+    for (line, between) in lines.iter_mut().zip(begins_us.windows(2)) {
+        line.gone = verdict.gone_us.range(between[0]..between[1]).count();
     }
 }
 
@@ -114,12 +126,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, stage, nodes, took_s, verdict, faults } = self;
         writeln!(f, "stage {stage}, {nodes} node(s), seed {seed}, {} faults in {took_s:.0} s", faults.len())?;
-        for FaultLine { number, fault, lasted_ms, durable_gap_ms, history_gap_ms, delivery_ms } in faults {
+        for FaultLine { number, fault, lasted_ms, durable_gap_ms, history_gap_ms, delivery_ms, gone } in faults {
+            let gone = if *gone == 0 { String::new() } else { format!(", gone with their epoch: {gone}") };
             let delivery = delivery_ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
             writeln!(
                 f,
                 "{number:>3}  {fault}: lasted {lasted_ms} ms, writing stood still for {durable_gap_ms} ms (durable) and {history_gap_ms} ms (history), \
-                 news after {delivery}"
+                 news after {delivery}{gone}"
             )?;
         }
         let Counts { published, acknowledged, unknown, unknown_kept, refused, repeated, gone_with_epoch, .. } =

@@ -111,8 +111,7 @@ fn whole(
 ) -> anyhow::Result<()> {
     nemesis::rest(options.calm_ms, stage, world);
     revoke(world)?;
-    let drain = Duration::from_millis(options.promises.drain_ms);
-    nemesis::run(&options.steps, stage, world, drain, held)?;
+    nemesis::run(&options.steps, stage, world, &options.promises, held)?;
     nemesis::rest(300, stage, world);
     world.log.say(What::Quiet);
     world.stop_publishing();
@@ -257,6 +256,9 @@ fn probe(options: &RunOptions, stage: &mut Stage, world: &World) {
     for round in 0.. {
         for number in 0..world.doors.len() {
             for channel in names() {
+                if Instant::now() > deadline {
+                    return;
+                }
                 publish(world, number, &channel, &format!("probe-{number}-{round}").into());
             }
         }
@@ -297,7 +299,9 @@ fn presence(options: &RunOptions, stage: &mut Stage, world: &World) {
             let truth = here(world, &channel);
             world.log.say(What::Truth { channel: channel.clone(), clients: truth.clone() });
             for number in 0..world.doors.len() {
-                let Some((node, address)) = world.front(number) else { continue };
+                let Some((node, address)) = world.front(number).filter(|_| Instant::now() <= deadline) else {
+                    continue;
+                };
                 let body = json!({ "channel": *channel });
                 let answer = http::post(address, "/api/presence", Who::Key(API_KEY), &body, PATIENCE);
                 let named = answer.ok().and_then(|answer| answer["result"]["presence"].as_object().cloned());

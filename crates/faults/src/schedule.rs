@@ -71,14 +71,14 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
-    /// F2, F4, F9: SIGKILL to the Redis master. It is started again, where there are others when one of them has taken its place.
+    /// F2, F4, F9: SIGKILL to the Redis master, or to NATS. It is started again, where there are others when one of them has taken its place.
     KillBroker {
         /// Of a cluster, the master that has this slot.
         slot: u16,
         /// How long it stays down at least.
         down_ms: u64,
     },
-    /// F5: SIGSTOP to the Redis master, then SIGCONT: where there are others, it comes back as one who does not know that it is
+    /// F5: SIGSTOP to the Redis master, or to NATS, then SIGCONT: where there are others, it comes back as one who does not know that it is
     /// no longer the master.
     PauseBroker {
         /// Of a cluster, the master that has this slot.
@@ -114,6 +114,26 @@ pub enum Fault {
         weather: Weather,
         /// For how long.
         ms: u64,
+    },
+    /// F6, F13: nothing goes between a node and some of the servers of its broker; all others see them. It needs
+    /// networks of their own ([`crate::stage::apart`]).
+    CutOff {
+        /// Which node.
+        node: usize,
+        /// From whom.
+        whom: Whom,
+        /// Whether it is told (RST), or packets are dropped without a word.
+        loud: bool,
+        /// Whether a replica takes over meanwhile.
+        fail_over: bool,
+        /// For how long.
+        ms: u64,
+    },
+    /// F10: announcements of Redis do not reach a node, whose connections all stand. Until it says so, and for the time that it
+    /// may take at most.
+    Deafen {
+        /// Which node.
+        node: usize,
     },
     /// F17: readers of long texts who do not read.
     SlowReaders {
@@ -159,8 +179,19 @@ pub enum Place {
     Front(usize),
     /// Between the node and PostgreSQL.
     Store(usize),
-    /// Between the node and Redis.
+    /// Between the node and its broker.
     Broker(usize),
+}
+
+/// Servers of a broker from which one node is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whom {
+    /// All Sentinels.
+    Sentinels,
+    /// The master; of a cluster, the one that has this slot.
+    Master(u16),
+    /// Every server that holds data.
+    Servers,
 }
 
 /// One fault and the time of rest before it.
@@ -177,7 +208,7 @@ const REST_MS: std::ops::Range<u64> = 2_000..8_000;
 
 /// Steps in the given time.
 #[must_use]
-pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step> {
+pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize, apart: bool) -> Vec<Step> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut steps = Vec::new();
     let mut left_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -185,7 +216,7 @@ pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step
     let mut due: Vec<usize> = Vec::new();
     loop {
         if due.is_empty() {
-            due = kinds(ground, nodes);
+            due = kinds(ground, nodes, apart);
             rng.shuffle(&mut due);
         }
         let kind = due.pop().unwrap_or(0);
@@ -201,16 +232,16 @@ pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize) -> Vec<Step
 
 /// Every kind of fault once, each as short as it can be, in an order of its own for each seed.
 #[must_use]
-pub fn short(seed: u64, ground: Ground, nodes: usize) -> Vec<Step> {
+pub fn short(seed: u64, ground: Ground, nodes: usize, apart: bool) -> Vec<Step> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut kinds = kinds(ground, nodes);
+    let mut kinds = kinds(ground, nodes, apart);
     rng.shuffle(&mut kinds);
     let step = |kind| Step { rest_ms: 400, fault: shortened(fault(kind, &mut rng, nodes)) };
     kinds.into_iter().map(step).collect()
 }
 
 /// The kinds that there are on a ground, as [`fault`] numbers them. Kills are several: they are what happens most.
-fn kinds(ground: Ground, nodes: usize) -> Vec<usize> {
+fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
     let everywhere = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14];
     let mut kinds = everywhere.to_vec();
     if ground == Ground::Alone {
@@ -224,9 +255,15 @@ fn kinds(ground: Ground, nodes: usize) -> Vec<usize> {
     }
     match ground {
         Ground::Alone | Ground::Postgres => {}
-        Ground::Redis => kinds.extend([30, 31, 32, 36]),
+        Ground::Redis => kinds.extend([30, 31, 32, 36, 37]),
+        Ground::Nats => kinds.extend([30, 30, 31, 32]),
         Ground::Sentinel => kinds.extend([30, 31, 33, 35]),
         Ground::Cluster => kinds.extend([30, 31, 33, 34]),
+    }
+    match ground {
+        Ground::Sentinel if apart => kinds.extend([50, 51, 52, 53]),
+        Ground::Cluster if apart => kinds.extend([51, 53, 54]),
+        _ => {}
     }
     kinds
 }
@@ -263,8 +300,14 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         33 => Fault::FailOver { slot },
         40 => Fault::Roll,
         36 => Fault::FillBroker { ms },
+        37 => Fault::Deafen { node },
         35 => Fault::FailOverToOld { lag_ms: rng.u64(500..3_000) },
         34 => Fault::MoveSlots { count: rng.usize(1..4) },
+        50 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: false, ms },
+        51 => Fault::CutOff { node, whom: Whom::Master(slot), loud: rng.bool(), fail_over: false, ms },
+        52 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: true, ms },
+        53 => Fault::CutOff { node, whom: Whom::Master(slot), loud: rng.bool(), fail_over: true, ms },
+        54 => Fault::CutOff { node, whom: Whom::Servers, loud: rng.bool(), fail_over: false, ms },
         _ => Fault::Storm { place: Place::Broker(node), weather: any, ms },
     }
 }
@@ -283,6 +326,7 @@ fn shortened(fault: Fault) -> Fault {
         Fault::PauseBroker { slot, .. } => Fault::PauseBroker { slot, ms: 700 },
         Fault::FillBroker { .. } => Fault::FillBroker { ms: 700 },
         Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
+        Fault::CutOff { node, whom, loud, fail_over, .. } => Fault::CutOff { node, whom, loud, fail_over, ms: 1_500 },
         other => other,
     }
 }
@@ -302,8 +346,10 @@ fn takes_ms(fault: Fault) -> u64 {
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
         Fault::FailOverToOld { lag_ms } => lag_ms + 2_000,
+        Fault::CutOff { ms, fail_over, .. } => ms + if fail_over { 2_000 } else { 200 },
         Fault::FailOver { .. } | Fault::MoveSlots { .. } => 2_000,
         Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
+        Fault::Deafen { .. } => 11_000,
         Fault::Roll => 20_000,
         Fault::Leak { .. }
         | Fault::OldBackup { .. }
@@ -317,16 +363,17 @@ fn takes_ms(fault: Fault) -> u64 {
 mod tests {
     use super::*;
 
-    const GROUNDS: [Ground; 5] = [Ground::Alone, Ground::Postgres, Ground::Redis, Ground::Sentinel, Ground::Cluster];
+    const GROUNDS: [Ground; 6] =
+        [Ground::Alone, Ground::Postgres, Ground::Redis, Ground::Nats, Ground::Sentinel, Ground::Cluster];
 
     #[test]
     fn a_seed_gives_the_same_steps_again() {
         let ten = Duration::from_secs(600);
         for ground in GROUNDS {
-            assert_eq!(long(1, ten, ground, 2), long(1, ten, ground, 2));
-            assert_ne!(long(1, ten, ground, 2), long(2, ten, ground, 2));
-            assert!(long(1, ten, ground, 2).len() > 30);
-            assert_eq!(short(7, ground, 2), short(7, ground, 2));
+            assert_eq!(long(1, ten, ground, 2, true), long(1, ten, ground, 2, true));
+            assert_ne!(long(1, ten, ground, 2, true), long(2, ten, ground, 2, true));
+            assert!(long(1, ten, ground, 2, true).len() > 30);
+            assert_eq!(short(7, ground, 2, true), short(7, ground, 2, true));
         }
     }
 
@@ -334,11 +381,11 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 14, 15, 15]) {
-            let all = names(short(1, ground, 2));
+        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 15, 13, 16, 16]) {
+            let all = names(short(1, ground, 2, true));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {
-                assert_eq!(names(long(seed, Duration::from_secs(600), ground, 2)), all);
+                assert_eq!(names(long(seed, Duration::from_secs(600), ground, 2, true)), all);
             }
         }
     }
@@ -347,7 +394,7 @@ mod tests {
     fn steps_fit_into_the_time() {
         for seed in 0..20 {
             let time = Duration::from_secs(60);
-            let steps = long(seed, time, Ground::Alone, 1);
+            let steps = long(seed, time, Ground::Alone, 1, false);
             let takes: u64 = steps.iter().map(|step| step.rest_ms + takes_ms(step.fault)).sum();
             assert!(u128::from(takes) <= time.as_millis());
         }

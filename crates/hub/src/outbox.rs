@@ -66,6 +66,12 @@ impl Outbox {
         std::mem::take(&mut self.frames).into()
     }
 
+    /// Leaves out what waits and is of no use any more, for a transport that has written nothing yet.
+    pub fn leave_out(&mut self, is_useless: impl Fn(&Bytes) -> bool) {
+        self.frames.retain(|frame| !is_useless(frame));
+        self.bytes = self.frames.iter().map(Bytes::len).sum();
+    }
+
     pub(crate) fn push(&mut self, frame: Bytes, now_ms: u64) {
         if self.is_empty() {
             self.waiting_since_ms = now_ms;

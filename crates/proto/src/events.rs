@@ -102,6 +102,16 @@ pub fn envelope(channel: &Channel, offset: u64, publication: &Publication) -> Ve
     })
 }
 
+/// What the envelopes of a channel begin with, and those of no other.
+#[must_use]
+pub fn envelope_of(channel: &Channel) -> Vec<u8> {
+    let mut beginning = json_of(&std::collections::BTreeMap::from([("channel", channel)]));
+    // More follows in an envelope.
+    beginning.pop();
+    beginning.push(b',');
+    beginning
+}
+
 /// Writes what a stream of events carries beside publications, each as whole blocks.
 #[must_use]
 pub fn encode(reply: &Reply, form: Form) -> Vec<u8> {
@@ -234,6 +244,15 @@ mod tests {
             ["", "18", "18-", "-1234567890abcdef", "+1-1234567890abcdef", "1-1234567890abcdeg", "1-+234567890abcdef"]
         {
             assert_eq!(position_of(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn envelopes_of_a_channel_begin_as_those_of_no_other() {
+        let [one, longer] = ["chat:1", "chat:11"].map(|name| name.parse::<Channel>().expect("a name"));
+        for offset in [0, 7] {
+            let envelope = super::envelope(&one, offset, &tagged("turn", "1"));
+            assert!(envelope.starts_with(&envelope_of(&one)) && !envelope.starts_with(&envelope_of(&longer)));
         }
     }
 

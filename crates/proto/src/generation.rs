@@ -92,6 +92,9 @@ pub enum GenerationFrame {
         generation: GenerationId,
         /// The attempt that ended.
         attempt: u32,
+        /// How long its text is, in UTF-16 code units: whoever has less is missing something. Unknown of an attempt whose writer is gone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<u64>,
         /// How it ended.
         status: GenerationStatus,
     },

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use talewire_proto::reply::{ConnectResult, Push, Refused, Reply, SubscribeResult};
 use talewire_proto::wire::Wire;
-use talewire_proto::{Channel, CloseCode, Position};
+use talewire_proto::{Channel, CloseCode, Position, events};
 
 use crate::perform::LiveFrom;
 use crate::reactor::{Peer, Reactor};
@@ -35,6 +35,11 @@ pub(crate) fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
             shard.mark(peer.key, &channel, position.clone());
             let next = position.offset + 1;
             if let Some(gathered) = &peer.gathered {
+                // An answer has no order between its gaps and its events: those of the channel are what comes behind the gap.
+                if let Some(outbox) = shard.outbox(peer.key) {
+                    let before = events::envelope_of(&channel);
+                    outbox.leave_out(|element| element.starts_with(&before));
+                }
                 gathered.borrow_mut().gaps.insert(channel, position);
             } else {
                 let id = shard.id_line(peer.key);

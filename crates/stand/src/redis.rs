@@ -97,6 +97,8 @@ pub const PROGRAM_VARIABLE: &str = "TALEWIRE_TEST_REDIS_SERVER";
 fn spawn(port: u16, options: &[String], folder: &Path) -> Process {
     let mut command = Command::new(std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| "redis-server".into()));
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+    // It listens on the loopback address alone: whoever comes from elsewhere was led there by a test.
+    command.args(["--protected-mode", "no"]);
     command.args(["--dir", folder.to_str().expect("temporary folders are UTF-8"), "--maxmemory-policy", "noeviction"]);
     command.args(options).current_dir(folder);
     let mut process = Process::start(&mut command, "redis-server", &folder.join("redis.log"));

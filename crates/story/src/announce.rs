@@ -48,7 +48,7 @@ impl Announcer {
         attempt: u32,
         status: GenerationStatus,
     ) {
-        if let Err(error) = self.0.generation_end(story, generation, attempt, status).await {
+        if let Err(error) = self.0.generation_end(story, generation, attempt, status, None).await {
             tracing::debug!(%error, "the end of a generation's stream was not told; the story's log tells it");
         }
     }

@@ -60,6 +60,19 @@ describe('a generation stream', () => {
     const state = after(delta(1, 0, 'abc'), { type: 'end', generation: 'g', attempt: 1, status: 'cancelled' });
     expect(stepStream(state, snapshot(1, 'abcd', 'running')).status).toBe('cancelled');
   });
+  it('asks for what is missing when the end names more than there is, once', () => {
+    const end: StreamFrame = { type: 'end', generation: 'g', attempt: 1, at: 6, status: 'done' };
+    expect(needsSnapshot(after(delta(1, 0, 'abcdef'), end))).toBe(false);
+    const cut = after(delta(1, 0, 'abc'), end);
+    expect(cut).toMatchObject({ text: 'abc', status: 'done', known: 6 });
+    expect(needsSnapshot(cut)).toBe(true);
+    // A snapshot from before the end may still grow; the one of the end is all that comes here.
+    expect(needsSnapshot(stepStream(cut, snapshot(1, 'abcd')))).toBe(true);
+    expect(stepStream(cut, snapshot(1, 'abcdef', 'done'))).toMatchObject({ text: 'abcdef', known: 6 });
+    expect(needsSnapshot(stepStream(cut, snapshot(1, 'abcd', 'done')))).toBe(false);
+    expect(needsSnapshot(after(delta(1, 0, 'abc'), { type: 'end', generation: 'g', attempt: 1, status: 'done' }))).toBe(false);
+    expect(needsSnapshot(after(delta(1, 0, 'abc'), { ...end, attempt: 2 }))).toBe(true);
+  });
   it('counts UTF-16 code units, as JavaScript does', () => {
     expect(after(delta(1, 0, '🪶 a'), delta(1, 4, 'b')).text).toBe('🪶 ab');
   });

@@ -51,15 +51,19 @@ export function stepStream(state: StreamText, frame: StreamFrame): StreamText {
     }
 
     case 'snapshot': {
-      if (!newer && frame.text.length < state.text.length) return state;
+      if (!newer && frame.text.length < state.text.length) {
+        return isEnd(frame.status) && needsSnapshot(state) ? { ...state, known: state.text.length } : state;
+      }
       const status = !newer && isEnd(state.status) ? state.status : frame.status;
-      const known = newer ? frame.text.length : Math.max(state.known, frame.text.length);
+      // The stream of an ended attempt brings no more than this: what it lacks comes with the turn.
+      const known = newer || isEnd(frame.status) ? frame.text.length : Math.max(state.known, frame.text.length);
       return { generation: state.generation, attempt: frame.attempt, text: frame.text, status, known };
     }
 
     case 'end': {
       const current = newer ? beginAttempt(state, frame.attempt) : state;
-      return current.status === frame.status ? current : { ...current, status: frame.status };
+      const known = Math.max(current.known, frame.at ?? 0);
+      return current.status === frame.status && current.known === known ? current : { ...current, status: frame.status, known };
     }
   }
 }

@@ -70,7 +70,8 @@ export type StreamFrame =
   | StreamSnapshot
   | { type: 'delta'; generation: string; attempt: number; at: number; text: string }
   | { type: 'reset'; generation: string; attempt: number }
-  | { type: 'end'; generation: string; attempt: number; status: GenerationStatus };
+  /** `at` is how long the whole text is; absent where nobody knows. */
+  | { type: 'end'; generation: string; attempt: number; at?: number; status: GenerationStatus };
 
 const entryFields: Record<LogEntry['type'], readonly string[]> = {
   'story.created': ['story'],
@@ -106,8 +107,9 @@ export function asStreamFrame(data: unknown): StreamFrame | undefined {
       return typeof data['text'] === 'string' ? (data as unknown as StreamFrame) : undefined;
     case 'delta':
       return typeof data['text'] === 'string' && Number.isInteger(data['at']) ? (data as unknown as StreamFrame) : undefined;
-    case 'reset':
     case 'end':
+      return data['at'] === undefined || Number.isInteger(data['at']) ? (data as unknown as StreamFrame) : undefined;
+    case 'reset':
       return data as unknown as StreamFrame;
     default:
       return undefined;

@@ -153,8 +153,13 @@ fn frame(channel: &Channel, kind: u8, mut bytes: Bytes) -> Result<GenerationFram
     }
     let attempt = attempt(&word(&mut bytes)?)?;
     if kind == b'X' {
-        let status = GenerationStatus::from_word(packing::text(&bytes)?).ok_or(Unreadable)?;
-        return Ok(GenerationFrame::End { generation, attempt, status });
+        // Nodes of an earlier version say no length.
+        let (status, at) = match word(&mut bytes) {
+            Ok(status) => (status, Some(number(&bytes)?)),
+            Err(Unreadable) => (bytes, None),
+        };
+        let status = GenerationStatus::from_word(packing::text(&status)?).ok_or(Unreadable)?;
+        return Ok(GenerationFrame::End { generation, attempt, at, status });
     }
     let at = number(&word(&mut bytes)?)?;
     Ok(GenerationFrame::Delta { generation, attempt, at, text: packing::text(&bytes)?.to_owned() })

@@ -62,6 +62,7 @@ impl Generations {
         story: &StoryId,
         generation: &GenerationId,
         attempt: u32,
+        at: u64,
         text: &str,
     ) -> Result<(), StreamError> {
         if text.is_empty() {
@@ -72,10 +73,12 @@ impl Generations {
         if stream.attempt != attempt || stream.ended {
             return Err(StreamError::Fenced);
         }
+        if stream.utf16_units != at {
+            return Err(StreamError::Elsewhere { at: stream.utf16_units });
+        }
         if stream.text.len() + text.len() > self.settings.generation_bytes_max {
             return Err(StreamError::TooLong);
         }
-        let at = stream.utf16_units;
         stream.text.push_str(text);
         stream.utf16_units += utf16_len(text);
         stream.changed_ms = self.clock.now_ms();
@@ -90,6 +93,7 @@ impl Generations {
         generation: &GenerationId,
         attempt: u32,
         status: GenerationStatus,
+        at: Option<u64>,
     ) -> Result<(), StreamError> {
         let mut streams = self.streams.lock();
         let name = (story.clone(), generation.clone());
@@ -112,7 +116,8 @@ impl Generations {
             stream.ended = true;
             stream.changed_ms = self.clock.now_ms();
         }
-        self.send(story, generation, GenerationFrame::End { generation: generation.clone(), attempt, status });
+        let at = at.or_else(|| streams.get(&name).map(|stream| stream.utf16_units));
+        self.send(story, generation, GenerationFrame::End { generation: generation.clone(), attempt, at, status });
         Ok(())
     }
 

@@ -74,6 +74,7 @@ impl Generations {
         story: &StoryId,
         generation: &GenerationId,
         attempt: u32,
+        at: u64,
         text: &str,
     ) -> Result<(), StreamError> {
         if text.is_empty() {
@@ -82,10 +83,14 @@ impl Generations {
         let append = |found: Option<&Stream>| {
             let stream = found.filter(|stream| stream.attempt == attempt && !stream.status.is_end());
             let stream = stream.ok_or(StreamError::Fenced)?;
+            let stands = utf16_len(&stream.text);
+            if stands != at {
+                return Err(StreamError::Elsewhere { at: stands });
+            }
             if stream.text.len() + text.len() > self.settings.generation_bytes_max {
                 return Err(StreamError::TooLong);
             }
-            let told = format!("D{attempt} {} {text}", utf16_len(&stream.text));
+            let told = format!("D{attempt} {at} {text}");
             Ok(Change { kept: Some((attempt, GenerationStatus::Running, format!("{}{text}", stream.text))), told })
         };
         self.change(story, generation, append).await
@@ -97,9 +102,12 @@ impl Generations {
         generation: &GenerationId,
         attempt: u32,
         status: GenerationStatus,
+        at: Option<u64>,
     ) -> Result<(), StreamError> {
         let end = |found: Option<&Stream>| {
-            let told = format!("X{attempt} {}", status.as_str());
+            let of_attempt = found.filter(|stream| stream.attempt == attempt);
+            let at = at.unwrap_or_else(|| of_attempt.map_or(0, |stream| utf16_len(&stream.text)));
+            let told = format!("X{attempt} {} {at}", status.as_str());
             let text = match found {
                 Some(stream) if stream.status.is_end() && (stream.attempt, stream.status) != (attempt, status) => {
                     return Err(StreamError::Fenced);

@@ -1,11 +1,13 @@
 //! Nodes, and who is present on them: a record for each, in the name of the node.
 //!
 //! A member counts while its node's record is young enough by the server's clock. Whoever finds a node dead takes its members out, under
-//! a lease. A node that was taken for dead, or whose records are gone, writes all of its own again.
+//! a lease. A node that was taken for dead, or whose records are gone, writes all of its own again. Where an answer never came, its next beats
+//! look for records of those who are not there: they would stay for as long as the node lives.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::client::Client;
@@ -26,8 +28,11 @@ mod said {
     pub(super) const TELL: &str = "Tw-Tell";
 }
 
+/// Whose record it is.
+type Name = (Channel, ClientId);
+
 /// Members of this node, by their records.
-type Own = HashMap<(Channel, ClientId), (Arc<ClientInfo>, Tell)>;
+type Own = HashMap<Name, (Arc<ClientInfo>, Tell)>;
 
 pub(crate) struct Presence {
     settings: Arc<BrokerSettings>,
@@ -40,13 +45,27 @@ pub(crate) struct Presence {
     record: AtomicU64,
     departed: AtomicBool,
     doubts: watch::Sender<Doubts>,
+    /// Whose records are being written for the first time.
+    entering: Mutex<HashSet<Name>>,
+    /// When something was last said to the server whose answer never came.
+    unsure: Mutex<Option<Instant>>,
 }
 
 impl Presence {
     pub(super) fn new(settings: Arc<BrokerSettings>, bank: Arc<Bank>, client: Client, node: NodeId) -> Self {
-        let (own, report, record) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
-        let (departed, doubts) = (AtomicBool::new(false), watch::Sender::default());
-        Self { settings, bank, client, node, own, report, record, departed, doubts }
+        Self {
+            settings,
+            bank,
+            client,
+            node,
+            own: Mutex::default(),
+            report: Mutex::default(),
+            record: AtomicU64::new(0),
+            departed: AtomicBool::new(false),
+            doubts: watch::Sender::default(),
+            entering: Mutex::default(),
+            unsure: Mutex::default(),
+        }
     }
 
     /// Tells when the streams may have lost something.
@@ -82,8 +101,12 @@ impl Presence {
                 return Err(BrokerError::Full("presence_per_channel_max"));
             }
         }
+        self.entering.lock().insert(name.clone());
+        let mut entering = Entering { presence: self, name: &name, is_sure: false };
         self.write(channel, client, info, tell).await?;
-        self.own.lock().insert(name, (info.clone(), tell));
+        self.own.lock().insert(name.clone(), (info.clone(), tell));
+        entering.is_sure = true;
+        drop(entering);
         if tell == Tell::Subscribers {
             self.announce(channel, b'J', info).await;
         }
@@ -115,7 +138,8 @@ impl Presence {
     pub(crate) async fn leave(&self, channel: &Channel, client: &ClientId, tell: Tell) {
         let Some((info, _)) = self.own.lock().remove(&(channel.clone(), client.clone())) else { return };
         if let Err(error) = self.bank.purge(Shelf::Nodes, self.subject(channel, client), 0).await {
-            tracing::debug!(%error, "somebody who left stays listed until this node's lease ends");
+            tracing::debug!(%error, "somebody who left stays listed until a beat finds out");
+            *self.unsure.lock() = Some(Instant::now());
         }
         if tell == Tell::Subscribers {
             self.announce(channel, b'L', &info).await;
@@ -212,6 +236,31 @@ impl Presence {
         if let Some(written) = self.bank.last(Shelf::Nodes, &subject).await? {
             self.bank.see(&written);
         }
+        self.make_sure().await
+    }
+
+    /// Takes out records of this node's that are nobody's, for as long as one may still come late.
+    async fn make_sure(&self) -> Result<(), BrokerError> {
+        let Some(unsure) = *self.unsure.lock() else { return Ok(()) };
+        let filter = self.bank.names.present(&self.me(), "*", "*");
+        for subject in self.bank.subjects(Shelf::Nodes, &filter).await? {
+            let channel = part(&subject, 3).and_then(names::text).and_then(|name| name.parse::<Channel>().ok());
+            let client = part(&subject, 4).and_then(names::text).and_then(|name| name.parse::<ClientId>().ok());
+            let Some(name) = channel.zip(client) else { continue };
+            if self.own.lock().contains_key(&name) || self.entering.lock().contains(&name) {
+                continue;
+            }
+            self.bank.purge(Shelf::Nodes, subject, 0).await?;
+            // It may have come meanwhile.
+            let own = self.own.lock().get(&name).cloned();
+            if let Some((info, tell)) = own {
+                self.write(&name.0, &name.1, &info, tell).await?;
+            }
+        }
+        let mut now = self.unsure.lock();
+        if *now == Some(unsure) && unsure.elapsed() > Duration::from_millis(self.settings.node_lease_ms) {
+            *now = None;
+        }
         Ok(())
     }
 
@@ -242,6 +291,23 @@ impl Presence {
         self.clear(&me).await?;
         self.record.store(0, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// A record is being written, until this is dropped.
+struct Entering<'a> {
+    presence: &'a Presence,
+    name: &'a Name,
+    /// The server has said that it is kept.
+    is_sure: bool,
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        self.presence.entering.lock().remove(self.name);
+        if !self.is_sure {
+            *self.presence.unsure.lock() = Some(Instant::now());
+        }
     }
 }
 

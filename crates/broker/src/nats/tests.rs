@@ -280,6 +280,33 @@ async fn a_server_that_stands_still_is_noticed() {
     while node.next_offset().await != published.offset {}
 }
 
+/// What stood still carries out later what nobody waits for any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_came_or_left_without_an_answer_is_no_ghost() {
+    let server = Server::start();
+    let (one, two) = (node(&server).await, node(&server).await);
+    for client in ["stays", "leaves"] {
+        one.enter("chat:a", client).await;
+    }
+    two.wait_for_present("chat:a", &["leaves", "stays"]).await;
+    server.process.pause();
+    let info = Arc::new(ClientInfo { user: "ana".parse().unwrap(), ..ClientInfo::default() });
+    let (name, late, leaves) = (channel("chat:a"), "late".parse().unwrap(), "leaves".parse().unwrap());
+    let late = one.broker.enter(&name, &late, &info, Tell::Nobody);
+    let left = one.broker.leave(&name, &leaves, Tell::Nobody);
+    let (late, ()) = tokio::join!(late, left);
+    if late.is_ok() {
+        // It was faster than the signal.
+        one.broker.leave(&name, &"late".parse().unwrap(), Tell::Nobody).await;
+    }
+    server.process.go_on();
+    two.wait_for_present("chat:a", &["stays"]).await;
+    // It stays so, beat after beat.
+    let kept = one.publish_at_last("chat:a", "after").await;
+    assert!(!kept.repeated);
+    two.wait_for_present("chat:a", &["stays"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_go_with_their_node_and_are_told_once() {
     let server = Server::start();

@@ -34,14 +34,16 @@ impl Generations {
         story: &StoryId,
         generation: &GenerationId,
         attempt: u32,
+        at: u64,
         text: &str,
     ) -> Result<(), StreamError> {
         if text.is_empty() {
             return Ok(());
         }
         let (units, most) = (utf16_len(text).to_string(), self.settings.generation_bytes_max.to_string());
-        let more = [text.as_bytes(), units.as_bytes(), most.as_bytes()];
-        // A second time would be the text twice.
+        let at = at.to_string();
+        let more = [text.as_bytes(), units.as_bytes(), most.as_bytes(), at.as_bytes()];
+        // Whoever writes finds out by the next piece what became of this one.
         self.call(Script::GenerationAppend, story, generation, attempt, &more, Lost::Fail).await
     }
 
@@ -51,8 +53,10 @@ impl Generations {
         generation: &GenerationId,
         attempt: u32,
         status: GenerationStatus,
+        at: Option<u64>,
     ) -> Result<(), StreamError> {
-        let more = [status.as_str().as_bytes()];
+        let at = at.map(|at| at.to_string()).unwrap_or_default();
+        let more = [status.as_str().as_bytes(), at.as_bytes()];
         self.call(Script::GenerationEnd, story, generation, attempt, &more, Lost::Repeat).await
     }
 
@@ -77,6 +81,7 @@ impl Generations {
             Ok(1) => Ok(()),
             Ok(0) => Err(StreamError::Fenced),
             Ok(2) => Err(StreamError::TooLong),
+            Ok(below @ ..0) => Err(StreamError::Elsewhere { at: below.unsigned_abs() - 1 }),
             Ok(_) => Err(StreamError::Unavailable),
             Err(error) => {
                 tracing::debug!(%error, "a generation's stream could not be written");

@@ -31,6 +31,9 @@ use crate::{BrokerError, BrokerHealth, NodeId};
 /// The wait before something is said again that a server could not take just now.
 const AGAIN_AFTER: Duration = Duration::from_millis(30);
 
+/// How long a command waits for the connection of a cluster's server, until it looks whether another one has its slot by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// What to do when an answer was lost, so that nobody knows whether the command was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lost {
@@ -415,29 +418,38 @@ impl Servers {
         }
     }
 
-    /// The link and its connection for a slot, or of the server that was named instead.
+    /// The link and its connection for a slot, or of the server that was named instead. In a cluster a server that is gone is waited for no
+    /// longer than it takes until another one has its place.
     async fn here(
         &self,
         slot: u16,
         to: Option<&Address>,
         deadline: tokio::time::Instant,
     ) -> Result<(Arc<Link>, Here), Arc<str>> {
-        let map = self.map();
-        let named = to.and_then(|to| map.servers.iter().find(|server| server.address.as_ref() == Some(to)));
-        let Some(server) = named.or_else(|| map.server(slot)) else {
-            self.astray.notify_one();
-            return Err("no server of the cluster has this slot".into());
-        };
-        let link = server.link.clone();
-        // Whoever has been away for long does not come back in a moment, and the others' commands want the room.
-        if self.is_sharded()
-            && let State::Away { since, reason } = link.state()
-            && since.elapsed() > self.timeout()
-        {
-            return Err(reason);
+        loop {
+            let map = self.map();
+            let named = to.and_then(|to| map.servers.iter().find(|server| server.address.as_ref() == Some(to)));
+            let Some(server) = named.or_else(|| map.server(slot)) else {
+                self.astray.notify_one();
+                return Err("no server of the cluster has this slot".into());
+            };
+            let link = server.link.clone();
+            // Whoever has been away for long does not come back in a moment, and the others' commands want the room.
+            if self.is_sharded()
+                && let State::Away { since, reason } = link.state()
+                && since.elapsed() > self.timeout()
+            {
+                self.astray.notify_one();
+                return Err(reason);
+            }
+            let until =
+                if self.is_sharded() { deadline.min(tokio::time::Instant::now() + LOOK_AGAIN) } else { deadline };
+            match link.connection(until).await {
+                Ok(here) => return Ok((link, here)),
+                Err(reason) if tokio::time::Instant::now() >= deadline => return Err(reason),
+                Err(_) => self.astray.notify_one(),
+            }
         }
-        let here = link.connection(deadline).await?;
-        Ok((link, here))
     }
 
     async fn say(
@@ -666,12 +678,16 @@ impl Servers {
     /// nothing any more.
     async fn read_map(&self) -> Result<(), String> {
         let mut reason = "no server of the cluster is known".to_owned();
-        for link in self.map().servers.iter().map(|server| &server.link) {
-            let State::Here(mut here) = link.state() else { continue };
-            match tokio::time::timeout(self.timeout(), slots_of(&mut here.connection, &here.address)).await {
-                Ok(Ok(slots)) => return self.take_map(slots),
-                Ok(Err(error)) => reason = error,
-                Err(_) => link.broken(here.number, "it does not answer in time"),
+        // One that stands still is not to keep us from asking the others.
+        let patience = self.timeout() / 4;
+        for link in self.map().servers.iter().map(|server| server.link.clone()) {
+            let State::Here(here) = link.state() else { continue };
+            let asking = tokio::spawn(ask_slots(link, here, self.timeout()));
+            match tokio::time::timeout(patience, asking).await {
+                Ok(Ok(Ok(slots))) => return self.take_map(slots),
+                Ok(Ok(Err(error))) => reason = error,
+                Ok(Err(error)) => reason = error.to_string(),
+                Err(_) => reason = "a server does not answer in time".to_owned(),
             }
         }
         // Nobody that we know answers: those in the settings may.
@@ -689,7 +705,7 @@ impl Servers {
         Err(reason)
     }
 
-    fn take_map(&self, slots: Vec<(u16, u16, Address)>) -> Result<(), String> {
+    fn take_map(&self, slots: Slots) -> Result<(), String> {
         if slots.is_empty() {
             return Err("the cluster has given out no slots".to_owned());
         }
@@ -731,11 +747,25 @@ impl Map {
     }
 }
 
+/// A range of slots, and where its master is.
+type Slots = Vec<(u16, u16, Address)>;
+
+/// Asks by a connection, which is given up if the answer takes too long.
+async fn ask_slots(link: Arc<Link>, mut here: Here, within: Duration) -> Result<Slots, String> {
+    match tokio::time::timeout(within, slots_of(&mut here.connection, &here.address)).await {
+        Ok(slots) => slots,
+        Err(_) => {
+            link.broken(here.number, "it does not answer in time");
+            Err(format!("{}: it does not answer in time", here.address))
+        }
+    }
+}
+
 /// The ranges of slots with their masters, as one server sees them.
 pub(crate) async fn slots_of(
     connection: &mut redis::aio::MultiplexedConnection,
     asked: &Address,
-) -> Result<Vec<(u16, u16, Address)>, String> {
+) -> Result<Slots, String> {
     let answer = connection.send_packed_command(cmd("CLUSTER").arg("SLOTS")).await.and_then(Value::extract_error);
     let Value::Array(ranges) = answer.map_err(|error| format!("{asked}: {error}"))? else {
         return Err(format!("{asked}: it answers in an unknown way"));

@@ -20,11 +20,18 @@ async fn begin(stand: &Stand, n: u8, attempt: u32) -> Result<(), StreamError> {
 }
 
 async fn append(stand: &Stand, n: u8, attempt: u32, text: &str) -> Result<(), StreamError> {
-    stand.broker.generation_append(&story(), &id(n), attempt, text).await
+    match append_at(stand, n, attempt, 0, text).await {
+        Err(StreamError::Elsewhere { at }) => append_at(stand, n, attempt, at, text).await,
+        other => other,
+    }
+}
+
+async fn append_at(stand: &Stand, n: u8, attempt: u32, at: u64, text: &str) -> Result<(), StreamError> {
+    stand.broker.generation_append(&story(), &id(n), attempt, at, text).await
 }
 
 async fn end(stand: &Stand, n: u8, attempt: u32, status: GenerationStatus) -> Result<(), StreamError> {
-    stand.broker.generation_end(&story(), &id(n), attempt, status).await
+    stand.broker.generation_end(&story(), &id(n), attempt, status, None).await
 }
 
 async fn snapshot(stand: &Stand, n: u8) -> Option<(u32, String, GenerationStatus)> {
@@ -52,8 +59,8 @@ fn delta(n: u8, attempt: u32, at: u64, text: &str) -> GenerationFrame {
     GenerationFrame::Delta { generation: id(n), attempt, at, text: text.into() }
 }
 
-fn ended(n: u8, attempt: u32, status: GenerationStatus) -> GenerationFrame {
-    GenerationFrame::End { generation: id(n), attempt, status }
+fn ended(n: u8, attempt: u32, at: u64, status: GenerationStatus) -> GenerationFrame {
+    GenerationFrame::End { generation: id(n), attempt, at: Some(at), status }
 }
 
 pub(super) async fn a_text_grows_and_ends(make: Make) {
@@ -68,10 +75,10 @@ pub(super) async fn a_text_grows_and_ends(make: Make) {
     assert_eq!(snapshot(&stand, 1).await, Some((1, "Once upon".into(), Running)));
     // Whoever may read another story's streams finds nothing there by this generation's id, and can write nothing.
     assert_eq!(stand.broker.generation_snapshot(&foreign, &id(1)).await.unwrap(), None);
-    assert_eq!(stand.broker.generation_append(&foreign, &id(1), 1, "x").await, Err(StreamError::Fenced));
+    assert_eq!(stand.broker.generation_append(&foreign, &id(1), 1, 0, "x").await, Err(StreamError::Fenced));
     end(&stand, 1, 1, Done).await.unwrap();
     assert_eq!(snapshot(&stand, 1).await, Some((1, "Once upon".into(), Done)));
-    for expected in [reset(1, 1), delta(1, 1, 0, "Once"), delta(1, 1, 4, " upon"), ended(1, 1, Done)] {
+    for expected in [reset(1, 1), delta(1, 1, 0, "Once"), delta(1, 1, 4, " upon"), ended(1, 1, 9, Done)] {
         assert_eq!(frame(&mut stand).await, expected);
     }
     stand.nothing_more(&Channel::generation(&story(), &id(1))).await;
@@ -92,6 +99,25 @@ pub(super) async fn places_are_counted_in_utf16_units(make: Make) {
         assert_eq!(utf16_len(piece), piece.encode_utf16().count() as u64);
     }
     assert_eq!(snapshot(&stand, 1).await.unwrap().1, pieces.concat());
+}
+
+pub(super) async fn a_text_has_no_holes(make: Make) {
+    let mut stand = make(BrokerSettings::default());
+    begin(&stand, 1, 1).await.unwrap();
+    append_at(&stand, 1, 1, 0, "🦊 ran").await.unwrap();
+    // A piece that was lost, and one that comes again.
+    assert_eq!(append_at(&stand, 1, 1, 9, "far").await, Err(StreamError::Elsewhere { at: 6 }));
+    assert_eq!(append_at(&stand, 1, 1, 0, "🦊 ran").await, Err(StreamError::Elsewhere { at: 6 }));
+    append_at(&stand, 1, 1, 6, " far").await.unwrap();
+    assert_eq!(append_at(&stand, 1, 2, 10, "x").await, Err(StreamError::Fenced));
+    // Its writer knows of more than has come here, and says so.
+    stand.broker.generation_end(&story(), &id(1), 1, Done, Some(14)).await.unwrap();
+    assert_eq!(snapshot(&stand, 1).await, Some((1, "🦊 ran far".into(), Done)));
+    end(&stand, 1, 1, Done).await.unwrap();
+    let told = [reset(1, 1), delta(1, 1, 0, "🦊 ran"), delta(1, 1, 6, " far"), ended(1, 1, 14, Done)];
+    for expected in told.into_iter().chain([ended(1, 1, 10, Done)]) {
+        assert_eq!(frame(&mut stand).await, expected);
+    }
 }
 
 pub(super) async fn older_attempts_are_fenced(make: Make) {
@@ -126,7 +152,7 @@ pub(super) async fn an_ended_generation_is_fenced(make: Make) {
     assert_eq!(end(&stand, 1, 2, Done).await, Err(StreamError::Fenced), "and by another attempt");
     end(&stand, 1, 1, Done).await.unwrap();
     assert_eq!(snapshot(&stand, 1).await, Some((1, "all".into(), Done)));
-    for expected in [reset(1, 1), delta(1, 1, 0, "all"), ended(1, 1, Done), ended(1, 1, Done)] {
+    for expected in [reset(1, 1), delta(1, 1, 0, "all"), ended(1, 1, 3, Done), ended(1, 1, 3, Done)] {
         assert_eq!(frame(&mut stand).await, expected);
     }
 }
@@ -134,7 +160,7 @@ pub(super) async fn an_ended_generation_is_fenced(make: Make) {
 pub(super) async fn an_end_without_a_beginning(make: Make) {
     let mut stand = make(BrokerSettings::default());
     end(&stand, 1, 2, Cancelled).await.unwrap();
-    assert_eq!(frame(&mut stand).await, ended(1, 2, Cancelled));
+    assert_eq!(frame(&mut stand).await, ended(1, 2, 0, Cancelled));
     assert_eq!(snapshot(&stand, 1).await, Some((2, String::new(), Cancelled)));
     assert_eq!(begin(&stand, 1, 1).await, Err(StreamError::Fenced), "a late worker writes nothing after the end");
     assert_eq!(begin(&stand, 1, 3).await, Err(StreamError::Fenced));
@@ -150,7 +176,7 @@ pub(super) async fn an_end_by_an_attempt_that_never_began(make: Make) {
         Some((2, String::new(), Failed)),
         "what an older attempt wrote is not its text"
     );
-    for expected in [reset(1, 1), delta(1, 1, 0, "left by a crash"), ended(1, 2, Failed)] {
+    for expected in [reset(1, 1), delta(1, 1, 0, "left by a crash"), ended(1, 2, 0, Failed)] {
         assert_eq!(frame(&mut stand).await, expected);
     }
 }
@@ -164,7 +190,7 @@ pub(super) async fn a_text_too_long_is_refused_whole(make: Make) {
     assert_eq!(append(&stand, 1, 1, "1").await, Err(StreamError::TooLong));
     end(&stand, 1, 1, Done).await.unwrap();
     assert_eq!(snapshot(&stand, 1).await, Some((1, "1234567890".into(), Done)));
-    for expected in [reset(1, 1), delta(1, 1, 0, "12345"), delta(1, 1, 5, "67890"), ended(1, 1, Done)] {
+    for expected in [reset(1, 1), delta(1, 1, 0, "12345"), delta(1, 1, 5, "67890"), ended(1, 1, 10, Done)] {
         assert_eq!(frame(&mut stand).await, expected);
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 
 use super::{Make, channel, rules, says, text};
-use crate::{BrokerSettings, Key, Message, Publish, WakeUp};
+use crate::{BrokerSettings, Key, Message, Publish, StreamError, WakeUp};
 
 pub(super) async fn deliveries_of_a_channel_come_in_its_order(make: Make) {
     let mut stand = make(BrokerSettings::default());
@@ -73,7 +73,12 @@ pub(super) async fn deltas_come_in_the_order_of_the_text(make: Make) {
         let (broker, story, generation) = (stand.broker.clone(), story.clone(), generation.clone());
         writers.spawn(async move {
             for n in 0..100 {
-                broker.generation_append(&story, &generation, 1, &format!("🦊{writer}.{n} ")).await.unwrap();
+                let text = format!("🦊{writer}.{n} ");
+                let mut at = 0;
+                while let Err(error) = broker.generation_append(&story, &generation, 1, at, &text).await {
+                    let StreamError::Elsewhere { at: ends } = error else { panic!("{error}") };
+                    at = ends;
+                }
                 tokio::task::yield_now().await;
             }
         });

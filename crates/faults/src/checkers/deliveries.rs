@@ -105,10 +105,14 @@ impl<'a> Checker<'a> {
 
     /// The reader goes on from here, knowing that it may have missed something.
     fn begin_at(&mut self, reader: u32, channel: &'a Name, top: &Position) {
+        let is_replicated = matches!(self.kinds.get(channel), Some(Kind::History { lasts: Lasts::Replicated, .. }));
         let Some(stand) = self.stands.get_mut(&(reader, channel)) else { return };
         let missing = std::mem::take(&mut stand.missing);
         if stand.epoch != top.epoch {
             stand.had.clear();
+        } else if is_replicated {
+            // Told to go back: what it had beyond was written by another master, whose epoch a reader without a protocol does not see.
+            stand.had.retain(|offset| *offset <= top.offset);
         }
         stand.epoch = top.epoch.clone();
         (stand.last, stand.promised, stand.newest) = (top.offset, 0, None);

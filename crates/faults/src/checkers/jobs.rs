@@ -6,21 +6,22 @@ use super::{Invariant, Verdict};
 use crate::log::{self, Event, JobEnd, Kind, Lasts, Name, What};
 
 pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
-    // Where a broker may be away, so may be the end of a stream; the turn in the story's log takes its place.
+    // Where a broker may be away, so may be the end of a stream; the turn in the story's log takes its place. But whoever heard the end
+    // was told that something is missing.
     let in_memory = |kind: &Kind| matches!(kind, Kind::History { lasts: Lasts::InMemory, .. });
     let may_be_cut = !log::kinds(events).values().any(in_memory);
     let mut ends: BTreeMap<&Name, Vec<&JobEnd>> = BTreeMap::new();
-    let mut texts: HashMap<&Name, (u64, &str)> = HashMap::new();
+    let mut texts: HashMap<&Name, (u64, &str, Option<u64>)> = HashMap::new();
     for event in events {
         match &event.what {
             What::JobAccepted { job } => {
                 ends.entry(job).or_default();
             }
             What::JobEnded { job, end } => ends.entry(job).or_default().push(end),
-            What::JobText { job, attempt, text, ended: true, .. } => {
-                let known = texts.entry(job).or_insert((*attempt, text));
+            What::JobText { job, attempt, text, ended: true, at, .. } => {
+                let known = texts.entry(job).or_insert((*attempt, text, *at));
                 if *attempt >= known.0 {
-                    *known = (*attempt, text);
+                    *known = (*attempt, text, *at);
                 }
             }
             What::JobLate { job, attempt } => {
@@ -40,11 +41,12 @@ pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
                 format!("{job} is {} and its turn is there: {}", end.status, end.turn.is_some())
             });
         }
-        let Some((turn, (attempt, text))) = end.turn.as_deref().zip(texts.get(job)) else { continue };
+        let Some((turn, (attempt, text, at))) = end.turn.as_deref().zip(texts.get(job)) else { continue };
         verdict.counts.job_texts += 1;
         let is_cut = turn.trim() != text.trim() && turn.trim().starts_with(text.trim());
         verdict.counts.job_texts_cut += u64::from(is_cut);
-        if turn.trim() != text.trim() && !(is_cut && may_be_cut) {
+        let is_told = at.is_none_or(|at| at > text.encode_utf16().count() as u64);
+        if turn.trim() != text.trim() && !(is_cut && may_be_cut && is_told) {
             let (a, b) = (turn.chars().count(), text.chars().count());
             verdict.is_wrong(Invariant::Jobs, || {
                 format!("{job}: the turn of {a} characters is not the text of attempt {attempt}, {b} characters")

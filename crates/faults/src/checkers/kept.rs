@@ -10,6 +10,8 @@ use crate::log::{self, Content, Event, Kind, Name, Outcome, Position, What};
 struct Tries<'a> {
     attempts: u64,
     kept: Vec<&'a Position>,
+    /// When it was last acknowledged.
+    kept_us: u64,
     /// Acknowledgements without a position.
     said: u64,
     refused: u64,
@@ -60,7 +62,10 @@ fn tries(events: &[Event]) -> ByKey<'_> {
             What::Answered { op, outcome } => {
                 let Some(tries) = keys.get(op).and_then(|key| by_key.get_mut(key)) else { continue };
                 match outcome {
-                    Outcome::Kept(position) => tries.kept.push(position),
+                    Outcome::Kept(position) => {
+                        tries.kept.push(position);
+                        tries.kept_us = event.at_us;
+                    }
                     Outcome::Said => tries.said += 1,
                     Outcome::Refused(_) => tries.refused += 1,
                     Outcome::Unknown(_) => {}
@@ -142,6 +147,7 @@ fn one_read(read: &Reading<'_>, kind: Kind, tries: &ByKey<'_>, verdict: &mut Ver
         }
         if kind.may_forget(&position.epoch, &top.epoch) {
             verdict.counts.gone_with_epoch += 1;
+            verdict.gone_us.insert(tries.kept_us);
         } else {
             verdict.counts.lost += 1;
             verdict.is_wrong(Invariant::Kept, || match at.get(key) {

@@ -4,6 +4,7 @@
 mod alive;
 mod bounds;
 mod contents;
+mod deaf;
 mod deliveries;
 mod jobs;
 mod kept;
@@ -12,7 +13,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub enum Invariant {
     Flags,
     /// I5: stored data that was lost changes the epoch.
     Epochs,
+    /// I5: who does not hear of what is published finds that out in time, and so do its readers.
+    Deaf,
     /// I6: one key is one entry, with one acknowledgement.
     Keys,
     /// I7: what was not acknowledged is there once or not at all; what was refused is not there.
@@ -66,7 +69,7 @@ impl Invariant {
             Self::Once => "I2",
             Self::Order => "I3",
             Self::Flags => "I4",
-            Self::Epochs => "I5",
+            Self::Epochs | Self::Deaf => "I5",
             Self::Keys => "I6",
             Self::Unacknowledged => "I7",
             Self::Presence => "I8",
@@ -90,6 +93,8 @@ pub struct Promises {
     pub presence_ms: u64,
     /// Until a publication has reached everybody after the last fault.
     pub alive_ms: u64,
+    /// Until a node that announcements do not reach says so, and until its readers have what they brought, or know of a loss.
+    pub deaf_ms: u64,
     /// Until a server that was asked to end has ended.
     pub drain_ms: u64,
     /// Until nothing more comes of a channel that was taken away.
@@ -114,6 +119,7 @@ impl Default for Promises {
             recovery_entries_max: 300,
             presence_ms: 40_000,
             alive_ms: 10_000,
+            deaf_ms: 10_000,
             drain_ms: 30_000,
             revoked_ms: 5_000,
             back_ms: 60_000,
@@ -192,6 +198,9 @@ pub struct Verdict {
     pub wrong: BTreeMap<Invariant, Wrong>,
     /// What was seen.
     pub counts: Counts,
+    /// When those entries were acknowledged that are gone with their epoch.
+    #[serde(skip)]
+    pub gone_us: BTreeSet<u64>,
 }
 
 impl Verdict {
@@ -236,6 +245,7 @@ pub fn check(events: &[Event], promises: &Promises) -> Verdict {
     kept::check(events, &mut verdict);
     contents::check(events, &mut verdict);
     deliveries::check(events, promises, &mut verdict);
+    deaf::check(events, promises, &mut verdict);
     presence::check(events, promises, &mut verdict);
     jobs::check(events, &mut verdict);
     rights::check(events, promises, &mut verdict);

@@ -242,6 +242,48 @@ fn a_broker_may_forget_only_what_it_said_it_may() {
 }
 
 #[test]
+fn a_stream_of_events_does_not_say_under_which_master_an_entry_was_written() {
+    let script = |wire: &str, key: &str| {
+        let mut script = Script::new(Kind::History { size: 100, lasts: Lasts::Replicated });
+        script.say(What::Reader { reader: 1, wire: wire.to_owned(), channels: vec![CHANNEL.into()] });
+        script.subscribed(None, Told::Fresh, in_epoch("e.1", 0));
+        // Two masters that do not know of each other.
+        script.published("a", Outcome::Kept(in_epoch("e.1", 1))).published("b", Outcome::Kept(in_epoch("e.2", 1)));
+        let position = in_epoch("e.1", 1);
+        script.say(What::Delivered { reader: 1, channel: CHANNEL.into(), position, content: content(key) });
+        let top = in_epoch("e.2", 1);
+        script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top, entries: vec![(1, content("b"))] });
+        script.say(What::Retired { reader: 1 });
+        script
+    };
+    script("events", "a").is_green();
+    script("events", "b").is_green();
+    script("events", "c").is_red(&[Invariant::Order]);
+    script("websocket", "b").is_red(&[Invariant::Order]);
+}
+
+#[test]
+fn a_deaf_node_and_its_readers_find_out_in_time() {
+    let script = |red_ms: u64, late_ms: u64| {
+        let mut script = Script::durable();
+        script.subscribed(None, Told::Fresh, at(0)).say(What::Deaf { node: "n1".into() });
+        // One is there before its publisher hears of it, and one is late.
+        script.got("a", 1).kept("a", 1).kept("b", 2).wait(red_ms);
+        script.say(What::Ready { node: "n1".into(), is_ready: false }).say(What::Healed { number: 1 });
+        script.wait(late_ms).got("b", 2).read(&["a", "b"]).say(What::Retired { reader: 1 });
+        script
+    };
+    script(9_000, 500).is_green();
+    script(11_000, 0).is_red(&[Invariant::Deaf]);
+    let wrong = script(5_000, 5_100).judged().wrong[&Invariant::Deaf].first.clone();
+    assert!(wrong.len() == 1 && wrong[0].starts_with("reader 1 on n1"), "{wrong:?}");
+    let mut told = script(5_000, 0);
+    told.events.retain(|event| !matches!(event.what, What::Healed { .. }));
+    told.events.insert(7, Event { at_us: told.events[6].at_us, what: What::Broke { reader: 1, why: "?".to_owned() } });
+    told.is_green();
+}
+
+#[test]
 fn presence_becomes_true_in_time() {
     let script = || {
         let mut script = Script::durable();
@@ -266,7 +308,7 @@ fn presence_becomes_true_in_time() {
 
 #[test]
 fn a_generation_ends_once_with_the_text_that_was_read() {
-    let on = |kind| {
+    let on = |kind, at| {
         let mut script = Script::new(kind);
         script.read(&[]).say(What::JobAccepted { job: "j".into() });
         script.say(What::JobText {
@@ -274,11 +316,12 @@ fn a_generation_ends_once_with_the_text_that_was_read() {
             attempt: 1,
             text: "Once".to_owned(),
             ended: true,
+            at,
             trail: String::new(),
         });
         script
     };
-    let script = || on(in_memory(1));
+    let script = || on(in_memory(1), Some(4));
     let ended = |text: &str| {
         let end = JobEnd { status: "done".to_owned(), turn: Some(text.to_owned()) };
         What::JobEnded { job: "j".into(), end }
@@ -289,9 +332,11 @@ fn a_generation_ends_once_with_the_text_that_was_read() {
     script().say(ended("Once")).say(ended("Once")).is_red(&[Invariant::Jobs]);
     script().say(ended("Twice")).is_red(&[Invariant::Jobs]);
     script().say(ended("Once upon")).is_red(&[Invariant::Jobs]);
-    let shared = || on(Kind::History { size: 1, lasts: Lasts::Synced });
-    shared().say(ended("Twice")).is_red(&[Invariant::Jobs]);
-    assert_eq!(shared().say(ended("Once upon")).is_green().job_texts_cut, 1, "the broker may have been away");
+    let shared = |at| on(Kind::History { size: 1, lasts: Lasts::Synced }, at);
+    shared(None).say(ended("Twice")).is_red(&[Invariant::Jobs]);
+    assert_eq!(shared(None).say(ended("Once upon")).is_green().job_texts_cut, 1, "the broker may have been away");
+    shared(Some(9)).say(ended("Once upon")).is_green();
+    shared(Some(4)).say(ended("Once upon")).is_red(&[Invariant::Jobs]);
     script().say(ended("Once")).say(What::JobLate { job: "j".into(), attempt: 1 }).is_red(&[Invariant::Jobs]);
     let failed = JobEnd { status: "failed".to_owned(), turn: None };
     script().say(What::JobEnded { job: "j".into(), end: failed }).is_green();

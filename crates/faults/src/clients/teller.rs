@@ -43,6 +43,8 @@ struct Text {
     attempt: u64,
     text: String,
     has_ended: bool,
+    /// How long the whole text is, as the end said.
+    at: Option<u64>,
     /// Every word of the stream in short, and every new connection.
     trail: String,
 }
@@ -112,8 +114,8 @@ impl Telling<'_> {
                 pause(&mut self.rng);
             }
         }
-        let Text { attempt, text, has_ended, trail } = text;
-        self.world.log.say(What::JobText { job: job.into(), attempt, text, ended: has_ended, trail });
+        let Text { attempt, text, has_ended, at, trail } = text;
+        self.world.log.say(What::JobText { job: job.into(), attempt, text, ended: has_ended, at, trail });
     }
 
     fn read(
@@ -139,13 +141,18 @@ impl Telling<'_> {
                 heard = Instant::now();
                 let data = &push["pub"]["data"];
                 let at = usize::try_from(data["at"].as_u64().unwrap_or(0)).unwrap_or(usize::MAX);
-                if data["type"] == "delta" && at > text.text.encode_utf16().count() {
+                let kind = data["type"].as_str();
+                let is_ours = data["attempt"].as_u64() >= Some(text.attempt);
+                let names = is_ours && matches!(kind, Some("delta" | "end"));
+                let is_missing = names && at > text.text.encode_utf16().count();
+                if !is_missing || kind == Some("end") {
+                    Self::take(data, text);
+                }
+                if is_missing {
                     let params =
                         json!({ "method": "generation.snapshot", "data": { "story": story, "generation": job } });
                     let answer = socket.call("rpc", params, PATIENCE)?;
                     Self::take(&answer["data"], text);
-                } else {
-                    Self::take(data, text);
                 }
             }
         }
@@ -188,7 +195,10 @@ impl Telling<'_> {
                 }
                 text.has_ended |= !matches!(data["status"].as_str(), Some("queued" | "running"));
             }
-            Some("end") => text.has_ended = true,
+            Some("end") => {
+                text.has_ended = true;
+                text.at = data["at"].as_u64();
+            }
             _ => {}
         }
     }

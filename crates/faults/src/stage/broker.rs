@@ -1,22 +1,28 @@
-//! Redis under a stage, in each of the forms that Talewire knows: which server is the master now, how it is taken away, and how nodes
-//! are told of all this.
+//! What carries publications under a stage, Redis in each of the forms that Talewire knows or NATS: which server is the master now, how
+//! it is taken away, and how nodes are told of all this.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use talewire_stand::nats::Nats;
+use talewire_stand::process::Process;
 use talewire_stand::redis::Redis;
 use talewire_stand::redis_cluster::RedisCluster;
 use talewire_stand::redis_sentinel::{MASTER_NAME, RedisSentinels};
 
 use super::Ground;
+use crate::schedule::Whom;
 
 /// How long others may take to put another master in the place of one that is gone.
 const PROMOTION_MAX: Duration = Duration::from_secs(30);
 
+/// How long one ordered failover of the Sentinels may take, until they are asked for another.
+const FAIL_OVER_TRY: Duration = Duration::from_secs(6);
+
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Redis.
+/// Redis, or NATS.
 #[derive(Debug)]
 pub enum Broker {
     /// One server that syncs every write.
@@ -25,6 +31,8 @@ pub enum Broker {
     Sentinels(RedisSentinels),
     /// Three masters and a replica of each.
     Cluster(RedisCluster),
+    /// One server that keeps its streams in its folder.
+    Nats(Nats),
 }
 
 impl Broker {
@@ -36,6 +44,7 @@ impl Broker {
             Ground::Redis => Some(Self::Single(Redis::lasting())),
             Ground::Sentinel => Some(Self::Sentinels(RedisSentinels::start())),
             Ground::Cluster => Some(Self::Cluster(RedisCluster::start(3, 1))),
+            Ground::Nats => Some(Self::Nats(Nats::start())),
         }
     }
 
@@ -44,7 +53,8 @@ impl Broker {
     pub fn single_port(&self) -> Option<u16> {
         match self {
             Self::Single(redis) => Some(redis.port),
-            _ => None,
+            Self::Nats(nats) => Some(nats.port),
+            Self::Sentinels(_) | Self::Cluster(_) => None,
         }
     }
 
@@ -55,27 +65,69 @@ impl Broker {
             Self::Single(redis) => ("single", vec![way.map_or_else(|| redis.url(), |way| format!("redis://{way}"))]),
             Self::Sentinels(all) => ("sentinel", all.urls()),
             Self::Cluster(all) => ("cluster", all.urls()),
+            Self::Nats(nats) => {
+                let url = way.map_or_else(|| nats.url(), |way| format!("nats://{way}"));
+                return format!("kind = \"nats\"\n[broker.nats]\nurls = [\"{url}\"]\n");
+            }
         };
         format!(
             "kind = \"redis\"\n[broker.redis]\nmode = \"{mode}\"\nurls = {urls:?}\nmaster_name = \"{MASTER_NAME}\"\n"
         )
     }
 
-    /// All servers that hold data.
+    /// All servers of Redis that hold data.
     #[must_use]
     pub fn servers(&self) -> &[Redis] {
         match self {
             Self::Single(redis) => std::slice::from_ref(redis),
             Self::Sentinels(all) => &all.servers,
             Self::Cluster(all) => &all.servers,
+            Self::Nats(_) => &[],
         }
     }
 
-    fn server(&mut self, at: usize) -> &mut Redis {
+    /// All processes that hold data.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        let nats = match self {
+            Self::Nats(nats) => Some(&nats.process),
+            _ => None,
+        };
+        self.servers().iter().map(|server| &server.process).chain(nats)
+    }
+
+    /// Where these servers listen.
+    ///
+    /// # Errors
+    /// If the ground has none of them.
+    pub fn ports(&self, whom: Whom) -> anyhow::Result<Vec<u16>> {
+        let all = |servers: &[Redis]| servers.iter().map(|server| server.port).collect();
+        match (whom, self) {
+            (Whom::Sentinels, Self::Sentinels(all)) => Ok(all.ports.clone()),
+            (Whom::Sentinels, _) => bail!("there are no Sentinels"),
+            (Whom::Master(slot), _) => {
+                let master = self.master(slot)?;
+                Ok(self.servers().get(master).map(|server| server.port).into_iter().collect())
+            }
+            (Whom::Servers, _) => Ok(all(self.servers())),
+        }
+    }
+
+    fn kill(&mut self, at: usize) {
         match self {
-            Self::Single(redis) => redis,
-            Self::Sentinels(all) => &mut all.servers[at],
-            Self::Cluster(all) => &mut all.servers[at],
+            Self::Single(redis) => redis.kill(),
+            Self::Sentinels(all) => all.servers[at].kill(),
+            Self::Cluster(all) => all.servers[at].kill(),
+            Self::Nats(nats) => nats.kill(),
+        }
+    }
+
+    /// On the same port, with the files that it had.
+    fn restart(&mut self, at: usize) {
+        match self {
+            Self::Single(redis) => redis.restart(),
+            Self::Sentinels(all) => all.servers[at].restart(),
+            Self::Cluster(all) => all.servers[at].restart(),
+            Self::Nats(nats) => nats.restart(),
         }
     }
 
@@ -85,11 +137,11 @@ impl Broker {
     /// If nobody says so.
     pub fn master(&self, slot: u16) -> anyhow::Result<usize> {
         let found = match self {
-            Self::Single(_) => Some(0),
+            Self::Single(_) | Self::Nats(_) => Some(0),
             Self::Sentinels(all) => all.master(),
             Self::Cluster(all) => all.owner(slot),
         };
-        found.context("Redis has no master")
+        found.context("there is no master")
     }
 
     /// Kills the master, and starts it again: at once if it is the only one, else when another has taken its place.
@@ -98,21 +150,21 @@ impl Broker {
     /// If nobody does.
     pub fn kill_master(&mut self, slot: u16, down: Duration) -> anyhow::Result<()> {
         let master = self.master(slot)?;
-        self.server(master).kill();
+        self.kill(master);
         std::thread::sleep(down);
         if self.single_port().is_none() {
-            self.wait_for_another(master, slot)?;
+            self.wait_for_another(master, slot, PROMOTION_MAX)?;
         }
-        self.server(master).restart();
+        self.restart(master);
         Ok(())
     }
 
     /// Waits until the servers agree that somebody else is the master. A master that came back empty before that would be followed.
-    fn wait_for_another(&self, master: usize, slot: u16) -> anyhow::Result<()> {
-        let deadline = Instant::now() + PROMOTION_MAX;
+    fn wait_for_another(&self, master: usize, slot: u16, most: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + most;
         while self.master(slot).map_or(true, |now| now == master) {
             if Instant::now() > deadline {
-                bail!("no replica takes the place of the master within {} s", PROMOTION_MAX.as_secs());
+                bail!("no replica takes the place of the master within {} s", most.as_secs());
             }
             std::thread::sleep(LOOK_AGAIN);
         }
@@ -140,16 +192,22 @@ impl Broker {
     pub fn fail_over(&self, slot: u16) -> anyhow::Result<()> {
         let master = self.master(slot)?;
         match self {
-            Self::Single(_) => bail!("there is nobody to take over"),
+            Self::Single(_) | Self::Nats(_) => bail!("there is nobody to take over"),
             Self::Sentinels(all) => {
                 // They refuse for a while after the last time.
                 let deadline = Instant::now() + PROMOTION_MAX;
                 let ask = || talewire_stand::redis::say(all.ports[0], &["SENTINEL", "FAILOVER", MASTER_NAME]);
-                while !ask().is_ok_and(|said| said == "+OK") {
-                    if Instant::now() > deadline {
-                        bail!("the Sentinels refuse to change the master");
+                // And they give it up again if they find no replica that is good enough just now.
+                loop {
+                    while !ask().is_ok_and(|said| said == "+OK") {
+                        if Instant::now() > deadline {
+                            bail!("the Sentinels refuse to change the master");
+                        }
+                        std::thread::sleep(LOOK_AGAIN);
                     }
-                    std::thread::sleep(LOOK_AGAIN);
+                    if self.wait_for_another(master, slot, FAIL_OVER_TRY).is_ok() {
+                        return Ok(());
+                    }
                 }
             }
             Self::Cluster(all) => {
@@ -158,7 +216,7 @@ impl Broker {
                 all.servers[replica].say(&["CLUSTER", "FAILOVER"]).context("CLUSTER FAILOVER")?;
             }
         }
-        self.wait_for_another(master, slot)
+        self.wait_for_another(master, slot, PROMOTION_MAX)
     }
 
     /// Cuts the replicas off for a while, and then has one of them take over: what was acknowledged meanwhile is gone.

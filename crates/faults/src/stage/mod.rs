@@ -1,6 +1,7 @@
 //! The servers of a run: Talewire's own processes with their settings, folders and proxies, and what they stand on. All of it is
 //! on the loopback address, on ports that were free, and ends with the value.
 
+pub mod apart;
 pub mod broker;
 pub mod disk;
 pub mod node;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use talewire_stand::postgres::Postgres;
 use tempfile::TempDir;
 
+use self::apart::Network;
 use self::broker::Broker;
 use self::disk::SmallDisk;
 use self::node::Node;
@@ -47,6 +49,10 @@ pub struct StageOptions {
     pub small_disk: bool,
     /// Whether the nodes' clock can be moved.
     pub moved_clock: bool,
+    /// Whether each node has a network of its own, so that it can be cut off from single servers.
+    pub apart: bool,
+    /// A break, for tests: nodes never look whether announcements reach them.
+    pub unwatched: bool,
     /// What the proxies tell that is not so.
     pub lie: Option<Lie>,
 }
@@ -64,6 +70,8 @@ pub enum Ground {
     Sentinel,
     /// Nodes that share PostgreSQL and a Redis cluster of three masters, each with a replica. Nothing of it is on a disk.
     Cluster,
+    /// Nodes that share PostgreSQL and one NATS server, which keeps its streams in files.
+    Nats,
 }
 
 impl Ground {
@@ -73,18 +81,12 @@ impl Ground {
         self != Self::Alone
     }
 
-    /// Whether there is Redis.
-    #[must_use]
-    pub fn has_redis(self) -> bool {
-        matches!(self, Self::Redis | Self::Sentinel | Self::Cluster)
-    }
-
     /// What history channels promise here.
     #[must_use]
     pub fn history(self) -> Lasts {
         match self {
             Self::Alone | Self::Postgres => Lasts::InMemory,
-            Self::Redis => Lasts::Synced,
+            Self::Redis | Self::Nats => Lasts::Synced,
             Self::Sentinel | Self::Cluster => Lasts::Replicated,
         }
     }
@@ -99,12 +101,14 @@ pub struct Stage {
     pub fronts: Vec<Proxy>,
     /// One between each node and PostgreSQL, if there is one.
     pub store_ways: Vec<Proxy>,
-    /// One between each node and Redis, if there is one.
+    /// One between each node and its broker, if that is one server.
     pub broker_ways: Vec<Proxy>,
     /// PostgreSQL, if the ground has it.
     pub postgres: Option<Postgres>,
-    /// Redis, if the ground has it.
+    /// Redis or NATS, if the ground has one.
     pub broker: Option<Broker>,
+    /// The network of each node, if they have their own.
+    pub networks: Vec<Arc<Network>>,
     /// Where the data of all nodes is, if it can be filled.
     pub disk: Option<Arc<SmallDisk>>,
     binary: PathBuf,
@@ -119,6 +123,9 @@ impl Stage {
     /// # Errors
     /// If a server does not start, with what it said.
     pub fn start(options: &StageOptions) -> anyhow::Result<Self> {
+        if options.apart {
+            apart::prepare()?;
+        }
         let folder = tempfile::Builder::new().prefix("talewire-faults-").tempdir().context("a temporary folder")?;
         let disk = options.small_disk.then(|| Arc::new(SmallDisk::mount(folder.path())));
         let mut stage = Self {
@@ -128,6 +135,7 @@ impl Stage {
             broker_ways: Vec::new(),
             postgres: options.ground.has_postgres().then(Postgres::start),
             broker: Broker::start(options.ground),
+            networks: Vec::new(),
             disk,
             binary: options.binary.clone(),
             other: options.other.clone(),
@@ -135,12 +143,17 @@ impl Stage {
         };
         let lie = options.lie.map(|lie| Arc::new(Mutex::new(Liar::new(lie))));
         for number in 1..=options.nodes {
-            stage.add_node(number, options.moved_clock, lie.clone())?;
+            stage.add_node(number, options, lie.clone())?;
         }
         Ok(stage)
     }
 
-    fn add_node(&mut self, number: usize, moved_clock: bool, liar: Option<Arc<Mutex<Liar>>>) -> anyhow::Result<()> {
+    fn add_node(
+        &mut self,
+        number: usize,
+        options: &StageOptions,
+        liar: Option<Arc<Mutex<Liar>>>,
+    ) -> anyhow::Result<()> {
         let name = format!("n{number}");
         let door = Arc::new(Door::new(&name));
         let store = self.postgres.as_ref().map(|postgres| way(postgres.port)).transpose()?;
@@ -148,15 +161,23 @@ impl Stage {
         let broker = port.map(way).transpose()?;
         let config = self.folder.path().join(format!("{name}.toml"));
         let store_at = store.as_ref().map(|way| way.address);
-        let of_broker = self.broker.as_ref().map(|redis| redis.settings(broker.as_ref().map(|way| way.address)));
-        std::fs::write(&config, settings(store_at, of_broker)).context("writing settings")?;
+        let of_broker = self.broker.as_ref().map(|all| all.settings(broker.as_ref().map(|way| way.address)));
+        let network = options.apart.then(|| Network::make(number, self.folder.path())).transpose()?.map(Arc::new);
+        let address = network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.address);
+        let mut written = settings(address, store_at, of_broker);
+        if options.unwatched {
+            written.push_str(UNWATCHED);
+        }
+        std::fs::write(&config, written).context("writing settings")?;
         self.store_ways.extend(store);
         self.broker_ways.extend(broker);
         let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
         let binary = self.other.as_ref().filter(|_| number.is_multiple_of(2)).unwrap_or(&self.binary);
         let mut node = Node::new(door.clone(), binary, &config, &data);
         node.disk = self.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
-        if moved_clock {
+        node.network.clone_from(&network);
+        self.networks.extend(network);
+        if options.moved_clock {
             let clock = self.folder.path().join(format!("{name}.clock"));
             set_clock(&clock, 0)?;
             node.clock = Some(clock);
@@ -181,8 +202,8 @@ impl Stage {
             node.look(log);
             node.measure(log);
         }
-        for (number, server) in self.broker.iter().flat_map(Broker::servers).enumerate() {
-            node::measure(&format!("redis-{number}"), server.process.id(), 0, log);
+        for (number, process) in self.broker.iter().flat_map(Broker::processes).enumerate() {
+            node::measure(&format!("broker-{number}"), process.id(), 0, log);
         }
     }
 
@@ -249,13 +270,13 @@ fn way(port: u16) -> anyhow::Result<Proxy> {
 }
 
 /// Short times, so that a fault is noticed soon, and limits that one machine with many clients does not meet.
-fn settings(store: Option<SocketAddr>, broker: Option<String>) -> String {
+fn settings(address: Ipv4Addr, store: Option<SocketAddr>, broker: Option<String>) -> String {
     let store = store
         .map_or_else(String::new, |address| format!("[store]\nurl = \"postgres://talewire@{address}/postgres\"\n"));
     let broker = broker.unwrap_or_default();
     format!(
         r#"[http]
-listen = "127.0.0.1:0"
+listen = "{address}:0"
 admin_listen = "127.0.0.1:0"
 api_key = "{API_KEY}"
 requests_per_second = 100_000
@@ -290,6 +311,9 @@ generation_age_ms = 10_000
 {broker}"#
     )
 }
+
+/// Behind the section of Redis.
+const UNWATCHED: &str = "probe_lost_ms = 3_600_000\n[hub]\nposition_check_ms = 3_600_000\n";
 
 /// Entries that history channels of a stage keep: more than a run of ten minutes publishes, so that all of them are there to be checked.
 pub const HISTORY_SIZE: u64 = 30_000;

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::Value;
 use talewire_stand::process::Process;
 
+use super::apart::Network;
 use super::disk::SmallDisk;
 use crate::clients::Door;
 use crate::log::{Log, What};
@@ -33,12 +34,16 @@ pub struct Node {
     pub data: PathBuf,
     /// Its data folder for itself, and the disk that it is on, if that is not ours.
     pub disk: Option<(PathBuf, Arc<SmallDisk>)>,
+    /// The network that it is in, if that is its own.
+    pub network: Option<Arc<Network>>,
     /// Where its clock is set, if it can be.
     pub clock: Option<PathBuf>,
     binary: PathBuf,
     config: PathBuf,
     log: PathBuf,
     process: Option<Process>,
+    /// Where it says whether it is ready.
+    pub admin: Option<SocketAddr>,
     /// How often it was started.
     pub starts: u32,
 }
@@ -49,7 +54,19 @@ impl Node {
     pub fn new(door: Arc<Door>, binary: &Path, config: &Path, data: &Path) -> Self {
         let (binary, config, data) = (binary.to_owned(), config.to_owned(), data.to_owned());
         let log = config.with_extension("log");
-        Self { door, data, disk: None, clock: None, binary, config, log, process: None, starts: 0 }
+        Self {
+            door,
+            data,
+            disk: None,
+            network: None,
+            clock: None,
+            binary,
+            config,
+            log,
+            process: None,
+            admin: None,
+            starts: 0,
+        }
     }
 
     /// Starts it and waits until it is ready.
@@ -62,8 +79,9 @@ impl Node {
         let deadline = Instant::now() + START_MAX;
         loop {
             let said = self.said();
-            if let Some(address) = said.get(before..).and_then(ready_at) {
+            if let Some((address, admin)) = said.get(before..).and_then(ready_at) {
                 self.door.opened(address);
+                self.admin = Some(admin);
                 return Ok(());
             }
             let is_gone = self.process.as_mut().is_none_or(|process| !process.is_running());
@@ -76,9 +94,10 @@ impl Node {
 
     /// Starts it and waits for nothing.
     pub fn spawn(&mut self) {
-        let (mut command, data) = match &self.disk {
-            None => (Command::new(&self.binary), &self.data),
-            Some((inside, disk)) => (disk.command(&self.binary), inside),
+        let (mut command, data) = match (&self.disk, &self.network) {
+            (Some((inside, disk)), _) => (disk.command(&self.binary), inside),
+            (None, Some(network)) => (network.command(&self.binary), &self.data),
+            (None, None) => (Command::new(&self.binary), &self.data),
         };
         without_surroundings(&mut command);
         command.args(["serve", "--log-format", "json", "--config"]).arg(&self.config);
@@ -202,12 +221,13 @@ fn faketime() -> PathBuf {
     found.expect("/usr/lib/*/faketime/libfaketimeMT.so.1 is there (apt-get install libfaketime)")
 }
 
-/// The address in the line that says that it is ready.
-fn ready_at(said: &str) -> Option<SocketAddr> {
+/// The addresses in the line that says that it is ready: for everybody, and for operators.
+fn ready_at(said: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line = said.lines().find(|line| line.contains("talewire is ready"))?;
     let line: Value = serde_json::from_str(line).ok()?;
     let page = line["page"].as_str().or_else(|| line["fields"]["page"].as_str())?;
-    page.strip_prefix("http://")?.parse().ok()
+    let admin = line["admin"].as_str().or_else(|| line["fields"]["admin"].as_str())?;
+    Some((page.strip_prefix("http://")?.parse().ok()?, admin.parse().ok()?))
 }
 
 /// What the machine's own environment says is not for the program under test.

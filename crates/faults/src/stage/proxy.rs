@@ -16,6 +16,9 @@ use crate::clients::Door;
 /// Connections of one proxy at once; further ones are closed.
 const CONNECTIONS_MAX: u64 = 512;
 
+/// What a client of Redis says that listens: `SUBSCRIBE` and `SSUBSCRIBE`.
+const SUBSCRIBE: &[u8] = b"SUBSCRIBE\r\n";
+
 /// How often a waiting connection looks at the weather.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -33,6 +36,8 @@ pub enum Weather {
     },
     /// Nothing goes through, and nobody is told.
     BlackHole,
+    /// Nothing comes through to those who listen to announcements of Redis; their connections stay, and all others are fine.
+    Deaf,
     /// Open connections end as if both sides had closed them; new ones are fine.
     Cut,
     /// Open connections end with RST; new ones are fine.
@@ -64,6 +69,8 @@ struct Pump {
     to: TcpStream,
     sky: Arc<Sky>,
     is_to_client: bool,
+    /// Whether this connection has subscribed to anything.
+    listens: Arc<AtomicBool>,
     twist: Option<Twist>,
 }
 
@@ -124,8 +131,13 @@ fn begin(client: TcpStream, server: SocketAddr, sky: &Arc<Sky>, liar: Option<&Ar
     }
     let (client_2, server_2) = (client.try_clone()?, server.try_clone()?);
     let [said, heard] = liar.map_or([None, None], |liar| Twist::pair(liar).map(Some));
-    let up = Pump { from: client, to: server, sky: sky.clone(), is_to_client: false, twist: said };
-    let down = Pump { from: server_2, to: client_2, sky: sky.clone(), is_to_client: true, twist: heard };
+    let pump = |from, to, is_to_client, listens: &Arc<AtomicBool>, twist| {
+        let (sky, listens) = (sky.clone(), listens.clone());
+        Pump { from, to, sky, is_to_client, listens, twist }
+    };
+    let listens = Arc::new(AtomicBool::new(false));
+    let up = pump(client, server, false, &listens, said);
+    let down = pump(server_2, client_2, true, &listens, heard);
     sky.connections.fetch_add(1, Ordering::Relaxed);
     let counted = sky.clone();
     std::thread::spawn(move || {
@@ -149,7 +161,7 @@ impl Pump {
                 return self.end();
             }
             seen = changes;
-            if weather == Weather::BlackHole {
+            if self.holds(weather) {
                 std::thread::sleep(LOOK_AGAIN);
                 continue;
             }
@@ -160,7 +172,7 @@ impl Pump {
                 }
                 Ok(n) => {
                     // It may have become dark while this was read.
-                    while *self.sky.weather.lock() == Weather::BlackHole && !self.sky.is_over.load(Ordering::Relaxed) {
+                    while self.holds(*self.sky.weather.lock()) && !self.sky.is_over.load(Ordering::Relaxed) {
                         std::thread::sleep(LOOK_AGAIN);
                     }
                     if let Weather::Slow { latency_ms, jitter_ms } = weather {
@@ -176,7 +188,15 @@ impl Pump {
         }
     }
 
+    fn holds(&self, weather: Weather) -> bool {
+        let is_deaf = weather == Weather::Deaf && self.is_to_client && self.listens.load(Ordering::Relaxed);
+        is_deaf || weather == Weather::BlackHole
+    }
+
     fn forward(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.is_to_client && bytes.windows(SUBSCRIBE.len()).any(|word| word == SUBSCRIBE) {
+            self.listens.store(true, Ordering::Relaxed);
+        }
         match &mut self.twist {
             None => self.to.write_all(bytes),
             Some(twist) => {
@@ -263,6 +283,22 @@ mod tests {
         let (proxy, mut client) = echo();
         assert_eq!(said_back(&mut client, b"one").expect("open"), b"one");
         proxy.set(Weather::BlackHole);
+        client.set_read_timeout(Some(Duration::from_millis(200))).expect("a good time");
+        assert!(said_back(&mut client, b"two").is_err());
+        proxy.set(Weather::Clear);
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("a good time");
+        let mut back = [0; 3];
+        client.read_exact(&mut back).expect("it was only held");
+        assert_eq!(&back, b"two");
+    }
+
+    #[test]
+    fn who_listens_is_deaf_and_others_are_not() {
+        let (proxy, mut client) = echo();
+        let mut other = TcpStream::connect(proxy.address).expect("it listens");
+        assert_eq!(said_back(&mut client, b"$9\r\nSUBSCRIBE\r\n").expect("open"), b"$9\r\nSUBSCRIBE\r\n");
+        proxy.set(Weather::Deaf);
+        assert_eq!(said_back(&mut other, b"one").expect("it does not listen"), b"one");
         client.set_read_timeout(Some(Duration::from_millis(200))).expect("a good time");
         assert!(said_back(&mut client, b"two").is_err());
         proxy.set(Weather::Clear);

@@ -36,11 +36,24 @@ fn two_nodes_on_one_redis_lose_nothing() {
         Fault::Storm { place: Place::Store(1), weather: Weather::Reset, ms: 300 },
         Fault::PauseBroker { slot: SLOT, ms: 500 },
         Fault::FillBroker { ms: 500 },
+        Fault::Deafen { node: 1 },
         Fault::Drain { node: 1 },
     ];
     let counts = run(Ground::Redis, &faults).verdict.counts;
     assert_eq!(counts.gone_with_epoch, 0, "one Redis that syncs every write keeps every word");
     assert_eq!(counts.resumes_lost, 0, "and nobody is told otherwise");
+}
+
+#[test]
+fn two_nodes_on_nats_lose_nothing() {
+    let faults = [
+        Fault::KillBroker { slot: SLOT, down_ms: 100 },
+        Fault::Storm { place: Place::Broker(1), weather: Weather::BlackHole, ms: 700 },
+        Fault::PauseBroker { slot: SLOT, ms: 500 },
+        Fault::Drain { node: 0 },
+    ];
+    let counts = run(Ground::Nats, &faults).verdict.counts;
+    assert_eq!((counts.gone_with_epoch, counts.resumes_lost), (0, 0), "a killed process loses nothing: {counts:?}");
 }
 
 #[test]
@@ -59,6 +72,31 @@ fn two_nodes_behind_sentinels_keep_positions_true() {
     let counts = run(Ground::Sentinel, &[Fault::FailOverToOld { lag_ms: 1_000 }]).verdict.counts;
     assert!(counts.gone_with_epoch > 0, "the replica did not have the newest: {counts:?}");
     assert!(counts.resumes_lost + counts.gaps > 0, "and readers were told: {counts:?}");
+}
+
+/// In a network of its own, which the program makes; without root it says so.
+#[test]
+fn a_node_that_is_cut_off_from_single_servers_tells_what_it_lost() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_talewire-faults"));
+    command.args(["run", "--stage", "cluster", "--only", "CutOff", "--binary"]);
+    let done = command.arg(talewire_faults::stage::binary().expect("talewire is built")).output().expect("it runs");
+    let [said, why] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    if rustix::process::geteuid().is_root() {
+        assert!(done.status.success() && said.contains("GREEN") && said.matches("CutOff").count() == 3, "{said}{why}");
+    } else {
+        assert!(!done.status.success() && why.contains("--together"), "{said}{why}");
+    }
+}
+
+#[test]
+fn i5_a_node_that_does_not_look_whether_it_hears_is_found() {
+    let mut options = on(Ground::Redis, 2, vec![Step { rest_ms: 300, fault: Fault::Deafen { node: 0 } }]);
+    options.stage.unwatched = true;
+    options.promises.deaf_ms = 2_000;
+    let verdict = run::run(&options).expect("the run is made").verdict;
+    let wrong = verdict.wrong.get(&Invariant::Deaf).expect("it was deaf and said nothing");
+    assert!(wrong.count > 1, "neither it nor its readers knew: {verdict}");
+    assert!(!verdict.is_red(Invariant::Valid), "{verdict}");
 }
 
 #[test]

@@ -16,14 +16,16 @@ fn alone(steps: Vec<Step>) -> RunOptions {
 
 fn on(ground: Ground, nodes: usize, steps: Vec<Step>) -> RunOptions {
     let binary = stage::binary().expect("talewire is built");
-    let stage = StageOptions { binary, other: None, ground, nodes, small_disk: false, moved_clock: false, lie: None };
+    let (small_disk, moved_clock, apart, unwatched) = (false, false, false, false);
+    let stage =
+        StageOptions { binary, other: None, ground, nodes, small_disk, moved_clock, apart, unwatched, lie: None };
     let promises = Promises::default();
     RunOptions { stage, steps, seed: 1, promises, calm_ms: 1_000, stories: false, log: None }
 }
 
 #[test]
 fn every_fault_comes_once_and_nothing_is_lost() {
-    let mut options = alone(schedule::short(1, Ground::Alone, 1));
+    let mut options = alone(schedule::short(1, Ground::Alone, 1, false));
     (options.stage.small_disk, options.stage.moved_clock, options.stories) = (true, true, true);
     let report = run::run(&options).expect("the run is made");
     assert!(report.verdict.is_green(), "{report}");

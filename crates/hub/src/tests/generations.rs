@@ -104,10 +104,12 @@ impl Model {
                 let _ = wait(broker.generation_begin(story, generation, *attempt));
             }
             Op::Append(text) => {
-                let _ = wait(broker.generation_append(story, generation, *attempt, &text));
+                let so_far = wait(broker.generation_snapshot(story, generation)).unwrap();
+                let at = so_far.map_or(0, |so_far| utf16_len(&so_far.text));
+                let _ = wait(broker.generation_append(story, generation, *attempt, at, &text));
             }
             Op::End => {
-                let _ = wait(broker.generation_end(story, generation, *attempt, GenerationStatus::Done));
+                let _ = wait(broker.generation_end(story, generation, *attempt, GenerationStatus::Done, None));
             }
             Op::Subscribe(peer) => {
                 if !crowd.peers[peer].standings.contains_key(&self.stream) {

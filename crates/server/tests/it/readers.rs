@@ -1,10 +1,13 @@
 //! Readers without a protocol, by hand: `/events`, `/poll`, and the connections that flow one way.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use talewire_proto::Limits;
+use talewire_broker::{Delivery, Message};
+use talewire_hub::HubSettings;
 use talewire_proto::session::Anonymous;
+use talewire_proto::{Channel, Entry, Epoch, Limits, Publication};
 use talewire_server::ServerSettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -388,6 +391,42 @@ async fn a_poll_is_told_of_gaps_and_of_what_it_may_not_read() {
     let (status, body) = poll(&careful, "channel=chat:1").await;
     assert_eq!((status, &body["error"]["code"]), (401, &json!(101)));
     assert_eq!(poll(&careful, "channel=chat:1&token=nonsense").await.0, 401);
+}
+
+/// A broker has lost an entry that was announced: whoever waits has gathered it when its history turns out to be another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_that_is_told_of_a_gap_has_nothing_from_before_it() {
+    let hub = HubSettings { gap_wait_ms: 0, ..HubSettings::default() };
+    let stage = Arc::new(Stage::with(Settings { hub, ..Settings::default() }).await);
+    let mut gaps = 0;
+    for n in 0..20 {
+        let channel: Channel = format!("chat:{n}").parse().expect("a name");
+        let published = publish(&stage, json!({"channel": channel, "event": "turn", "data": 1})).await;
+        let epoch = Epoch::new(published["result"]["epoch"].as_str().expect("an epoch"));
+        let (_, first) = poll(&stage, &format!("channel={channel}&wait=0")).await;
+        stage.until("the first poll is over", |node| Stage::metric(node, "talewire_subscriptions") == 0).await;
+        let query = format!("cursor={}&wait=10", first["cursor"].as_str().expect("a cursor"));
+        let waiting = tokio::spawn({
+            let stage = stage.clone();
+            async move { poll(&stage, &query).await.1 }
+        });
+        stage.until("the poll waits", |node| Stage::metric(node, "talewire_subscriptions") == 1).await;
+        stage.node.broker.shift_clock(200_000_000);
+        stage.node.broker.sweep();
+        let lost = Entry { offset: 2, publication: Publication::default() };
+        let message = Message::Entry { epoch, entry: Arc::new(lost) };
+        stage.node.hub.deliver(Delivery { channel: channel.clone(), message });
+        // The same look as any newcomer's: it finds another history.
+        publish(&stage, json!({"channel": channel, "event": "turn", "data": 3})).await;
+        let answer = waiting.await.expect("an answer");
+        let offsets: Vec<&Value> =
+            answer["events"].as_array().expect("events").iter().map(|event| &event["offset"]).collect();
+        if answer["gaps"] != json!([]) {
+            gaps += 1;
+            assert!(!offsets.contains(&&json!(2)), "{answer}");
+        }
+    }
+    assert!(gaps > 0, "the gap always came too late for the same answer");
 }
 
 #[tokio::test(flavor = "multi_thread")]

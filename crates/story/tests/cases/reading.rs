@@ -100,7 +100,7 @@ async fn a_snapshot_follows_a_generation_to_its_end() {
     let id: GenerationId = world.claim().await.unwrap();
     assert_eq!(snapshot().await, shape(1, "", "running"));
     world.broker.generation_begin(&world.story(), &id, 1).await.unwrap();
-    world.broker.generation_append(&world.story(), &id, 1, "It sno").await.unwrap();
+    world.broker.generation_append(&world.story(), &id, 1, 0, "It sno").await.unwrap();
     assert_eq!(snapshot().await, shape(1, "It sno", "running"));
     // The worker has committed, and dies before it ends the stream.
     world.finish(&id, GenerationStatus::Done, "It snowed.").await;
@@ -112,7 +112,7 @@ async fn a_failed_generation_keeps_showing_what_came_of_it() {
     let world = World::peopled(StoryLimits::default()).await;
     let id = world.claim().await.unwrap();
     world.broker.generation_begin(&world.story(), &id, 1).await.unwrap();
-    world.broker.generation_append(&world.story(), &id, 1, "It sno").await.unwrap();
+    world.broker.generation_append(&world.story(), &id, 1, 0, "It sno").await.unwrap();
     world.finish(&id, GenerationStatus::Failed, "").await;
     let wanted = json!({"story": world.name("story"), "generation": world.name("generation")});
     let snapshot = world.call("rea", "generation.snapshot", &wanted).await.unwrap();

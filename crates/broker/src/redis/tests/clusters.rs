@@ -211,3 +211,24 @@ async fn a_cluster_that_stops_altogether_for_one_lost_master_is_down() {
     cluster.servers[lost].restart();
     node.wait_for_health(true).await;
 }
+
+/// Nothing tells a node that a replica has taken over but its own commands, which cannot be answered by who is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_is_found_by_who_waits_for_it() {
+    let mut cluster = RedisCluster::start(3, 1);
+    let mut settings = settings(&cluster);
+    settings.redis.servers_check_ms = 3_600_000;
+    let node = node_with(&settings).await;
+    for (name, is_killed) in [("chat:killed", true), ("chat:paused", false)] {
+        let before = node.publish_at_last(name, "before").await;
+        let master = cluster.owner(cluster.slot(name)).unwrap();
+        if is_killed {
+            cluster.servers[master].kill();
+        } else {
+            cluster.servers[master].process.pause();
+        }
+        let after = node.publish_at_last(name, "after").await;
+        assert!(after.offset >= before.offset);
+        cluster.servers[master].process.go_on();
+    }
+}

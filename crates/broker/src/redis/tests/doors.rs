@@ -49,7 +49,7 @@ async fn a_user_needs_no_more_than_the_document_says() {
     let story = talewire_proto::StoryId::from_random([1; 13]);
     let generation = talewire_proto::GenerationId::from_random([2; 13]);
     node.broker.generation_begin(&story, &generation, 1).await.unwrap();
-    node.broker.generation_append(&story, &generation, 1, "words").await.unwrap();
+    node.broker.generation_append(&story, &generation, 1, 0, "words").await.unwrap();
     assert!(node.broker.generation_snapshot(&story, &generation).await.unwrap().is_some());
     let info = Arc::new(talewire_proto::ClientInfo::default());
     node.broker.enter(&channel("chat:a"), &"c".parse().unwrap(), &info, crate::Tell::Nobody).await.unwrap();

@@ -24,6 +24,7 @@ fn report(node: &Node) -> NodeReport {
         subscriptions: 2,
         channels: 3,
         draining: false,
+        agreed: Default::default(),
     }
 }
 
