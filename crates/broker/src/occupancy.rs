@@ -309,12 +309,12 @@ impl Occupancy {
         let is_told = answer.is_change || (is_again && answer.is_ours);
         if holds {
             fading.remove(&channel);
-        } else if is_told {
+        } else if is_told && !answer.is_occupied {
             fading.insert(channel.clone(), answer.serial);
         }
         if is_told {
             // Under the lock, so that what is told of a channel comes in the order of its steps.
-            self.tell(Told { channel: channel.clone(), is_occupied: holds, serial: answer.serial });
+            self.tell(Told { channel: channel.clone(), is_occupied: answer.is_occupied, serial: answer.serial });
         }
         self.put(&mut state, &channel);
         if is_again {

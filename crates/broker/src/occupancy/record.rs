@@ -24,6 +24,8 @@ pub(crate) struct Answer {
     pub(crate) serial: u64,
     /// Whether that change was made by whoever asks: now, or before by a step whose answer was lost.
     pub(crate) is_ours: bool,
+    /// Whether anybody holds the channel: what the latest change came to.
+    pub(crate) is_occupied: bool,
 }
 
 impl Record {
@@ -71,7 +73,12 @@ pub(crate) fn step(record: Option<Record>, name: &str, holds: bool, now_us: u64)
     if is_change {
         record.turn(name, now_us);
     }
-    let answer = Answer { is_change, serial: record.serial, is_ours: record.teller == name };
+    let answer = Answer {
+        is_change,
+        serial: record.serial,
+        is_ours: record.teller == name,
+        is_occupied: !record.names.is_empty(),
+    };
     let is_new = is_change || was_held_by != holds;
     (is_new.then_some(record), answer)
 }
@@ -123,7 +130,11 @@ mod tests {
         let record = record.expect("it is held");
         assert_eq!(Record::read(&record.written()), Some(record));
         assert_eq!(take(&mut None, "a", false), (true, 1), "what was lost may have been held");
-        assert_eq!(step(None, "a", true, 9).1, Answer { is_change: true, serial: 9, is_ours: true });
+        assert_eq!(step(None, "a", true, 9).1, Answer { is_change: true, serial: 9, is_ours: true, is_occupied: true });
+        // One who made the channel occupied and says again that it goes hears that it still is.
+        let record = Some(Record { serial: 5, teller: "a".into(), names: vec!["b".into()] });
+        let again = Answer { is_change: false, serial: 5, is_ours: true, is_occupied: true };
+        assert_eq!(step(record, "a", false, 9), (None, again));
     }
 
     #[test]

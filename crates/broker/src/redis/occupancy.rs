@@ -49,11 +49,14 @@ impl Ledger {
         // An answer that is lost is for the caller to know: who says it again hears that it was done, and not that it was a change.
         let answer = self.servers.call(Script::Hold, &keys, &arguments, Lost::Fail).await?;
         let mut parts = list(answer.value)?.into_iter();
-        let (Some(is_change), Some(serial), Some(is_ours)) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(is_change), Some(serial), Some(is_ours), Some(is_occupied)) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(unknown());
         };
-        let (is_change, is_ours) = (integer(&is_change)? == 1, integer(&is_ours)? == 1);
-        Ok(Answer { is_change, serial: number(serial)?, is_ours })
+        let is = |value| Ok::<bool, BrokerError>(integer(value)? == 1);
+        let (is_change, is_ours, is_occupied) = (is(&is_change)?, is(&is_ours)?, is(&is_occupied)?);
+        Ok(Answer { is_change, serial: number(serial)?, is_ours, is_occupied })
     }
 
     pub(crate) async fn holdings(&self, name: &str, part: usize) -> Result<Holdings, BrokerError> {

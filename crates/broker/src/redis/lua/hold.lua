@@ -1,6 +1,6 @@
 -- A name holds a channel, or holds it no more.
 -- KEYS: records, what the name holds. ARGV: channel, name, whether it holds it
--- Answers {whether it was the first or the last, the serial of the latest change, whether that is the name's}.
+-- Answers {whether it was the first or the last, the serial of the latest change, whether that is the name's, whether anybody holds it}.
 local channel, name, holds = ARGV[1], ARGV[2], ARGV[3] == '1'
 local known = find(channel)
 local record = known or { serial = '0', teller = name, names = '' }
@@ -23,4 +23,4 @@ if changed then
 elseif not holds and not (record.names == '' and record.teller == name) then
   redis.call('SREM', KEYS[2], channel)
 end
-return { changed and 1 or 0, record.serial, record.teller == name and 1 or 0 }
+return { changed and 1 or 0, record.serial, record.teller == name and 1 or 0, record.names == '' and 0 or 1 }
