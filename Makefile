@@ -9,7 +9,7 @@ PORT     ?= 8000
 TEST_NEEDS := chromium:chromium firefox-esr:firefox-esr curl:curl python3:python3 redis-server:redis-server \
               redis-sentinel:redis-sentinel redis-benchmark:redis-tools openssl:openssl pg_ctlcluster:postgresql nginx:nginx haproxy:haproxy \
               nats-server:nats-server rabbitmq-server:rabbitmq-server \
-              caddy:caddy openssl:openssl
+              caddy:caddy openssl:openssl ip:iproute2 iptables:iptables unshare:util-linux
 # The same for modules of Python, as module:package.
 PYTHON_NEEDS := ensurepip:python3-venv
 # The same for files, as path:package.

@@ -127,7 +127,10 @@ impl Room {
                     assert_eq!(*at, utf16_len(&text), "a gap");
                     text.push_str(delta);
                 }
-                GenerationFrame::End { attempt: of, status, .. } if *of >= attempt => end = Some(*status),
+                GenerationFrame::End { attempt: of, status, at, .. } if *of >= attempt => {
+                    end = Some(*status);
+                    assert!(*status != Done || *at == Some(utf16_len(&text)), "the end says how long the text is");
+                }
                 _ => {}
             }
         }
@@ -269,6 +272,36 @@ async fn who_lost_the_lease_writes_nothing_more() {
     wait_for("the first worker to be fenced", async || counts.fenced.load(Ordering::SeqCst) == 1).await;
     assert_eq!(room.end().await.2, "New words.");
     assert_eq!(room.stop().await.streamed(), ("New words.".into(), Some(Done)));
+}
+
+/// The broker took a piece and its answer was lost: the writer goes on behind it, and sends nothing twice.
+#[tokio::test]
+async fn a_piece_that_arrived_all_the_same_is_not_sent_again() {
+    let mut room = Room::new("The lamp went out.").await;
+    let script = [Step::Text("Half a"), Step::Pause(Duration::from_millis(500)), Step::Text(" whole fox 🦊.")];
+    room.work(quick(), vec![script.into()]);
+    let generation = room.ask("g1").await.parse().unwrap();
+    wait_for("the first words", async || room.streamed().0 == "Half a").await;
+    room.broker.generation_append(&room.story, &generation, 1, 6, " whole fox 🦊").await.unwrap();
+    assert_eq!(room.end().await.2, "Half a whole fox 🦊.");
+    assert_eq!(room.stop().await.streamed(), ("Half a whole fox 🦊.".into(), Some(Done)));
+}
+
+/// What the stream holds is no beginning of what is written: it is left as it is, and its end says how long the text is.
+#[tokio::test]
+async fn a_stream_that_somebody_else_wrote_to_is_left_alone() {
+    let mut room = Room::new("The lamp went out.").await;
+    let script = [Step::Text("Half a"), Step::Pause(Duration::from_millis(500)), Step::Text(" whole.")];
+    room.work(quick(), vec![script.into()]);
+    let generation = room.ask("g1").await.parse().unwrap();
+    wait_for("the first words", async || room.streamed().0 == "Half a").await;
+    room.broker.generation_append(&room.story, &generation, 1, 6, " text of somebody else").await.unwrap();
+    assert_eq!(room.end().await.2, "Half a whole.");
+    let room = room.stop().await;
+    let frames = room.frames.lock().unwrap();
+    let ended = |frame: &Arc<GenerationFrame>| matches!(**frame, GenerationFrame::End { at: Some(13), .. });
+    assert!(frames.iter().any(ended), "{frames:?}");
+    assert_eq!(frames.iter().filter(|frame| matches!(***frame, GenerationFrame::Delta { .. })).count(), 2);
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ struct Checker<'a> {
     histories: Histories<'a>,
     promises: &'a Promises,
     stands: HashMap<(u32, &'a Name), Stand<'a>>,
+    /// Readers without a protocol: they are not told when a history goes on under another epoch without a loss.
+    guessing: HashSet<u32>,
     verdict: &'a mut Verdict,
     /// Losses told that were none.
     needless: Vec<String>,
@@ -39,11 +41,15 @@ pub(super) fn check<'a>(events: &'a [Event], promises: &'a Promises, verdict: &'
         histories,
         promises,
         stands: HashMap::new(),
+        guessing: HashSet::new(),
         verdict,
         needless: Vec::new(),
     };
     for event in events {
         match &event.what {
+            What::Reader { reader, wire, .. } if wire != "websocket" => {
+                checker.guessing.insert(*reader);
+            }
             What::Subscribed { reader, channel, from, told, top, .. } => {
                 checker.subscribed(*reader, channel, from.as_ref(), *told, top);
             }
@@ -136,12 +142,17 @@ impl<'a> Checker<'a> {
     fn is_needless(&mut self, reader: u32, channel: &'a Name, from: &Position, top: &Position) {
         let missed = top.offset.saturating_sub(from.offset);
         let Some((epoch, entries)) = self.histories.get(channel) else { return };
+        let is_replicated = matches!(self.kinds.get(channel), Some(Kind::History { lasts: Lasts::Replicated, .. }));
+        let is_guess = is_replicated && self.guessing.contains(&reader);
         let is_same = match self.kinds.get(channel) {
             Some(kind @ Kind::History { lasts: Lasts::Synced, .. }) => {
                 kind.history(&from.epoch) == kind.history(&top.epoch) && kind.history(&top.epoch) == kind.history(epoch)
             }
             // Of two masters that do not know of each other, one has another history than the one that was read.
-            _ => from.epoch == top.epoch || (top.epoch == **epoch && log::base(&from.epoch) == log::base(epoch)),
+            _ => {
+                (from.epoch == top.epoch && !is_guess)
+                    || (top.epoch == **epoch && log::base(&from.epoch) == log::base(epoch))
+            }
         };
         // Under another generation, what the reader had may be what was lost.
         let newest = self.stands.get(&(reader, channel)).and_then(|stand| stand.newest);

@@ -263,6 +263,26 @@ fn a_stream_of_events_does_not_say_under_which_master_an_entry_was_written() {
 }
 
 #[test]
+fn a_poll_at_a_master_that_was_replaced_is_rightly_told_of_a_loss() {
+    let script = |wire: &str| {
+        let mut script = Script::new(Kind::History { size: 100, lasts: Lasts::Replicated });
+        script.say(What::Reader { reader: 1, wire: wire.to_owned(), channels: vec![CHANNEL.into()] });
+        script.subscribed(None, Told::Fresh, in_epoch("e.1", 0));
+        script.published("b", Outcome::Kept(in_epoch("e.2", 1))).published("c", Outcome::Kept(in_epoch("e.2", 2)));
+        // What it has is the new master's; then it asks the old one, where other words stand at this place.
+        let position = in_epoch("e.1", 1);
+        script.say(What::Delivered { reader: 1, channel: CHANNEL.into(), position, content: content("b") });
+        script.say(What::Gap { reader: 1, channel: CHANNEL.into(), position: in_epoch("e.1", 2) });
+        let entries = vec![(1, content("b")), (2, content("c"))];
+        script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top: in_epoch("e.2", 2), entries });
+        script.say(What::Retired { reader: 1 });
+        script
+    };
+    assert_eq!(script("polls").is_green().needless, 0);
+    script("websocket").is_red(&[Invariant::Flags]);
+}
+
+#[test]
 fn a_deaf_node_and_its_readers_find_out_in_time() {
     let script = |red_ms: u64, late_ms: u64| {
         let mut script = Script::durable();
