@@ -93,7 +93,22 @@ fn benchmark(server: &Redis, hash: &str, count: usize, pipelined: &str) {
     let (meta, stream) = (format!("{channel}:m"), format!("{channel}:h"));
     let mut command = Command::new("redis-benchmark");
     command.args(["-p", &port, "-c", &at_once, "-n", &count, "-P", pipelined, "-q"]);
-    command.args(["EVALSHA", hash, "2", &meta, &stream, channel, &body, &size, &age, "86400000", "", ""]);
+    command.args([
+        "EVALSHA",
+        hash,
+        "2",
+        &meta,
+        &stream,
+        channel,
+        &body,
+        &size,
+        &age,
+        "86400000",
+        "",
+        "",
+        "0123456789abcdef",
+        "",
+    ]);
     let status = command.stdout(Stdio::null()).status().expect("redis-benchmark is installed");
     assert!(status.success());
 }
