@@ -1,4 +1,5 @@
-//! Whether the nodes of one broker are set alike: what each says of itself comes in, whom to warn of goes out.
+//! Whether the nodes of one broker are set alike, and whether those of one database are all of one broker: what each says of itself comes
+//! in, whom to warn of goes out.
 //!
 //! Nodes with other rules for the same channel keep two histories of it, or let in whom others refuse, and neither of them errs. So each
 //! says with its signs of life how it is set ([`NodeReport::agreed`]), and [`crate::nodes`] asks here after each what is to be told.
@@ -23,6 +24,43 @@ struct Since {
     parts: String,
     began: Instant,
     told: bool,
+}
+
+/// Users of the same database that are not heard over this broker: what they publish comes late here, or never.
+#[derive(Debug)]
+pub(crate) struct Unheard {
+    patience: Duration,
+    /// Since when, and whether it was told.
+    since: HashMap<String, (Instant, bool)>,
+}
+
+/// Beats for which a user of the database may be unheard: one that starts or has just died is, for a moment.
+const UNHEARD_BEATS: u32 = 3;
+
+impl Unheard {
+    pub(crate) fn new(beat: Duration) -> Self {
+        Self { patience: beat * UNHEARD_BEATS, since: HashMap::new() }
+    }
+
+    /// How many have been unheard for too long.
+    pub(crate) fn count(&self) -> usize {
+        self.since.values().filter(|(_, told)| *told).count()
+    }
+
+    /// Takes note of who is unheard now. Each is told once.
+    pub(crate) fn note(&mut self, names: impl IntoIterator<Item = String>, now: Instant) -> Vec<String> {
+        let mut before = std::mem::take(&mut self.since);
+        let mut news = Vec::new();
+        for name in names {
+            let (began, mut told) = before.remove(&name).unwrap_or((now, false));
+            if !told && now.saturating_duration_since(began) >= self.patience {
+                told = true;
+                news.push(name.clone());
+            }
+            self.since.insert(name, (began, told));
+        }
+        news
+    }
 }
 
 /// What is to be told about another node.
@@ -88,6 +126,22 @@ mod tests {
         .expect("a report");
         report.agreed = agreed.iter().map(|(part, digest)| ((*part).to_owned(), (*digest).to_owned())).collect();
         report
+    }
+
+    #[test]
+    fn who_is_unheard_for_long_is_told_of_once() {
+        let (beat, start) = (Duration::from_secs(5), Instant::now());
+        let mut unheard = Unheard::new(beat);
+        let mut note = |names: &[&str], beats| {
+            let told = unheard.note(names.iter().map(|name| (*name).to_owned()), start + beat * beats);
+            (told, unheard.count())
+        };
+        assert_eq!(note(&["a", "b"], 0), (vec![], 0));
+        assert_eq!(note(&["a"], 2), (vec![], 0), "b was only starting");
+        assert_eq!(note(&["a", "b"], 3), (vec!["a".to_owned()], 1));
+        assert_eq!(note(&["a", "b"], 4), (vec![], 1), "once");
+        assert_eq!(note(&["b"], 6), (vec!["b".to_owned()], 1));
+        assert_eq!(note(&[], 7), (vec![], 0));
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub struct Metrics {
     pub(crate) beats_failed: Counter,
     pub(crate) letters_dropped: Counter,
     pub(crate) nodes_differing: Gauge,
+    pub(crate) nodes_unheard: Gauge,
     pub(crate) store_writable: Gauge,
     errors: Codes,
     closes: Codes,
@@ -132,6 +133,9 @@ impl Metrics {
         let nodes_differing = Gauge::default();
         let help = "Other nodes that are set otherwise than this one, as of its last sign of life";
         registry.register("nodes_differing", help, nodes_differing.clone());
+        let nodes_unheard = Gauge::default();
+        let help = "Other nodes that use the same database and are not heard over this node's broker";
+        registry.register("nodes_unheard", help, nodes_unheard.clone());
         let store_writable = Gauge::default();
         store_writable.set(1);
         let help = "Whether the store could write when it was last looked at: 1 or 0";
@@ -194,6 +198,7 @@ impl Metrics {
             beats_failed,
             letters_dropped,
             nodes_differing,
+            nodes_unheard,
             store_writable,
             errors,
             closes,

@@ -17,7 +17,7 @@ use talewire_proto::ErrorCode;
 use talewire_proto::codec::Codec;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::agreement::{Agreement, News};
+use crate::agreement::{Agreement, News, Unheard};
 use crate::letters::{Letter, Question, code_of};
 use crate::listing;
 use crate::node::Node;
@@ -37,6 +37,8 @@ pub(crate) struct Peers {
     agreed: BTreeMap<String, String>,
     /// Who is set otherwise.
     agreement: Mutex<Agreement>,
+    /// Who uses the same database and is not heard.
+    unheard: Mutex<Unheard>,
     /// Questions under way.
     asked: Mutex<HashMap<u64, oneshot::Sender<Result<Bytes, u32>>>>,
     next: AtomicU64,
@@ -71,8 +73,9 @@ impl Peers {
     pub(crate) fn new(name: String, store: String, beat_ms: u64, agreed: BTreeMap<String, String>) -> Self {
         let (asked, next, known) = (Mutex::default(), AtomicU64::new(1), Arc::default());
         let beat_ms = beat_ms.max(1);
-        let agreement = Mutex::new(Agreement::new(Duration::from_millis(beat_ms)));
-        Self { name, store, beat_ms, agreed, agreement, asked, next, known }
+        let beat = Duration::from_millis(beat_ms);
+        let (agreement, unheard) = (Mutex::new(Agreement::new(beat)), Mutex::new(Unheard::new(beat)));
+        Self { name, store, beat_ms, agreed, agreement, unheard, asked, next, known }
     }
 
     /// A number for a question, and where its answer will come; nothing when too many are under way.
@@ -138,7 +141,8 @@ impl Node {
             self.broker.beat(report.clone()).await?;
             let known = self.broker.nodes().await?;
             self.compare(&report, &known);
-            *self.peers.known.lock() = known;
+            let before = std::mem::replace(&mut *self.peers.known.lock(), known.clone());
+            self.tell_of_changes(&before, &known);
             Ok::<(), BrokerError>(())
         };
         let taken = tokio::time::timeout(within, beat).await;
@@ -168,6 +172,36 @@ impl Node {
             }
         }
         self.metrics.nodes_differing.set(i64::try_from(agreement.differing()).unwrap_or(i64::MAX));
+    }
+
+    /// Tells who has come and who has gone.
+    fn tell_of_changes(&self, before: &[NodeReport], now: &[NodeReport]) {
+        let news = |these: &[NodeReport], those: &[NodeReport]| -> Vec<NodeReport> {
+            let is_new = |node: &&NodeReport| node.id != self.id && those.iter().all(|other| other.id != node.id);
+            these.iter().filter(is_new).cloned().collect()
+        };
+        for NodeReport { name, id, version, .. } in news(now, before) {
+            tracing::info!(node = name, %id, version, "another node is there");
+        }
+        for NodeReport { name, id, draining, .. } in news(before, now) {
+            tracing::info!(node = name, %id, draining, "another node is gone");
+        }
+    }
+
+    /// Tells of nodes that use the same database over another broker, or over none: what is published here, they do not hear.
+    async fn look_for_unheard(&self) {
+        // Without an answer nothing is known.
+        let Ok(users) = self.store.users().await else { return };
+        let heard = self.known_nodes();
+        let is_heard = |name: &String| *name == self.id.as_str() || heard.iter().any(|node| *name == node.id.as_str());
+        let mut unheard = self.peers.unheard.lock();
+        for id in unheard.note(users.into_iter().filter(|name| !is_heard(name)), Instant::now()) {
+            tracing::warn!(
+                %id,
+                "a node uses the same database and is not heard over the broker: give all nodes the same section [broker]"
+            );
+        }
+        self.metrics.nodes_unheard.set(i64::try_from(unheard.count()).unwrap_or(i64::MAX));
     }
 
     /// The nodes that lived when this one last gave a sign of life.
@@ -236,7 +270,10 @@ impl Node {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.beat().await;
+            // Who cannot hear the broker hears nobody.
+            if self.beat().await {
+                self.look_for_unheard().await;
+            }
         }
     }
 

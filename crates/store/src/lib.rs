@@ -67,12 +67,32 @@ impl Store {
     /// [`StoreError::Locked`] while another process uses the folder, [`StoreError::NewerSchema`] when a newer version of
     /// the program wrote the data, else what the file system or the database says.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        Self::open_as(settings, "").await
+    }
+
+    /// [`Store::open`] for a user of this name, which others of a shared database find in [`Store::users`]; nobody finds an empty one.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn open_as(settings: &StoreSettings, name: &str) -> Result<Self, StoreError> {
         let backend = if settings.url.is_empty() {
             Backend::Sqlite(Arc::new(sqlite::Sqlite::open(settings)?))
         } else {
-            Backend::Postgres(Arc::new(postgres::Postgres::open(settings).await?))
+            Backend::Postgres(Arc::new(postgres::Postgres::open(settings, name).await?))
         };
         Ok(Self { backend })
+    }
+
+    /// The names of those who use this database now, this one's among them; nobody of a database that is not shared, or whose `store.url`
+    /// has an `application_name` of its own.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not answer.
+    pub async fn users(&self) -> Result<Vec<String>, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(_) => Ok(Vec::new()),
+            Backend::Postgres(db) => db.users().await,
+        }
     }
 
     /// What the server that the settings name tells of itself: its settings, by its own names, and as `now_ms` its clock in Unix

@@ -49,8 +49,8 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     tokio::spawn(stop_on_signal(stop.clone()));
 
     // What lasts, and what carries.
-    let store = Store::open(&config.store).await?;
     let me = NodeId::new();
+    let store = Store::open_as(&config.store, me.as_str()).await?;
     let broker = Broker::open(&config.broker, &me).await?;
     if part == Part::Worker && !(broker.is_shared() && store.is_shared()) {
         anyhow::bail!(
@@ -148,7 +148,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     let sources = Sources::start(&wanted, &imports::publisher(&node), &stop);
     let counts = Counts { sources: sources.counts(), webhooks: webhooks.counts() };
     node.metrics.with_others(move |text| counts.write(text));
-    tokio::spawn(reloader.run(node, requests));
+    tokio::spawn(reloader.run(node.clone(), requests));
     let working = works.then(|| tokio::spawn(worker.run(stop.clone())));
     let admin = server.admin_address();
     match part {
@@ -158,7 +158,8 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
 
     // The end, in the opposite order.
     stop.cancelled().await;
-    tracing::info!("talewire stops");
+    let began = Instant::now();
+    tracing::info!(connections = node.report().connections, "talewire stops");
     sources.ended().await;
     server.stop().await;
     if let Some(working) = working {
@@ -172,6 +173,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     broker.depart().await;
     webhooks.stop().await;
     store.close().await;
+    tracing::info!(after_ms = %began.elapsed().as_millis(), "talewire has stopped");
     Ok(())
 }
 

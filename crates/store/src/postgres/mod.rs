@@ -27,6 +27,7 @@ mod stories;
 mod tests;
 mod tls;
 mod told;
+mod users;
 mod views;
 
 pub(crate) use pool::address_problem;
@@ -116,8 +117,8 @@ struct Place {
 }
 
 impl Postgres {
-    pub(crate) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let address = Address::new(settings)?;
+    pub(crate) async fn open(settings: &StoreSettings, name: &str) -> Result<Self, StoreError> {
+        let address = Address::new(settings)?.named(name);
         let first = address.connect_shared().await?;
         schema::migrate(&first).await?;
         let shared = Arc::new(Shared {

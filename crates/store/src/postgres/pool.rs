@@ -19,6 +19,9 @@ const DOWN_FOR: Duration = Duration::from_millis(100);
 /// The advisory lock that every session of a server shares, so that whoever wants the database alone sees them.
 pub(super) const IN_USE_LOCK: i64 = 0x7461_6c65_7769_7265;
 
+/// How sessions are called; with a name behind it those of a node.
+pub(super) const PROGRAM: &str = "talewire";
+
 /// How to reach the database, and what every session is told first.
 pub(super) struct Address {
     config: Config,
@@ -56,7 +59,7 @@ impl Address {
             config.ssl_mode(if is_here(&config) { SslMode::Disable } else { SslMode::Require });
         }
         if config.get_application_name().is_none() {
-            config.application_name("talewire");
+            config.application_name(PROGRAM);
         }
         let connect_time = Duration::from_millis(settings.acquire_ms_max);
         let operation_time = Duration::from_millis(settings.operation_ms_max);
@@ -67,6 +70,14 @@ impl Address {
         config.keepalives_retries(3);
         let tls = tls::connector(&settings.tls_ca)?;
         Ok(Self { config, tls, connect_time, session: session(settings.operation_ms_max) })
+    }
+
+    /// Calls sessions by a name, unless `store.url` calls them otherwise.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        if !name.is_empty() && self.config.get_application_name() == Some(PROGRAM) {
+            self.config.application_name(format!("{PROGRAM} {name}"));
+        }
+        self
     }
 
     /// A new session.

@@ -49,6 +49,23 @@ fn nodes_with_different_data_do_not_share_a_broker() {
 }
 
 #[test]
+fn a_node_of_another_broker_is_warned_of() {
+    let (redis, postgres) = (Redis::start(), Postgres::start());
+    let (urls, store) = (format!("[\"{}\"]", redis.url()), postgres.url());
+    let alone = [("TALEWIRE_STORE_URL", store.as_str()), ("TALEWIRE_BROKER_NODE_BEAT_MS", "50")];
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_one, _) = serve(folder.path(), &alone);
+    let mut command = talewire(&["serve", "--insecure", "--listen", "127.0.0.1:0"]);
+    command.envs(alone).env("TALEWIRE_BROKER_KIND", "redis").env("TALEWIRE_BROKER_REDIS_URLS", urls);
+    command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").env("TALEWIRE_PROCESS_LOG_FORMAT", "json");
+    let mut other = Running(command.stderr(Stdio::piped()).spawn().expect("the binary starts"));
+    let mut lines = BufReader::new(other.0.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+    let warning = lines.find(|line| line.contains("is not heard over the broker")).expect("it warns");
+    let warning: Value = serde_json::from_str(&warning).expect("JSON");
+    assert_eq!(warning["level"], "WARN", "{warning}");
+}
+
+#[test]
 fn nodes_that_are_set_otherwise_are_warned_of() {
     let (redis, postgres) = (Redis::start(), Postgres::start());
     let (urls, store) = (format!("[\"{}\"]", redis.url()), postgres.url());
