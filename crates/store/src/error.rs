@@ -30,6 +30,9 @@ pub enum StoreError {
         /// The folder.
         folder: PathBuf,
     },
+    /// What was named does not fit what is there, such as a full place for a copy: name another.
+    #[error("{0}")]
+    Refused(String),
     /// A fault in the data or in the program: tell somebody.
     #[error("the database failed: {0}")]
     Broken(String),

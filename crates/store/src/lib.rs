@@ -83,7 +83,7 @@ impl Store {
         Ok(Self { backend })
     }
 
-    /// The names of those who use this database now, this one's among them; nobody of a database that is not shared, or whose `store.url`
+    /// The names of those who use this database now and have asked it for something, this one's among them; nobody of a database that is not shared, or whose `store.url`
     /// has an `application_name` of its own.
     ///
     /// # Errors

@@ -128,6 +128,9 @@ pub(crate) struct Doctor {
     /// Channel to listen to, for --through.
     #[arg(long, default_value = "doctor")]
     pub(crate) channel: String,
+    /// Certificates (PEM) of an authority of your own, for --through.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// Which store is meant.

@@ -45,7 +45,7 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> StoreError {
     if error.kind() == std::io::ErrorKind::StorageFull {
         return StoreError::Full("the disk is full");
     }
-    StoreError::Unavailable(format!("{what} {}: {error}", path.display()))
+    StoreError::Refused(format!("{what} {}: {error}", path.display()))
 }
 
 /// Writes a backup beside its name, and gives it its name at the end.
@@ -183,14 +183,14 @@ impl Reader {
         let wrong = |error| failed("cannot read", path, &error);
         // Opening a pipe would wait for somebody who writes into it.
         if !std::fs::metadata(path).map_err(wrong)?.is_file() {
-            return Err(StoreError::Unavailable(format!("{} is no regular file, as a backup is", path.display())));
+            return Err(StoreError::Refused(format!("{} is no regular file, as a backup is", path.display())));
         }
         let file = File::open(path).map_err(wrong)?;
         let mut input = BufReader::new(GzDecoder::new(BufReader::new(file)));
         let mut first = vec![0; FIRST_LINE.len()];
         let is_ours = input.read_exact(&mut first).is_ok() && first == FIRST_LINE;
         if !is_ours {
-            return Err(StoreError::Unavailable(format!("{} is no backup of talewire", path.display())));
+            return Err(StoreError::Refused(format!("{} is no backup of talewire", path.display())));
         }
         let head = Head { schema: 0, rows: BTreeMap::new() };
         let mut reader = Self { path: path.to_owned(), input, head, columns: 0, left: 0, next: 0 };
@@ -220,7 +220,7 @@ impl Reader {
     }
 
     fn damaged(&self) -> StoreError {
-        StoreError::Unavailable(format!("{} is damaged or not whole: nothing was restored", self.path.display()))
+        StoreError::Refused(format!("{} is damaged or not whole: nothing was restored", self.path.display()))
     }
 
     fn exact<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {

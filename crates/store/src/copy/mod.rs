@@ -106,7 +106,7 @@ pub async fn restore(
     let copied = copied.and_then(|copied| source.ended().map(|()| copied)).map_err(|error| match error {
         // No store of ours has written what a store of ours cannot hold.
         StoreError::Broken(reason) => {
-            StoreError::Unavailable(format!("{} is damaged ({reason}): nothing was restored", file.display()))
+            StoreError::Refused(format!("{} is damaged ({reason}): nothing was restored", file.display()))
         }
         other => other,
     })?;
@@ -263,14 +263,12 @@ fn rename(row: &mut Row, place: usize) -> Result<(), StoreError> {
 
 /// The sentence of a target that holds something.
 pub(crate) fn not_empty(what: &str) -> StoreError {
-    StoreError::Unavailable(format!(
-        "{what} holds data already, and nothing is ever written over it: name an empty one"
-    ))
+    StoreError::Refused(format!("{what} holds data already, and nothing is ever written over it: name an empty one"))
 }
 
 /// The sentence of a store whose data is elsewhere now.
 pub(crate) fn moved(to: &str, undo: &str) -> StoreError {
-    StoreError::Unavailable(format!(
+    StoreError::Refused(format!(
         "the data was moved to {to}: use it there (store.url, store.path). Only if nothing was written there, this old copy may be used again: {undo}"
     ))
 }

@@ -52,7 +52,7 @@ async fn alone(settings: &StoreSettings) -> Result<Connection, StoreError> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let used = format!("{} is in use: stop its servers first", settings.url);
-        Err(StoreError::Unavailable(used).into())
+        Err(StoreError::Refused(used).into())
     };
     outcome.await.map_err(Failure::into_error)?;
     Ok(conn)
@@ -85,7 +85,7 @@ impl Source {
             // The first query is the moment that all of it shows.
             let there: bool = conn.row("SELECT to_regclass('talewire.steps') IS NOT NULL", &[]).await?.try_get(0)?;
             if !there {
-                return Err(StoreError::Unavailable("there is no data in that database".into()).into());
+                return Err(StoreError::Refused("there is no data in that database".into()).into());
             }
             let found: i32 = conn.row("SELECT COALESCE(MAX(number), 0) FROM steps", &[]).await?.try_get(0)?;
             Tried::Ok(found.cast_unsigned())

@@ -19,7 +19,7 @@ async fn session(server: &Server) -> Connection {
     {
         first.plain(&format!("ALTER DATABASE postgres SET {default}")).await.unwrap();
     }
-    Postgres::open(&settings).await.unwrap().close().await;
+    Postgres::open(&settings, "").await.unwrap().close().await;
     Address::new(&settings).unwrap().connect().await.unwrap()
 }
 

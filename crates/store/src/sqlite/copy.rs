@@ -60,7 +60,7 @@ impl Source {
     pub(crate) fn alone(path: &Path) -> Result<Self, StoreError> {
         let folder = path;
         if !folder.join("talewire.db").exists() {
-            return Err(StoreError::Unavailable(format!("there is no data in {}", folder.display())));
+            return Err(StoreError::Refused(format!("there is no data in {}", folder.display())));
         }
         let alone = folder::take(folder)?;
         refuse_moved(folder)?;
@@ -73,7 +73,7 @@ impl Source {
     pub(crate) fn beside(folder: &Path) -> Result<Self, StoreError> {
         let file = folder.join("talewire.db");
         if !file.exists() {
-            return Err(StoreError::Unavailable(format!("there is no data in {}", folder.display())));
+            return Err(StoreError::Refused(format!("there is no data in {}", folder.display())));
         }
         Self::of(schema::connect_reader(&file)?, folder, None)
     }

@@ -204,7 +204,7 @@ async fn damaged(file: &Path, folder: &Path) {
         let path = folder.join("damaged");
         std::fs::write(&path, bytes).unwrap();
         let error = restore(&path, &target.settings, Epochs::Fresh, &mut |_| {}).await.err().unwrap();
-        assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+        assert!(matches!(error, StoreError::Refused(_)), "{error}");
     }
     // What was broken off is no obstacle.
     restore(file, &target.settings, Epochs::Fresh, &mut |_| {}).await.unwrap();

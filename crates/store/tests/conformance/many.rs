@@ -374,3 +374,22 @@ pub(crate) async fn a_frozen_node_holds_nobody_for_ever(server: &Server) {
     assert_eq!(node.append(append(&held, "two")).await.unwrap().position.offset, 2);
     assert_eq!(texts(&node, &held).await, ["one", "two"]);
 }
+
+/// Whoever has used a shared database is found there by name, as long as it is open.
+pub(crate) async fn users_are_found_by_name(server: &Server) {
+    let settings = server.settings().await;
+    let [one, two] = ["one", "two"].map(|name| Store::open_as(&settings, name));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    let nameless = Store::open(&settings).await.unwrap();
+    // Who has asked for nothing yet may have no session.
+    assert!(one.users().await.unwrap().contains(&"one".to_owned()));
+    assert!(two.users().await.unwrap().contains(&"two".to_owned()));
+    let mut users = nameless.users().await.unwrap();
+    users.sort();
+    assert_eq!(users, ["one", "two"]);
+    two.close().await;
+    drop(two);
+    while one.users().await.unwrap() != ["one"] {
+        tokio::task::yield_now().await;
+    }
+}

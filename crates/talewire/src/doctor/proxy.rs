@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, Response, StatusCode, Url};
 
 use super::Finding;
 use crate::cli::Doctor;
@@ -17,11 +18,21 @@ pub(super) async fn look(url: &str, typed: &Doctor, patience: Duration) -> Vec<F
         _ => return vec![Finding::wrong(format!("--through {url} is no address"), "say https://stories.example")],
     };
     // As a browser: no proxy of this machine's environment, HTTP/1.1 so that a WebSocket can be asked for.
-    let client = match Client::builder().no_proxy().http1_only().connect_timeout(patience).build() {
+    let client = match client(typed, patience) {
         Ok(client) => client,
-        Err(error) => return vec![Finding::wrong(format!("no HTTP client: {error}"), "report this")],
+        Err(error) => return vec![Finding::wrong(format!("{error:#}"), "name certificates in PEM by --ca")],
     };
     vec![stream(&client, &base, typed, patience).await, websocket(&client, &base, patience).await]
+}
+
+fn client(typed: &Doctor, patience: Duration) -> anyhow::Result<Client> {
+    let mut client = Client::builder().no_proxy().http1_only().connect_timeout(patience);
+    if let Some(file) = &typed.ca {
+        let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let certificates = Certificate::from_pem_bundle(&pem).with_context(|| format!("{}", file.display()))?;
+        client = client.tls_certs_merge(certificates);
+    }
+    client.build().context("no HTTP client")
 }
 
 /// Opens a stream and waits for its first event. It stays open, so that a proxy which waits for its end or for a full buffer is found.
@@ -37,7 +48,13 @@ async fn stream(client: &Client, base: &Url, typed: &Doctor, patience: Duration)
     let mut response = match tokio::time::timeout(patience, request.send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            return Finding::wrong(format!("{url} does not answer: {}", why(error)), "is it up?");
+            let why = why(error);
+            let what = if why.contains("certificate") {
+                "name its authority by --ca, or give it a certificate of a public one"
+            } else {
+                "is it up?"
+            };
+            return Finding::wrong(format!("{url} does not answer: {why}"), what);
         }
         Err(_) => {
             let what = format!("the head of a stream at {base} did not come within {} s", patience.as_secs());
@@ -154,6 +171,7 @@ mod tests {
         });
         let typed = Doctor {
             file: crate::cli::ConfigFile { config: None },
+            ca: None,
             through: None,
             token: None,
             channel: "a".to_owned(),
