@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::Sqlite;
-use crate::{Append, StoreError, StoreSettings};
+use crate::{Append, Epochs, StoreError, StoreSettings, backup, restore};
 
 fn settings(folder: &TempDir) -> StoreSettings {
     StoreSettings { path: folder.path().join("data"), group_ms_max: 60_000, ..StoreSettings::default() }
@@ -274,6 +274,31 @@ async fn a_database_of_the_first_schema_keeps_what_it_has() {
     assert_eq!((added.position.offset, added.position.epoch.as_str()), (2, "old"));
     assert!(db.append(append(1)).await.unwrap().entry.is_none());
     db.close().await;
+}
+
+#[tokio::test]
+async fn a_database_that_no_newer_program_has_opened_is_saved_as_it_is() {
+    for known in 1..super::schema::STEPS.len() {
+        let folder = TempDir::new().unwrap();
+        let from = settings(&folder);
+        std::fs::create_dir_all(&from.path).unwrap();
+        let conn = Connection::open(from.path.join("talewire.db")).unwrap();
+        super::schema::STEPS[..known].iter().for_each(|step| conn.execute_batch(step).unwrap());
+        conn.execute_batch("PRAGMA journal_mode = WAL; INSERT INTO secrets (name, value) VALUES ('kept', x'00')")
+            .unwrap();
+        conn.pragma_update(None, "user_version", known as u32).unwrap();
+
+        let file = folder.path().join("backup");
+        let copied = backup(&from, &file, &mut |_| {}).await.unwrap();
+        assert!(copied.contains(&("secrets", 1)), "{copied:?}");
+        let found: u32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(found as usize, known, "a backup changes nothing");
+        let to = StoreSettings { path: folder.path().join("restored"), ..StoreSettings::default() };
+        restore(&file, &to, Epochs::Fresh, &mut |_| {}).await.unwrap();
+        let db = Sqlite::open(&to).unwrap();
+        assert_eq!(names(&db).await, "kept");
+        db.close().await;
+    }
 }
 
 #[tokio::test]
