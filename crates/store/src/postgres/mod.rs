@@ -103,6 +103,8 @@ pub(crate) struct Postgres {
     reads: Arc<Semaphore>,
     reads_max: usize,
     answer_ttl_ms: i64,
+    /// The place of the one logout that is under way.
+    logouts: Arc<Semaphore>,
     /// Commits that had succeeded at the last look.
     probed: AtomicU64,
     closed: AtomicBool,
@@ -138,6 +140,7 @@ impl Postgres {
             reads: Arc::new(Semaphore::new(reads_max)),
             reads_max,
             answer_ttl_ms: settings.answer_ttl_ms,
+            logouts: Arc::new(Semaphore::new(1)),
             probed: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             running: Arc::default(),

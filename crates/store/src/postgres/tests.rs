@@ -123,6 +123,7 @@ async fn hot_queries_use_their_indexes(conn: &Connection) {
             "jobs_open",
         ),
         ("SELECT COUNT(*) FROM jobs WHERE story = 'x' AND status IN ('queued', 'running')", "jobs_story_open"),
+        ("SELECT FROM logouts WHERE \"user\" = 'u' AND issued_at = 5", "logouts_user_issued_at_key"),
         ("SELECT tx FROM log WHERE tx > 5 ORDER BY tx OFFSET 9 LIMIT 1", "log_tx"),
         ("SELECT channel FROM log WHERE tx = ANY(ARRAY[5, 6])", "log_tx"),
         (

@@ -321,6 +321,7 @@ async fn hot_queries_use_their_indexes() {
             "INDEX jobs_open",
         ),
         ("SELECT COUNT(*) FROM jobs WHERE story = 'x' AND status IN ('queued', 'running')", "INDEX jobs_story_open"),
+        ("SELECT 1 FROM logouts WHERE user = 'u' AND issued_at = 5", "INDEX sqlite_autoindex_logouts_1"),
         ("SELECT id FROM log WHERE id > 5 ORDER BY id LIMIT 10", "INTEGER PRIMARY KEY"),
         (
             "SELECT offset FROM log WHERE channel = 1 AND key_user = 'u' AND key = 'k' AND key IS NOT NULL",
