@@ -88,6 +88,12 @@ impl Logins {
         self.out.add(user, issued_at_ms)
     }
 
+    /// Whether a login that was issued then has ended by itself.
+    #[must_use]
+    pub fn has_ended(&self, issued_at_ms: i64, now_ms: i64) -> bool {
+        now_ms >= issued_at_ms.saturating_add(self.lifetime_ms)
+    }
+
     /// Forgets logouts of logins that have ended by themselves.
     pub fn forget_ended(&self, now_ms: i64) {
         self.out.forget(now_ms.saturating_sub(self.lifetime_ms));
