@@ -1,5 +1,5 @@
 //! Logins that were logged out, at this node or another one: the database is read, and neither the login nor what it has open counts
-//! any longer.
+//! any longer. Logins are verified here: of those that memory says nothing of, the database is asked.
 //!
 //! The binary calls [`Node::learn_logouts`] before the doors open, and spawns [`Node::follow_logouts`]. A logout here needs no look
 //! ([`Node::log_out`]), and orders to connections go to all nodes at once; the looks are for what neither of them has reached.
@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use talewire_auth::Login;
+use talewire_auth::{Checked, Login, LoginRefusal, Logins};
 use talewire_broker::{Control, Order, Whom};
-use talewire_proto::{CloseCode, UserId};
+use talewire_proto::grant::TokenVerdict;
+use talewire_proto::{CloseCode, Grant, UserId};
 use talewire_store::StoreError;
 
 use crate::node::{Node, unix_ms};
@@ -48,6 +49,7 @@ impl Node {
             }
         }
         logins.forget_ended(unix_ms());
+        self.metrics.logouts_kept.set(i64::try_from(logins.logouts()).unwrap_or(i64::MAX));
         self.end_what_is_open().await
     }
 
@@ -87,16 +89,56 @@ impl Node {
         }
     }
 
+    /// Verifies a login.
+    ///
+    /// # Errors
+    /// [`LoginRefusal`]; [`LoginRefusal::Unknown`] says nothing against it.
+    pub(crate) async fn verify_login(&self, text: &str, now_ms: i64) -> Result<Login, LoginRefusal> {
+        let login = match self.auth.logins.verify(text, now_ms)? {
+            Checked::Good(login) => return Ok(login),
+            Checked::Ask(login) => login,
+        };
+        match self.is_out(&login.user, login.issued_at_ms).await {
+            Some(false) => Ok(login),
+            Some(true) => Err(LoginRefusal::LoggedOut),
+            None => Err(LoginRefusal::Unknown),
+        }
+    }
+
+    /// Verifies the token of a connect or refresh command, be it a token of another system or a login.
+    pub(crate) async fn verify_connect(&self, token: &str, now_ms: i64) -> TokenVerdict<Grant> {
+        if !Logins::is_login(token) {
+            return self.auth.tokens.verify_connect(token, now_ms);
+        }
+        match self.verify_login(token, now_ms).await {
+            Ok(login) => TokenVerdict::Good(login.grant()),
+            Err(LoginRefusal::Expired) => TokenVerdict::Expired,
+            Err(LoginRefusal::Unknown) => TokenVerdict::Unknown,
+            Err(_) => TokenVerdict::Bad,
+        }
+    }
+
+    /// Whether a login was logged out, by memory or by the database; nothing if neither says it.
+    pub(crate) async fn is_out(&self, user: &UserId, issued_at_ms: i64) -> Option<bool> {
+        let known = self.auth.logins.is_out(user, issued_at_ms);
+        if known.is_some() {
+            return known;
+        }
+        self.metrics.logins_asked.inc();
+        let asked = self.store.is_logged_out(user, issued_at_ms).await;
+        asked.inspect_err(|error| tracing::warn!(%error, "it is not known whether a login was logged out")).ok()
+    }
+
     /// Ends a login for good, with everything that it has open on any node.
     ///
     /// # Errors
     /// When the store did not say that it took it: then it may have, and the next look tells.
-    pub(crate) async fn log_out(&self, login: &Login) -> Result<(), StoreError> {
-        self.store.log_out(&login.user, login.issued_at_ms, login.expires_at_ms).await?;
+    pub(crate) async fn log_out(&self, user: &UserId, issued_at_ms: i64, expires_at_ms: i64) -> Result<(), StoreError> {
+        self.store.log_out(user, issued_at_ms, expires_at_ms).await?;
         // Here and at once: whoever asked for it may not stay until other nodes are told.
-        self.auth.logins.log_out(&login.user, login.issued_at_ms);
-        self.end_here(&login.user);
-        if let Err(error) = self.broker.control(ending(&login.user)).await {
+        self.auth.logins.log_out(user, issued_at_ms);
+        self.end_here(user);
+        if let Err(error) = self.broker.control(ending(user)).await {
             tracing::warn!(%error, "other nodes hear of a logout by the database alone");
         }
         Ok(())

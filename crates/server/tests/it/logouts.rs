@@ -1,0 +1,82 @@
+//! Logouts: who is refused afterwards, whatever was open or on its way, and who is not.
+
+use serde_json::json;
+
+use crate::http::{Answer, request};
+use crate::stage::{Settings, Stage};
+
+type Headers = Vec<(&'static str, String)>;
+
+async fn ask(stage: &Stage, what: &str, headers: &Headers) -> Answer {
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let body = what.starts_with("POST").then(|| json!({}));
+    request(stage.address, what, &headers, body).await
+}
+
+async fn log_out(stage: &Stage, headers: &Headers) {
+    assert_eq!(ask(stage, "POST /app/logout", headers).await.status, 200);
+}
+
+fn bearer(token: &str) -> Headers {
+    vec![("authorization", format!("Bearer {token}"))]
+}
+
+/// A node that has seen more logouts than it keeps: the tokens of two guests who were there before, and of the first who logged out.
+async fn crowded() -> (Stage, String, Headers, String) {
+    let stage = Stage::with(Settings { logouts_max: 2, ..Settings::default() }).await;
+    let (ana, ben) = (stage.guest("Ana").await.1, stage.browser("Ben").await.1);
+    let out = stage.guest("Out").await.1;
+    log_out(&stage, &bearer(&out)).await;
+    for _ in 0..5 {
+        // One in each millisecond, and later than all before.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        log_out(&stage, &bearer(&stage.guest("Cem").await.1)).await;
+    }
+    (stage, ana, ben, out)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_logouts_log_nobody_else_out() {
+    let (stage, ana, ben, out) = crowded().await;
+    assert!(ask(&stage, "GET /app/me", &bearer(&ana)).await.body["user"]["id"].is_string());
+    assert!(ask(&stage, "GET /app/me", &ben).await.body["user"]["id"].is_string());
+    let (mut client, _) = stage.client_of(&ana).await;
+    let refreshed = client.call(json!({"id": 2, "refresh": {"token": ana}})).await;
+    assert!(refreshed["refresh"]["client"].is_string(), "{refreshed}");
+    let mut browser = stage.open(&ben).await.expect("an upgrade");
+    let reply = browser.call(json!({"id": 1, "connect": {}})).await;
+    assert!(reply["connect"]["client"].is_string(), "{reply}");
+    assert!(Stage::metric(&stage.node, "talewire_logins_asked_total") > 0);
+    stage.until("it is looked at", |node| Stage::metric(node, "talewire_logouts_kept") == 2).await;
+
+    // Who has logged out stays out, although this node has forgotten it.
+    assert_eq!(ask(&stage, "GET /app/me", &bearer(&out)).await.status, 401);
+    let mut client = stage.open(&[]).await.expect("an upgrade");
+    client.send(json!({"id": 1, "connect": {"token": out}})).await;
+    assert_eq!(client.closed().await.0, 3_500);
+    // And what they have open ends, also where only the database knows them.
+    log_out(&stage, &ben).await;
+    assert_eq!(browser.closed().await.0, 3_503);
+    assert_eq!(ask(&stage, "GET /app/me", &ben).await.body, json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_nobody_can_tell_of_is_asked_to_come_again() {
+    let (stage, ana, ben, _) = crowded().await;
+    let new = stage.guest("New").await.1;
+    let (mut client, _) = stage.client_of(&ana).await;
+    stage.node.store.close().await;
+    assert_eq!(ask(&stage, "GET /app/me", &bearer(&new)).await.status, 200, "memory knows of it");
+    assert_eq!(ask(&stage, "GET /app/me", &bearer(&ana)).await.status, 503);
+    assert_eq!(ask(&stage, "GET /app/me", &ben).await.status, 503);
+    assert_eq!(stage.open(&ben).await.err(), Some(503));
+    let events = ask(&stage, "GET /events?channel=chat:1", &ben).await;
+    let told = events.body.as_str().is_some_and(|text| text.contains("4000"));
+    assert!(events.status == 200 && told, "{} {}", events.head, events.body);
+    let refreshed = client.call(json!({"id": 2, "refresh": {"token": ana}})).await;
+    assert_eq!(refreshed["error"]["code"], 503);
+    let mut client = stage.open(&[]).await.expect("an upgrade");
+    let reply = client.call(json!({"id": 1, "connect": {"token": ana}})).await;
+    assert_eq!(reply["error"]["code"], 503);
+    assert_eq!(client.closed().await.0, 4_000);
+}
