@@ -70,9 +70,11 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
 }
 
 fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
-    if matches!(reply, Reply::Connect { .. }) && !reactor.connected(peer) {
+    if matches!(reply, Reply::Connect { .. })
+        && let Err(code) = reactor.connected(peer)
+    {
         // Nothing was told yet; the close is all that this connection hears.
-        peer.session.borrow_mut().handle_close(CloseCode::ConnectionLimit);
+        peer.session.borrow_mut().handle_close(code);
         return;
     }
     count(reactor, &reply);

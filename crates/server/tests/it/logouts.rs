@@ -1,9 +1,11 @@
 //! Logouts: who is refused afterwards, whatever was open or on its way, and who is not.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::http::{Answer, request};
-use crate::stage::{Settings, Stage};
+use crate::stage::{DEADLINE, Settings, Stage};
 
 type Headers = Vec<(&'static str, String)>;
 
@@ -65,6 +67,7 @@ async fn whom_nobody_can_tell_of_is_asked_to_come_again() {
     let (stage, ana, ben, _) = crowded().await;
     let new = stage.guest("New").await.1;
     let (mut client, _) = stage.client_of(&ana).await;
+    let mut late = stage.open(&ben).await.expect("an upgrade");
     stage.node.store.close().await;
     assert_eq!(ask(&stage, "GET /app/me", &bearer(&new)).await.status, 200, "memory knows of it");
     assert_eq!(ask(&stage, "GET /app/me", &bearer(&ana)).await.status, 503);
@@ -75,8 +78,62 @@ async fn whom_nobody_can_tell_of_is_asked_to_come_again() {
     assert!(events.status == 200 && told, "{} {}", events.head, events.body);
     let refreshed = client.call(json!({"id": 2, "refresh": {"token": ana}})).await;
     assert_eq!(refreshed["error"]["code"], 503);
+    late.send(json!({"id": 1, "connect": {}})).await;
+    assert_eq!(late.closed().await.0, 4_000);
     let mut client = stage.open(&[]).await.expect("an upgrade");
     let reply = client.call(json!({"id": 1, "connect": {"token": ana}})).await;
     assert_eq!(reply["error"]["code"], 503);
     assert_eq!(client.closed().await.0, 4_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_was_opened_before_the_logout_connects_nobody_after_it() {
+    for logouts_max in [1_000, 1] {
+        let stage = Stage::with(Settings { logouts_max, ..Settings::default() }).await;
+        let ana = stage.browser("Ana").await.1;
+        let mut sockets = Vec::new();
+        let connect = json!({"id": 1, "connect": {}});
+        for (path, first) in [
+            ("/connection/websocket", &connect),
+            ("/connection/websocket", &connect),
+            ("/connection/uni_websocket", &json!({})),
+        ] {
+            sockets.push((stage.open_at(path, &ana).await.expect("an upgrade"), first.clone()));
+        }
+        log_out(&stage, &ana).await;
+        if logouts_max == 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            log_out(&stage, &stage.browser("Ben").await.1).await;
+        }
+        for (mut socket, first) in sockets {
+            socket.send(first).await;
+            assert_eq!(socket.closed().await.0, 3_503, "{logouts_max}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_asked_for_before_the_logout_is_nobodys() {
+    let stage = Stage::new().await;
+    for path in ["/connection/http_stream", "/connection/sse", "/connection/uni_http_stream", "/connection/uni_sse"] {
+        let ana = stage.browser("Ana").await.1;
+        let mut socket = TcpStream::connect(stage.address).await.expect("a connection");
+        let body = json!({"id": 1, "connect": {}}).to_string();
+        let headers: String = ana.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
+            stage.address,
+            body.len()
+        );
+        socket.write_all(head.as_bytes()).await.expect("an open socket");
+        // Half of the body: the head has been read and the cookie looked at when the rest comes.
+        socket.write_all(&body.as_bytes()[..5]).await.expect("an open socket");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        log_out(&stage, &ana).await;
+        socket.write_all(&body.as_bytes()[5..]).await.expect("an open socket");
+        let mut said = Vec::new();
+        tokio::time::timeout(DEADLINE, socket.read_to_end(&mut said)).await.expect("an end").expect("an end");
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("3503") && !said.contains("\"version\""), "{path}: {said}");
+    }
 }
