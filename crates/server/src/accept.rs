@@ -374,11 +374,11 @@ mod tests {
         let settings = ServerSettings { drain_body_ms: 2_000, request_ms: 30_000, ..ServerSettings::default() };
         let stop = CancellationToken::new();
         stop.cancel();
-        let wait = |ms| tokio::time::sleep(Duration::from_millis(ms));
+        let takes = |ms| tokio::time::timeout(Duration::from_millis(ms), std::future::pending::<()>());
         // As a logout: what was sent with it is not looked at, and may be there or not.
         let (arrival, body) = never();
         let work = async {
-            wait(5_000).await;
+            let _ = takes(5_000).await;
             drop(body);
             "done"
         };
@@ -388,7 +388,7 @@ mod tests {
             let (arrival, body) = never();
             let began = tokio::time::Instant::now();
             let work = async {
-                wait(late_ms).await;
+                let _ = takes(late_ms).await;
                 drop(body.collect().await);
             };
             let cut = in_time(&stop, &settings, &arrival, work).await;

@@ -30,10 +30,11 @@ async fn crowded() -> (Stage, String, Headers, String) {
     let out = stage.guest("Out").await.1;
     log_out(&stage, &bearer(&out)).await;
     for _ in 0..5 {
-        // One in each millisecond, and later than all before.
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         log_out(&stage, &bearer(&stage.guest("Cem").await.1)).await;
     }
+    let now_ms = || std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis();
+    let last_ms = now_ms();
+    stage.until("whoever logs in now does so later than all of them", |_| now_ms() > last_ms).await;
     (stage, ana, ben, out)
 }
 
@@ -102,7 +103,6 @@ async fn a_socket_that_was_opened_before_the_logout_connects_nobody_after_it() {
         }
         log_out(&stage, &ana).await;
         if logouts_max == 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             log_out(&stage, &stage.browser("Ben").await.1).await;
         }
         for (mut socket, first) in sockets {
@@ -121,16 +121,17 @@ async fn a_stream_that_was_asked_for_before_the_logout_is_nobodys() {
         let body = json!({"id": 1, "connect": {}}).to_string();
         let headers: String = ana.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n",
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{headers}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
             stage.address,
             body.len()
         );
         socket.write_all(head.as_bytes()).await.expect("an open socket");
-        // Half of the body: the head has been read and the cookie looked at when the rest comes.
-        socket.write_all(&body.as_bytes()[..5]).await.expect("an open socket");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        // The body is asked for once the cookie has been looked at.
+        let mut goes_on = [0; 25];
+        tokio::time::timeout(DEADLINE, socket.read_exact(&mut goes_on)).await.expect("in time").expect("a word");
+        assert_eq!(&goes_on, b"HTTP/1.1 100 Continue\r\n\r\n");
         log_out(&stage, &ana).await;
-        socket.write_all(&body.as_bytes()[5..]).await.expect("an open socket");
+        socket.write_all(body.as_bytes()).await.expect("an open socket");
         let mut said = Vec::new();
         tokio::time::timeout(DEADLINE, socket.read_to_end(&mut said)).await.expect("an end").expect("an end");
         let said = String::from_utf8_lossy(&said);
