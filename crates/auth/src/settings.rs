@@ -34,7 +34,7 @@ pub struct AuthSettings {
     pub verified_tokens_max: usize,
     /// How long a guest login lasts, in seconds; then the guest is asked for a name again.
     pub login_lifetime_s: u64,
-    /// Logged-out logins that each node keeps in memory, about 50 bytes each; beyond it of old logins the database is asked.
+    /// Logged-out logins that each node keeps in memory, about 55 bytes each; beyond it of old logins the database is asked.
     pub logouts_max: usize,
     /// Time between two looks at the database for logins that were logged out at other nodes, in milliseconds: so long one may still be believed.
     pub logouts_every_ms: u64,
