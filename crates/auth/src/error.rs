@@ -55,6 +55,9 @@ pub enum LoginRefusal {
     /// It was logged out.
     #[error("the login was logged out")]
     LoggedOut,
+    /// The database does not say now whether it was logged out.
+    #[error("it is not known now whether the login was logged out")]
+    Unknown,
 }
 
 /// Why a display name is refused; people read this.

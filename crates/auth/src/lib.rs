@@ -22,7 +22,7 @@ pub mod verified;
 pub use claims::Claims;
 pub use digest::digest;
 pub use error::{BadName, BadSettings, LoginRefusal, OriginRefusal, TokenRefusal};
-pub use login::{Login, Logins};
+pub use login::{Checked, Login, Logins};
 pub use name::display_name;
 pub use origin::{Credentials, Hosts, OriginRule};
 pub use seal::Seal;
@@ -30,29 +30,12 @@ pub use secret::{Secret, new_key, new_user};
 pub use settings::AuthSettings;
 pub use tokens::Tokens;
 
-use talewire_proto::Grant;
-use talewire_proto::grant::TokenVerdict;
-
-/// Both ways of showing who one is: a token that another system signed, and a guest login that we signed.
+/// Both ways of showing who one is: a token that another system signed, and a guest login that we signed. [`Logins::is_login`] tells
+/// them apart.
 #[derive(Debug)]
 pub struct Auth {
     /// Tokens (JWT).
     pub tokens: Tokens,
     /// Guest logins.
     pub logins: Logins,
-}
-
-impl Auth {
-    /// Verifies the `token` of a connect or refresh command, be it a JWT or a login; the prefix tells them apart.
-    #[must_use]
-    pub fn verify_connect(&self, token: &str, now_ms: i64) -> TokenVerdict<Grant> {
-        if !Logins::is_login(token) {
-            return self.tokens.verify_connect(token, now_ms);
-        }
-        match self.logins.verify(token, now_ms) {
-            Ok(login) => TokenVerdict::Good(login.grant()),
-            Err(LoginRefusal::Expired) => TokenVerdict::Expired,
-            Err(_) => TokenVerdict::Bad,
-        }
-    }
 }

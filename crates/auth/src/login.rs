@@ -39,8 +39,18 @@ impl Login {
     /// What the login allows: to be this person, until it ends.
     #[must_use]
     pub fn grant(&self) -> Grant {
-        Grant { expires_at_ms: Some(self.expires_at_ms), ..Grant::named(self.user.clone(), &self.name) }
+        let (expires_at_ms, login_ms) = (Some(self.expires_at_ms), Some(self.issued_at_ms));
+        Grant { expires_at_ms, login_ms, ..Grant::named(self.user.clone(), &self.name) }
     }
+}
+
+/// A login that is ours and has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It was not logged out.
+    Good(Login),
+    /// Whether it was logged out is not known here: the database says it.
+    Ask(Login),
 }
 
 /// Issues and verifies logins, and the CSRF tokens that belong to them.
@@ -52,7 +62,7 @@ pub struct Logins {
 }
 
 /// Logouts that are remembered unless set otherwise.
-const LOGOUTS_MAX: usize = 100_000;
+const LOGOUTS_MAX: usize = 1_000_000;
 
 impl fmt::Debug for Logins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,15 +87,33 @@ impl Logins {
         Self { lifetime_ms, ..self }
     }
 
-    /// Sets how many logouts are remembered; beyond them logins that are as old as the oldest of them are refused.
+    /// Sets how many logouts are remembered; beyond them it is not known of logins that are older.
     #[must_use]
     pub fn remembering(self, logouts_max: usize) -> Self {
         Self { out: LoggedOut::new(logouts_max), ..self }
     }
 
-    /// Believes a login no longer; false if that is known.
-    pub fn log_out(&self, user: &UserId, issued_at_ms: i64) -> bool {
-        self.out.add(user, issued_at_ms)
+    /// Believes a login no longer.
+    pub fn log_out(&self, user: &UserId, issued_at_ms: i64) {
+        self.out.add(user, issued_at_ms);
+    }
+
+    /// Whether a login was logged out, if that is known here.
+    #[must_use]
+    pub fn is_out(&self, user: &UserId, issued_at_ms: i64) -> Option<bool> {
+        self.out.has(user, issued_at_ms)
+    }
+
+    /// Logouts that are remembered now.
+    #[must_use]
+    pub fn logouts(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether a login that was issued then has ended by itself.
+    #[must_use]
+    pub fn has_ended(&self, issued_at_ms: i64, now_ms: i64) -> bool {
+        now_ms >= issued_at_ms.saturating_add(self.lifetime_ms)
     }
 
     /// Forgets logouts of logins that have ended by themselves.
@@ -122,7 +150,20 @@ impl Logins {
     ///
     /// # Errors
     /// [`LoginRefusal`]; only `Expired` says anything about a login that was ours.
-    pub fn verify(&self, text: &str, now_ms: i64) -> Result<Login, LoginRefusal> {
+    pub fn verify(&self, text: &str, now_ms: i64) -> Result<Checked, LoginRefusal> {
+        let login = self.read(text, now_ms)?;
+        match self.out.has(&login.user, login.issued_at_ms) {
+            Some(true) => Err(LoginRefusal::LoggedOut),
+            Some(false) => Ok(Checked::Good(login)),
+            None => Ok(Checked::Ask(login)),
+        }
+    }
+
+    /// Reads a login of ours that has not ended, be it logged out or not: for one that was just issued.
+    ///
+    /// # Errors
+    /// As [`Logins::verify`].
+    pub fn read(&self, text: &str, now_ms: i64) -> Result<Login, LoginRefusal> {
         if text.len() > LOGIN_BYTES_MAX || !Self::is_login(text) {
             return Err(LoginRefusal::NotALogin);
         }
@@ -130,14 +171,11 @@ impl Logins {
         let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| LoginRefusal::NotALogin)?;
         // Constant time inside; nothing of the payload is looked at before.
         hmac::verify(&self.login_key, signed.as_bytes(), &tag).map_err(|_| LoginRefusal::Signature)?;
-        let login = self.read(signed).ok_or(LoginRefusal::NotALogin)?;
-        if now_ms >= login.expires_at_ms {
-            return Err(LoginRefusal::Expired);
-        }
-        if self.out.has(&login.user, login.issued_at_ms) { Err(LoginRefusal::LoggedOut) } else { Ok(login) }
+        let login = self.parse(signed).ok_or(LoginRefusal::NotALogin)?;
+        if now_ms >= login.expires_at_ms { Err(LoginRefusal::Expired) } else { Ok(login) }
     }
 
-    fn read(&self, signed: &str) -> Option<Login> {
+    fn parse(&self, signed: &str) -> Option<Login> {
         let payload = URL_SAFE_NO_PAD.decode(signed.strip_prefix(PREFIX)?).ok()?;
         let (issued, rest) = payload.split_first_chunk::<8>()?;
         let (user_bytes, rest) = rest.split_first()?;
@@ -188,9 +226,14 @@ mod tests {
         "ana".parse().expect("an id")
     }
 
+    fn good(checked: Checked) -> Login {
+        let Checked::Good(login) = checked else { panic!("nothing was forgotten: {checked:?}") };
+        login
+    }
+
     #[track_caller]
     fn check(text: &str, now_ms: i64, expected: Result<&str, LoginRefusal>) {
-        let verified = logins().verify(text, now_ms);
+        let verified = logins().verify(text, now_ms).map(good);
         assert_eq!(verified.as_ref().map(|l| l.name.as_str()).map_err(|e| *e), expected, "{text}");
     }
 
@@ -234,7 +277,7 @@ mod tests {
     fn a_login_that_was_logged_out_is_refused_until_it_ends() {
         let logins = logins();
         let text = logins.issue(&ana(), "Ana", NOW);
-        assert!(logins.log_out(&ana(), NOW) && !logins.log_out(&ana(), NOW), "known");
+        logins.log_out(&ana(), NOW);
         assert_eq!(logins.verify(&text, NOW + 1), Err(LoginRefusal::LoggedOut));
         assert!(logins.verify(&logins.issue(&ana(), "Ana", NOW + 1), NOW + 1).is_ok(), "another login");
         logins.forget_ended(NOW + 1);
@@ -244,9 +287,23 @@ mod tests {
     }
 
     #[test]
+    fn a_login_that_is_older_than_what_is_remembered_is_asked_for_and_not_refused() {
+        let logins = logins().remembering(2);
+        let ben: UserId = "ben".parse().expect("an id");
+        let issue = |user: &UserId, at| logins.issue(user, "Somebody", at);
+        let (old, new) = (issue(&ana(), NOW), issue(&ana(), NOW + 9));
+        (0..5).for_each(|at| logins.log_out(&ben, NOW + at));
+        assert_eq!(logins.logouts(), 2);
+        let verify = |text: &str| logins.verify(text, NOW + 10);
+        assert!(matches!(verify(&old), Ok(Checked::Ask(login)) if login.user == ana()), "{:?}", verify(&old));
+        assert!(matches!(verify(&new), Ok(Checked::Good(_))));
+        assert_eq!(verify(&issue(&ben, NOW + 4)), Err(LoginRefusal::LoggedOut));
+    }
+
+    #[test]
     fn a_csrf_token_belongs_to_one_login() {
         let logins = logins();
-        let login = logins.verify(&logins.issue(&ana(), "Ana", NOW), NOW).expect("good");
+        let login = good(logins.verify(&logins.issue(&ana(), "Ana", NOW), NOW).expect("good"));
         let other = Login { user: "ben".parse().expect("an id"), ..login.clone() };
         let later = Login { issued_at_ms: NOW + 1, ..login.clone() };
         let csrf = logins.csrf(&login);
@@ -260,11 +317,11 @@ mod tests {
 
     #[test]
     fn a_login_grants_being_the_person() {
-        let login = logins().verify(&logins().issue(&ana(), "Ana", NOW), NOW).expect("good");
+        let login = good(logins().verify(&logins().issue(&ana(), "Ana", NOW), NOW).expect("good"));
         let grant = login.grant();
         assert_eq!(grant.user, ana());
         assert_eq!(grant.info.expect("named").as_bytes(), br#"{"name":"Ana"}"#);
-        assert_eq!(grant.expires_at_ms, Some(login.expires_at_ms));
+        assert_eq!((grant.expires_at_ms, grant.login_ms), (Some(login.expires_at_ms), Some(NOW)));
         assert!(!grant.insecure);
     }
 }

@@ -34,7 +34,7 @@ pub struct AuthSettings {
     pub verified_tokens_max: usize,
     /// How long a guest login lasts, in seconds; then the guest is asked for a name again.
     pub login_lifetime_s: u64,
-    /// Logged-out logins that each node remembers until they would have ended; beyond it logins that are as old as the oldest of them are refused, too.
+    /// Logged-out logins that each node keeps in memory, about 55 bytes each; beyond it of old logins the database is asked.
     pub logouts_max: usize,
     /// Time between two looks at the database for logins that were logged out at other nodes, in milliseconds: so long one may still be believed.
     pub logouts_every_ms: u64,
@@ -55,7 +55,7 @@ impl Default for AuthSettings {
             expiry_required: false,
             verified_tokens_max: 10_000,
             login_lifetime_s: 30 * 24 * 3600,
-            logouts_max: 100_000,
+            logouts_max: 1_000_000,
             logouts_every_ms: 1_000,
             anonymous_allowed: false,
             allowed_origins: Vec::new(),

@@ -81,6 +81,7 @@ impl Tokens {
                 info: claims.public_info()?,
                 expires_at_ms,
                 channels: claims.channels.iter().flatten().cloned().collect::<BTreeSet<_>>(),
+                login_ms: None,
                 insecure: false,
             })
         })

@@ -15,6 +15,8 @@ pub struct Grant {
     pub info: Option<Payload>,
     /// When the connection ends unless refreshed, in Unix milliseconds.
     pub expires_at_ms: Option<i64>,
+    /// When the login was issued that it comes from, in Unix milliseconds: with the user, this names the login. A token is none of ours.
+    pub login_ms: Option<i64>,
     /// Channels that the token subscribes the connection to by itself.
     pub channels: BTreeSet<Channel>,
     /// Everything is allowed, in namespaces that are configured; only by the insecure development flag.
@@ -43,6 +45,8 @@ pub enum TokenVerdict<G> {
     Expired,
     /// It is not good; why is for the log, never for the client.
     Bad,
+    /// Whether it is good cannot be said now.
+    Unknown,
 }
 
 /// Fixed labels of a grant for tests and logs.

@@ -5,10 +5,12 @@
 //! each head, and caps on sockets stand before everything.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,6 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use talewire_proto::CloseCode;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::Instrument as _;
 
@@ -31,6 +34,7 @@ use crate::reactor::Reactor;
 use crate::replayed::Replayed;
 use crate::request_id::RequestId;
 use crate::routes;
+use crate::settings::ServerSettings;
 use crate::socket::Socket;
 use crate::transport::events;
 use crate::transport::guard::Permit;
@@ -265,7 +269,7 @@ pub(crate) async fn decide(reactor: &Rc<Reactor>, door: &Door, request: Request<
 }
 
 async fn decide_named(reactor: &Rc<Reactor>, door: &Door, request: Request<Body>, peer: SocketAddr) -> Decision {
-    let guard = &reactor.node.guard;
+    let (guard, settings) = (&reactor.node.guard, &reactor.node.settings);
     let visitor = guard.visitor(peer.ip(), request.headers());
     if request.headers().get_all(header::HOST).iter().count() > 1 {
         // RFC 9112, section 3.2: who is meant must not depend on who reads it.
@@ -284,7 +288,7 @@ async fn decide_named(reactor: &Rc<Reactor>, door: &Door, request: Request<Body>
     let (arrival, body) = Arrival::watch(body);
     let mut request = Request::from_parts(parts, body);
     if door.transports && opening::is_transport(request.uri().path()) {
-        return match in_time(reactor, &arrival, opening::open(&reactor.node, request)).await {
+        return match in_time(&reactor.stop, settings, &arrival, opening::open(&reactor.node, request)).await {
             Ok(Ok(opening)) => Decision::Open(Box::new(opening)),
             Ok(Err(refusal)) => Decision::Answer(*refusal),
             Err(Late::Server) => Decision::Answer(Late::Server.answer()),
@@ -294,7 +298,7 @@ async fn decide_named(reactor: &Rc<Reactor>, door: &Door, request: Request<Body>
         };
     }
     request.extensions_mut().insert(Remote(visitor));
-    Decision::Answer(match in_time(reactor, &arrival, door.router.clone().oneshot(request)).await {
+    Decision::Answer(match in_time(&reactor.stop, settings, &arrival, door.router.clone().oneshot(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(late) => late.answer(),
@@ -320,20 +324,23 @@ impl Late {
 }
 
 /// Works on a request for as long as it may take.
-async fn in_time<T>(reactor: &Reactor, arrival: &Arrival, work: impl Future<Output = T>) -> Result<T, Late> {
-    let settings = &reactor.node.settings;
-    let arrives = async {
-        reactor.stop.cancelled().await;
+async fn in_time<T>(
+    stop: &CancellationToken,
+    settings: &ServerSettings,
+    arrival: &Arrival,
+    work: impl Future<Output = T>,
+) -> Result<T, Late> {
+    let stays_away = async {
+        stop.cancelled().await;
         tokio::time::sleep(Duration::from_millis(settings.drain_body_ms)).await;
-        // Nothing of one that has not come whole was carried out; one that has is worked on to its end.
-        if arrival.is_whole() {
-            std::future::pending().await
-        }
+        // Nothing was carried out of one whose body is still waited for; all others are worked on to their end. It is the work that
+        // asks for the body, and this is looked at whenever the work has gone on.
+        poll_fn(|_| if arrival.is_awaited() { Poll::Ready(()) } else { Poll::Pending }).await;
     };
     tokio::select! {
         biased;
         done = work => Ok(done),
-        () = arrives => Err(Late::Server),
+        () = stays_away => Err(Late::Server),
         () = tokio::time::sleep(Duration::from_millis(settings.request_ms)) => Err(Late::Request),
     }
 }
@@ -348,4 +355,45 @@ pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
         headers.insert(header::RETRY_AFTER, http::HeaderValue::from_static("2"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// A request's body that does not come, and whether it is waited for.
+    fn never() -> (Arrival, Body) {
+        let frames = futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
+        Arrival::watch(Body::new(http_body_util::StreamBody::new(frames)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_goes_down_waits_for_work_and_not_for_bodies() {
+        let settings = ServerSettings { drain_body_ms: 2_000, request_ms: 30_000, ..ServerSettings::default() };
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let takes = |ms| tokio::time::timeout(Duration::from_millis(ms), std::future::pending::<()>());
+        // As a logout: what was sent with it is not looked at, and may be there or not.
+        let (arrival, body) = never();
+        let work = async {
+            let _ = takes(5_000).await;
+            drop(body);
+            "done"
+        };
+        assert_eq!(in_time(&stop, &settings, &arrival, work).await.ok(), Some("done"));
+        // Whoever asks for it late does not wait for it either.
+        for late_ms in [0, 5_000] {
+            let (arrival, body) = never();
+            let began = tokio::time::Instant::now();
+            let work = async {
+                let _ = takes(late_ms).await;
+                drop(body.collect().await);
+            };
+            let cut = in_time(&stop, &settings, &arrival, work).await;
+            assert!(matches!(cut, Err(Late::Server)), "{late_ms}");
+            assert_eq!(began.elapsed(), Duration::from_millis(late_ms.max(2_000)));
+        }
+    }
 }

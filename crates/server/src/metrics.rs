@@ -44,6 +44,8 @@ pub struct Metrics {
     pub(crate) accepts_failed: Counter,
     pub(crate) accept_pauses: Counter,
     pub(crate) refused_tokens: Counter,
+    pub(crate) logins_asked: Counter,
+    pub(crate) logouts_kept: Gauge,
     pub(crate) refused_origins: Counter,
     pub(crate) violations: Counter,
     pub(crate) http2_floods: Counter,
@@ -127,6 +129,8 @@ impl Metrics {
             counter("accepts_failed", "Sockets that could not be accepted, for want of descriptors as a rule");
         let accept_pauses = counter("accept_pauses", "Pauses before the next socket, to keep a pace");
         let refused_tokens = counter("refused_tokens", "Tokens and logins that were not good");
+        let logins_asked =
+            counter("logins_asked", "Logins of which the database was asked whether they were logged out");
         let refused_origins = counter("refused_origins", "WebSocket handshakes refused for the page they came from");
         let violations = counter("websocket_violations", "Connections closed for breaking the rules of WebSocket");
         let http2_floods = counter("http2_floods", "HTTP/2 sockets closed for floods of resets or of empty frames");
@@ -135,6 +139,8 @@ impl Metrics {
         let orders_kept = counter("orders_kept", "Orders to connections of every node that were given here and kept");
         let orders_carried_out =
             counter("orders_carried_out", "Kept orders that were carried out here, wherever they were given");
+        let logouts_kept = Gauge::default();
+        registry.register("logouts_kept", "Logged-out logins in memory, as of the last look", logouts_kept.clone());
         let nodes_differing = Gauge::default();
         let help = "Other nodes that are set otherwise than this one, as of its last sign of life";
         registry.register("nodes_differing", help, nodes_differing.clone());
@@ -197,6 +203,8 @@ impl Metrics {
             accepts_failed,
             accept_pauses,
             refused_tokens,
+            logins_asked,
+            logouts_kept,
             refused_origins,
             violations,
             http2_floods,

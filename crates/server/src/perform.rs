@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use talewire_auth::display_name;
 use talewire_broker::{Key, PageLimit, Tell};
 use talewire_hub::{ConnectionKey, Interest, Missed, Recovered, Shard};
-use talewire_proto::command::{History, Rpc};
+use talewire_proto::command::{History, Rpc, Token};
 use talewire_proto::grant::TokenVerdict;
 use talewire_proto::namespace::{Action, Subscribed, Verdict};
 use talewire_proto::reply::{Push, Reply};
@@ -49,14 +49,7 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
         let Some(output) = output else { break };
         match output {
             Output::Send(reply) => send(reactor, peer, reply),
-            Output::Verify(token) => {
-                let now = reactor.node.now();
-                let verdict = reactor.node.auth.verify_connect(&token.0, now.unix_ms);
-                if let TokenVerdict::Bad = verdict {
-                    reactor.node.metrics.refused_tokens.inc();
-                }
-                peer.session.borrow_mut().handle_verified(verdict, now);
-            }
+            Output::Verify(token) => verify(reactor, peer, token),
             Output::VerifySubscription(token) => {
                 let now = reactor.node.now();
                 let verdict = reactor.node.auth.tokens.verify_subscription(&token.0, now.unix_ms);
@@ -77,9 +70,11 @@ pub(crate) fn drive(reactor: &Rc<Reactor>, peer: &Rc<Peer>) {
 }
 
 fn send(reactor: &Rc<Reactor>, peer: &Rc<Peer>, reply: Reply) {
-    if matches!(reply, Reply::Connect { .. }) && !reactor.connected(peer) {
+    if matches!(reply, Reply::Connect { .. })
+        && let Err(code) = reactor.connected(peer)
+    {
         // Nothing was told yet; the close is all that this connection hears.
-        peer.session.borrow_mut().handle_close(CloseCode::ConnectionLimit);
+        peer.session.borrow_mut().handle_close(code);
         return;
     }
     count(reactor, &reply);
@@ -160,6 +155,18 @@ fn answer<T: 'static>(
             drive(&reactor, &peer);
             reactor.flush();
         }
+    });
+}
+
+/// Verifies a token or a login: on the spot, unless the database has to be asked.
+fn verify(reactor: &Rc<Reactor>, peer: &Rc<Peer>, token: Token) {
+    let node = reactor.node.clone();
+    let work = async move { node.verify_connect(&token.0, unix_ms()).await };
+    answer(reactor, peer, work, |peer, verdict, reactor| {
+        if let TokenVerdict::Bad = verdict {
+            reactor.node.metrics.refused_tokens.inc();
+        }
+        peer.session.borrow_mut().handle_verified(verdict, reactor.node.now());
     });
 }
 

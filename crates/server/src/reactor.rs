@@ -168,18 +168,47 @@ impl Reactor {
         peer
     }
 
-    /// The connection is about to be told that it is connected: who it is stands. False if that user has as many as one may have.
-    pub(crate) fn connected(&self, peer: &Peer) -> bool {
-        if let Some(grant) = peer.session.borrow().grant().filter(|grant| !grant.user.is_anonymous()) {
+    /// The connection is about to be told that it is connected: who it is stands.
+    ///
+    /// # Errors
+    /// Why it may not: that user has as many as one may have, or has logged out since the login was verified.
+    pub(crate) fn connected(self: &Rc<Self>, peer: &Rc<Peer>) -> Result<(), CloseCode> {
+        let session = peer.session.borrow();
+        if let Some(grant) = session.grant().filter(|grant| !grant.user.is_anonymous()) {
             let hash = self.node.hash(grant.user.as_str());
             if !self.node.guard.enter(hash) {
-                return false;
+                return Err(CloseCode::ConnectionLimit);
             }
             self.users.borrow_mut().insert(peer.key, hash);
+            // Looked up once it can be found: a logout that is not seen here finds it.
+            if let Some(login_ms) = grant.login_ms {
+                match self.node.auth.logins.is_out(&grant.user, login_ms) {
+                    Some(true) => return Err(CloseCode::ForceDisconnect),
+                    Some(false) => {}
+                    None => self.ask_again(peer, grant.user.clone(), login_ms),
+                }
+            }
         }
+        drop(session);
         peer.known.set(true);
         self.tell(peer, |client, user, transport| Notice::ClientConnected { client, user, transport });
-        true
+        Ok(())
+    }
+
+    /// Asks the database whether the login of a connection was logged out while it connected.
+    fn ask_again(self: &Rc<Self>, peer: &Rc<Peer>, user: UserId, login_ms: i64) {
+        let (reactor, peer) = (self.clone(), peer.clone());
+        tokio::task::spawn_local(async move {
+            let code = match reactor.node.is_out(&user, login_ms).await {
+                Some(false) => return,
+                Some(true) => CloseCode::ForceDisconnect,
+                None => CloseCode::Unavailable,
+            };
+            if !peer.gone.get() {
+                reactor.close(peer.key, code);
+                reactor.flush();
+            }
+        });
     }
 
     /// Tells other systems of a connection, if they want to know. A poll is a question and no connection to them.

@@ -23,7 +23,7 @@ pub struct Account {
 /// A login that was logged out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logout {
-    /// Its place among all logouts. They are numbered as they begin, and may be there in another order.
+    /// Its place among all logouts: none with a lower one comes later.
     pub seq: i64,
     /// Whose login it was.
     pub user: UserId,
@@ -43,6 +43,17 @@ impl Store {
         match &self.backend {
             Backend::Sqlite(db) => db.log_out(user.clone(), issued_at, expires_at).await,
             Backend::Postgres(db) => db.log_out(user.clone(), issued_at, expires_at).await,
+        }
+    }
+
+    /// Whether a login was logged out.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn is_logged_out(&self, user: &UserId, issued_at: i64) -> Result<bool, StoreError> {
+        match &self.backend {
+            Backend::Sqlite(db) => db.is_logged_out(user.clone(), issued_at).await,
+            Backend::Postgres(db) => db.is_logged_out(user.clone(), issued_at).await,
         }
     }
 

@@ -358,6 +358,11 @@ impl Session {
                 self.error(current.id, ErrorCode::TokenExpired);
                 self.close(CloseCode::Normal);
             }
+            (Step::Connecting(_), TokenVerdict::Unknown) => {
+                self.error(current.id, ErrorCode::Unavailable);
+                self.close(CloseCode::Unavailable);
+            }
+            (Step::Refreshing, TokenVerdict::Unknown) => self.error(current.id, ErrorCode::Unavailable),
             (Step::Connecting(_) | Step::Refreshing, TokenVerdict::Bad) => self.close(CloseCode::InvalidToken),
             (Step::Refreshing, TokenVerdict::Expired) => self.close(CloseCode::Expired),
             (Step::Refreshing, TokenVerdict::Good(grant)) => self.refreshed(current.id, grant, now),
@@ -514,12 +519,14 @@ impl Session {
                 TokenVerdict::Good(grant) => self.join(id, *request, rules, Some(grant)),
                 TokenVerdict::Expired => self.error(id, ErrorCode::TokenExpired),
                 TokenVerdict::Bad => self.error(id, ErrorCode::PermissionDenied),
+                TokenVerdict::Unknown => self.error(id, ErrorCode::Unavailable),
             },
             Step::SubRefreshing(channel) => match verdict {
                 TokenVerdict::Good(grant) if grant.user == user && grant.channel == channel => {
                     self.sub_refreshed(id, &channel, &grant, now);
                 }
                 TokenVerdict::Good(_) | TokenVerdict::Bad => self.close(CloseCode::InvalidToken),
+                TokenVerdict::Unknown => self.error(id, ErrorCode::Unavailable),
                 TokenVerdict::Expired => {
                     self.error(id, ErrorCode::TokenExpired);
                     self.handle_dropped(&channel, UnsubscribeCode::Expired);

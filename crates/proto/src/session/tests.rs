@@ -116,6 +116,7 @@ impl Stage {
             }
             ["bad"] => self.session.handle_verified(TokenVerdict::Bad, now),
             ["expired"] => self.session.handle_verified(TokenVerdict::Expired, now),
+            ["unknown"] => self.session.handle_verified(TokenVerdict::Unknown, now),
             ["may", user, channel, rest @ ..] => {
                 let grant = SubscriptionGrant {
                     user: user.parse().expect("a user id"),
@@ -251,6 +252,10 @@ fn who_one_is_must_be_shown() {
         < {\"id\":1,\"error\":{\"code\":109,\"message\":\"token expired\"}}
         x 3000",
     );
+    let later =
+        "< {\"id\":1,\"error\":{\"code\":503,\"message\":\"temporarily unavailable\",\"temporary\":true}}\nx 4000";
+    let asked = "> {\"id\":1,\"connect\":{\"token\":\"T\"}}\n? verify T\n! unknown\n";
+    check_new(None, Anonymous::Refused, &format!("{asked}{later}"));
     check_new(None, Anonymous::Refused, "+ 9999ms\n+ 1ms\nx 3502");
 }
 
@@ -499,6 +504,11 @@ fn a_connection_ends_with_its_token_unless_refreshed() {
     new("> {\"id\":2,\"refresh\":{\"token\":\"T2\"}}\n? verify T2\n! user ben exp=60\nx 3500");
     new("> {\"id\":2,\"refresh\":{\"token\":\"T2\"}}\n? verify T2\n! expired\nx 3005");
     new("> {\"id\":2,\"refresh\":{\"token\":\"T2\"}}\n? verify T2\n! bad\nx 3500");
+    new(r#"
+        > {"id":2,"refresh":{"token":"T2"}}
+        ? verify T2
+        ! unknown
+        < {"id":2,"error":{"code":503,"message":"temporarily unavailable","temporary":true}}"#);
 }
 
 #[test]
@@ -668,7 +678,7 @@ mod hostile {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => prop::collection::vec(piece(), 1..4).prop_map(|pieces| Step::Frame(pieces.join("\n"))),
-            4 => (0u8..12).prop_map(Step::Answer),
+            4 => (0u8..13).prop_map(Step::Answer),
             1 => (0u64..40_000).prop_map(Step::Wait),
         ]
     }
@@ -689,7 +699,7 @@ mod hostile {
                             0 => &["user", "ana"], 1 => &["user", "ana", "exp=5"], 2 => &["bad"], 3 => &["expired"],
                             4 => &["may", "ana", "chat:1"], 5 => &["role", "yes"], 6 => &["joined", "4"],
                             7 => &["unavailable"], 8 => &["published"], 9 => &["dropped", "chat:1"],
-                            10 => &["result", "1"], _ => &["may-not"],
+                            10 => &["result", "1"], 11 => &["unknown"], _ => &["may-not"],
                         };
                         failed += i32::from(joining && which == 7);
                         stage.answer(answer);

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use talewire_auth::{Credentials, Login, display_name, new_user};
+use talewire_auth::{Credentials, Login, LoginRefusal, display_name, new_user};
 use talewire_proto::grant::TokenVerdict;
 use talewire_proto::{BranchId, ErrorCode, Grant, Payload, StoryId};
 use tokio::sync::OwnedSemaphorePermit;
@@ -94,7 +94,7 @@ pub(super) async fn login(
     })?;
     let now_ms = unix_ms();
     let token = node.auth.logins.issue(&user, &name, now_ms);
-    let login = node.auth.logins.verify(&token, now_ms).map_err(|_| ErrorCode::Internal)?;
+    let login = node.auth.logins.read(&token, now_ms).map_err(|_| ErrorCode::Internal)?;
     let user = User::of(&login);
     if request.tab {
         return Ok(no_store(Json(LoginReply { user, csrf: None, token: Some(token) }).into_response()));
@@ -108,10 +108,13 @@ pub(super) async fn login(
 /// Who the login stands for.
 pub(super) async fn me(State(node): State<Arc<Node>>, headers: HeaderMap) -> Result<Response, HttpError> {
     if let Some(token) = bearer(&headers) {
-        let login = node.auth.logins.verify(token, unix_ms()).map_err(|_| ErrorCode::Unauthorized)?;
+        let login = node.verify_login(token, unix_ms()).await.map_err(|refusal| match refusal {
+            LoginRefusal::Unknown => ErrorCode::Unavailable,
+            _ => ErrorCode::Unauthorized,
+        })?;
         return Ok(no_store(Json(LoginReply { user: User::of(&login), csrf: None, token: None }).into_response()));
     }
-    let Some(login) = login_of(&node, &headers, unix_ms()) else {
+    let Some(login) = login_of(&node, &headers, unix_ms()).await? else {
         // Every first visit asks; nobody yet is an answer, and no error in the browser's console.
         return Ok(no_store(Json(serde_json::Map::new()).into_response()));
     };
@@ -121,16 +124,11 @@ pub(super) async fn me(State(node): State<Arc<Node>>, headers: HeaderMap) -> Res
 
 /// Ends the login, with what it has open on any node. Whoever has a copy of it is nobody any more.
 pub(super) async fn logout(State(node): State<Arc<Node>>, headers: HeaderMap) -> Result<Response, HttpError> {
-    who(&node, &headers, Unsafe::Yes)?;
-    let now_ms = unix_ms();
+    let grant = who(&node, &headers, Unsafe::Yes).await?;
     // A token of another system is not ours to end.
-    let login = match bearer(&headers) {
-        Some(token) => node.auth.logins.verify(token, now_ms).ok(),
-        None => login_of(&node, &headers, now_ms),
-    };
-    if let Some(login) = login {
-        node.log_out(&login).await.map_err(|error| {
-            tracing::error!(%error, "a logout could not be kept");
+    if let (Some(issued_at_ms), Some(expires_at_ms)) = (grant.login_ms, grant.expires_at_ms) {
+        node.log_out(&grant.user, issued_at_ms, expires_at_ms).await.map_err(|error| {
+            tracing::error!(%error, "it is not known whether a logout was kept");
             HttpError::from(ErrorCode::Unavailable)
         })?;
     }
@@ -146,7 +144,7 @@ pub(super) async fn rpc(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, HttpError> {
-    let grant = who(&node, &headers, Unsafe::Yes)?;
+    let grant = who(&node, &headers, Unsafe::Yes).await?;
     check_json(&headers)?;
     let data = if body.is_empty() { Payload::of(&serde_json::Map::new()) } else { payload(&body)? };
     let answer = node.stories.call(&caller(&grant), &method, &data).await.map_err(refused)?;
@@ -166,7 +164,7 @@ pub(super) async fn export(
     Query(query): Query<ExportQuery>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    let grant = who(&node, &headers, Unsafe::No)?;
+    let grant = who(&node, &headers, Unsafe::No).await?;
     let place = node.exports.clone().try_acquire_owned().map_err(|_| ErrorCode::Unavailable)?;
     let export = node.stories.export_markdown(&caller(&grant), &story, query.branch).await.map_err(refused)?;
     let disposition = format!("attachment; filename=\"{}\"", export.file_name);
@@ -222,17 +220,18 @@ pub(super) enum Unsafe {
 }
 
 /// Who asks, by bearer token or by cookie with everything that a cookie needs beside it.
-pub(super) fn who(node: &Node, headers: &HeaderMap, unsafe_: Unsafe) -> Result<Grant, HttpError> {
+pub(super) async fn who(node: &Node, headers: &HeaderMap, unsafe_: Unsafe) -> Result<Grant, HttpError> {
     let now_ms = unix_ms();
     if let Some(token) = bearer(headers) {
         check_origin(node, headers, Credentials::Explicit)?;
-        return match node.auth.verify_connect(token, now_ms) {
+        return match node.verify_connect(token, now_ms).await {
             TokenVerdict::Good(grant) if !grant.user.is_anonymous() => Ok(grant),
             TokenVerdict::Expired => Err(ErrorCode::TokenExpired.into()),
+            TokenVerdict::Unknown => Err(ErrorCode::Unavailable.into()),
             TokenVerdict::Good(_) | TokenVerdict::Bad => Err(ErrorCode::Unauthorized.into()),
         };
     }
-    let login = login_of(node, headers, now_ms).ok_or(ErrorCode::Unauthorized)?;
+    let login = login_of(node, headers, now_ms).await?.ok_or(ErrorCode::Unauthorized)?;
     if unsafe_ == Unsafe::Yes {
         check_origin(node, headers, Credentials::Cookie)?;
         let csrf = headers.get(CSRF_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -245,11 +244,21 @@ pub(super) fn who(node: &Node, headers: &HeaderMap, unsafe_: Unsafe) -> Result<G
 }
 
 /// The login that the browser's cookie stands for.
-pub(crate) fn login_of(node: &Node, headers: &HeaderMap, now_ms: i64) -> Option<Login> {
+///
+/// # Errors
+/// [`ErrorCode::Unavailable`] when it is not known whether it was logged out.
+pub(crate) async fn login_of(node: &Node, headers: &HeaderMap, now_ms: i64) -> Result<Option<Login>, ErrorCode> {
+    let Some(value) = cookie(headers) else { return Ok(None) };
+    match node.verify_login(value, now_ms).await {
+        Err(LoginRefusal::Unknown) => Err(ErrorCode::Unavailable),
+        verified => Ok(verified.ok()),
+    }
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
     let values = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs.find(|(name, _)| *name == COOKIE)?;
-    node.auth.logins.verify(value, now_ms).ok()
+    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -38,8 +38,8 @@ struct Publish<'a> {
 }
 
 /// Who asks, with the rights that a connection of theirs would have.
-fn grant(node: &Node, headers: &HeaderMap) -> Result<Grant, HttpError> {
-    let mut grant = who(node, headers, Unsafe::Yes)?;
+async fn grant(node: &Node, headers: &HeaderMap) -> Result<Grant, HttpError> {
+    let mut grant = who(node, headers, Unsafe::Yes).await?;
     grant.insecure |= node.anonymous == Anonymous::Insecure;
     Ok(grant)
 }
@@ -61,7 +61,7 @@ pub(super) async fn publish(
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let publish = async {
-        let grant = grant(&node, &headers)?;
+        let grant = grant(&node, &headers).await?;
         let Publish { channel, data, event, tags, key } = read_json(&headers, &body)?;
         let bad = |message: &str| HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message);
         if key.chars().count() > node.limits().key_chars_max {
@@ -112,7 +112,7 @@ pub(super) async fn history(
     body: Bytes,
 ) -> Result<Response, HttpError> {
     let read = async {
-        let grant = grant(&node, &headers)?;
+        let grant = grant(&node, &headers).await?;
         let Page { channel, limit, since, reverse } = read_json(&headers, &body)?;
         let rules = perform::allowed(&node, &grant, &channel, Action::History).await?;
         let limit = node.limits().history_entries(limit);
@@ -157,7 +157,7 @@ pub(super) async fn presence_stats(
 
 /// The channel whose presence may be looked at.
 async fn present(node: &Node, headers: &HeaderMap, body: &[u8]) -> Result<Channel, HttpError> {
-    let grant = grant(node, headers)?;
+    let grant = grant(node, headers).await?;
     let OfChannel { channel } = read_json(headers, body)?;
     perform::allowed(node, &grant, &channel, Action::Presence).await?;
     Ok(channel)

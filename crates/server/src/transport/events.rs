@@ -38,7 +38,15 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
         *nothing.status_mut() = StatusCode::NO_CONTENT;
         return Err(Box::new(nothing));
     }
-    let login = if asked.token.0.is_empty() { visitor(node, headers)? } else { None };
+    let login = if asked.token.0.is_empty() {
+        // An EventSource gives up for good at any other status than 200.
+        visitor(node, headers).await.map_err(|refusal| match refusal.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Box::new(come_later(node, headers, CloseCode::Unavailable)),
+            _ => refusal,
+        })?
+    } else {
+        None
+    };
     let form = if asked.envelope { Form::Envelope } else { Form::Payload };
     let wire = if asked.channels.len() == 1 { Wire::Events(form) } else { Wire::EventsOfMany(form) };
     let recover = match last.as_deref() {

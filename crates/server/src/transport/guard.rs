@@ -164,6 +164,11 @@ impl Guard {
         is_room
     }
 
+    /// Whether a user may have connections here. Two users may share a hash.
+    pub(crate) fn is_here(&self, user: u32) -> bool {
+        self.users.lock().contains_key(&user)
+    }
+
     /// One connection of a user is over.
     pub(crate) fn leave(&self, user: u32) {
         let mut users = self.users.lock();

@@ -115,8 +115,8 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
     }
     let path = request.uri().path().to_owned();
     match (path.as_str(), request.method()) {
-        ("/connection/websocket", _) => open_websocket(node, &request, Mode::Duplex),
-        ("/connection/uni_websocket", _) => open_websocket(node, &request, Mode::Down),
+        ("/connection/websocket", _) => open_websocket(node, &request, Mode::Duplex).await,
+        ("/connection/uni_websocket", _) => open_websocket(node, &request, Mode::Down).await,
         (_, &Method::OPTIONS) => Err(Box::new(preflight(node, request.headers()))),
         ("/connection/http_stream", &Method::POST) => open_stream(node, request, Mode::Duplex).await,
         ("/connection/uni_http_stream", &Method::POST) => open_stream(node, request, Mode::Down).await,
@@ -137,7 +137,7 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
     }
 }
 
-fn open_websocket(node: &Node, request: &Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
+async fn open_websocket(node: &Node, request: &Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
     let accept = websocket::handshake(request).map_err(|(status, text)| {
         let mut response = refuse(status, text);
         if status == StatusCode::UPGRADE_REQUIRED {
@@ -147,7 +147,7 @@ fn open_websocket(node: &Node, request: &Request<Body>, mode: Mode) -> Result<Op
         }
         response
     })?;
-    let login = visitor(node, request.headers())?;
+    let login = visitor(node, request.headers()).await?;
     let (wire, name) = match (accept.codec, mode) {
         (Codec::Protobuf, Mode::Duplex) => (Wire::WebSocketProtobuf, "centrifuge-protobuf"),
         (Codec::Protobuf, _) => (Wire::WebSocketProtobufDown, "centrifuge-protobuf"),
@@ -178,7 +178,7 @@ fn open_websocket(node: &Node, request: &Request<Body>, mode: Mode) -> Result<Op
 
 /// HTTP streaming: the first frame is the body, every message a line or a piece with its length.
 async fn open_stream(node: &Node, request: Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
-    let login = visitor(node, request.headers())?;
+    let login = visitor(node, request.headers()).await?;
     let (wire, kind) = match (content_type(request.headers()), mode) {
         (Some("application/octet-stream"), Mode::Duplex) => (Wire::StreamProtobuf, "application/octet-stream"),
         (Some("application/json"), Mode::Duplex) => (Wire::StreamJson, "application/json"),
@@ -199,7 +199,7 @@ async fn open_stream(node: &Node, request: Request<Body>, mode: Mode) -> Result<
 
 /// The native protocol over Server-Sent Events: the first frame is in the query or the body, every message one event.
 async fn open_event_stream(node: &Node, request: Request<Body>, mode: Mode) -> Result<Opening, Refusal> {
-    let login = visitor(node, request.headers())?;
+    let login = visitor(node, request.headers()).await?;
     let cross = cross_origin(node, request.headers());
     let gzip = wants_gzip(node, request.headers());
     let first_frame = if request.method() == Method::GET {
@@ -290,8 +290,10 @@ pub(super) fn session(node: &Node, login: Option<Login>, mode: Mode, emulated: O
 }
 
 /// Who knocks: the cookie's login if there is one, when the page that the request comes from may use it.
-pub(super) fn visitor(node: &Node, headers: &HeaderMap) -> Result<Option<Login>, Refusal> {
-    let login = login_of(node, headers, node.now().unix_ms);
+pub(super) async fn visitor(node: &Node, headers: &HeaderMap) -> Result<Option<Login>, Refusal> {
+    let login = login_of(node, headers, node.now().unix_ms).await;
+    let login =
+        login.map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "who you are cannot be told now; try again soon"))?;
     let mut origins = headers.get_all(header::ORIGIN).into_iter().map(HeaderValue::as_bytes).peekable();
     // A browser says where a WebSocket, a POST or a request to another origin comes from. Without an origin, a cookie counts only
     // when the browser says that the page is ours (an EventSource of our own), and a program needs none.

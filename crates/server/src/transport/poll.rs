@@ -100,7 +100,7 @@ pub(crate) async fn open(node: &Node, request: Request<Body>) -> Result<Opening,
         asked.wanted(channel, from.cloned().map(Recover::PagesAfter))
     });
     let connect = Connect { token: asked.token.clone(), name: "poll".into(), subs: subs.collect() };
-    let login = if asked.token.0.is_empty() { visitor(node, headers)? } else { None };
+    let login = if asked.token.0.is_empty() { visitor(node, headers).await? } else { None };
     let wait = Duration::from_secs(asked.wait_s.unwrap_or(WAIT_S).min(WAIT_S_MAX));
     let cross = cross_origin(node, headers);
     let keep = request.version() == Version::HTTP_11 && !has_token(headers, &header::CONNECTION, "close");

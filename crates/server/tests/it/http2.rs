@@ -89,10 +89,21 @@ impl Wide {
 
     /// A WebSocket on a stream of this socket.
     async fn websocket(&self, protocol: Option<&str>) -> (Response<()>, WebSocketStream<DuplexStream>) {
+        self.websocket_of(protocol, &[]).await
+    }
+
+    async fn websocket_of(
+        &self,
+        protocol: Option<&str>,
+        headers: &[(&str, String)],
+    ) -> (Response<()>, WebSocketStream<DuplexStream>) {
         let mut request = Request::connect(format!("http://{}/connection/websocket", self.authority))
             .header("sec-websocket-version", "13");
         if let Some(protocol) = protocol {
             request = request.header("sec-websocket-protocol", protocol);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
         }
         let mut request = request.body(()).expect("a request");
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
@@ -357,6 +368,21 @@ async fn a_websocket_stands_on_a_stream() {
     while let Some(Ok(_)) = in_time(leaving.next()).await {}
     stage.until("both have gone", |node| Stage::metric(node, "talewire_connections") == 0).await;
     assert_eq!(wide.get("/app/config").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_opened_before_a_logout_connects_nobody_after_it() {
+    let stage = Stage::new().await;
+    let wide = Wide::new(&stage).await;
+    assert_eq!(wide.get("/app/config").await.0, 200);
+    let ana = stage.browser("Ana").await.1;
+    let (head, mut socket) = wide.websocket_of(None, &ana).await;
+    assert_eq!(head.status(), 200);
+    let out = ana.iter().fold(Request::post("/"), |request, (name, value)| request.header(*name, value));
+    assert_eq!(wide.ask(out, "/app/logout", None).await.0, 200);
+    socket.send(Message::text(json!({"id": 1, "connect": {}}).to_string())).await.expect("an open socket");
+    let end = in_time(socket.next()).await.expect("an open socket").expect("a good frame");
+    assert!(matches!(&end, Message::Close(Some(frame)) if u16::from(frame.code) == 3_503), "{end:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ mod http;
 mod http2;
 mod keep_alive;
 mod leaving;
+mod logouts;
 mod namespaces;
 mod nodes;
 mod readers;

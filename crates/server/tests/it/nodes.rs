@@ -358,7 +358,7 @@ async fn what_is_open_by_a_logged_out_login_ends_without_the_brokers_word() {
     let (ana, token) = a.guest("Ana").await;
     let (mut client, _) = a.client_of(&token).await;
     let (mut other, _) = a.client_of(&a.guest("Ben").await.1).await;
-    let issued_at = a.node.auth.logins.verify(&token, i64::MIN).expect("a login").issued_at_ms;
+    let issued_at = a.node.auth.logins.read(&token, i64::MIN).expect("a login").issued_at_ms;
     // As another node would, whose order was lost.
     let user = ana.parse().expect("an id");
     a.node.store.log_out(&user, issued_at, i64::MAX).await.expect("a store");

@@ -39,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) anonymous: Anonymous,
     pub(crate) namespaces: Namespaces,
     pub(crate) free_bytes_min: u64,
+    pub(crate) logouts_max: usize,
     pub(crate) reloads: Option<tokio::sync::mpsc::Sender<ReloadRequest>>,
     pub(crate) orders_age: Duration,
 }
@@ -62,6 +63,7 @@ impl Default for Settings {
             anonymous: Anonymous::Insecure,
             namespaces: namespaces(),
             free_bytes_min: 0,
+            logouts_max: 1_000,
             reloads: None,
             orders_age: Duration::from_secs(3_600),
         }
@@ -144,7 +146,7 @@ impl Stage {
             anonymous: settings.anonymous,
             auth: Auth {
                 tokens: Tokens::new(AuthSettings::default()).expect("settings"),
-                logins: Logins::new([7; 32]),
+                logins: Logins::new([7; 32]).remembering(settings.logouts_max),
             },
             cursors: talewire_auth::Seal::new([9; 32]),
             origins: OriginRule::new(&[], Hosts::Any).expect("no origins"),
@@ -185,8 +187,11 @@ impl Stage {
 
     /// Opens a WebSocket with these headers; the status if it is refused.
     pub(crate) async fn open(&self, headers: &[(&'static str, String)]) -> Result<Client, u16> {
-        let mut request =
-            format!("ws://{}/connection/websocket", self.address).into_client_request().expect("a request");
+        self.open_at("/connection/websocket", headers).await
+    }
+
+    pub(crate) async fn open_at(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Client, u16> {
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().expect("a request");
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().expect("a header"));
         }
@@ -213,6 +218,17 @@ impl Stage {
         assert!(lines.peek().is_some(), "no metric {name} in\n{text}");
         let number = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
         lines.map(|line| number(line).expect("a number")).sum()
+    }
+
+    /// A guest's login for a browser: who it is, and the headers of a request with it.
+    pub(crate) async fn browser(&self, name: &str) -> (String, Vec<(&'static str, String)>) {
+        let login = crate::http::request(self.address, "POST /app/login", &[], Some(json!({"name": name}))).await;
+        let cookie = login.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie");
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let origin = format!("http://{}", self.address);
+        let csrf = text(&login.body["csrf"]);
+        let headers = vec![("cookie", cookie.to_owned()), ("origin", origin), ("x-csrf-token", csrf)];
+        (text(&login.body["user"]["id"]), headers)
     }
 
     /// A guest's login for one tab: who it is, and the token.

@@ -58,7 +58,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn create(path: &Path, schema: u32, counts: &[u64]) -> Result<Self, StoreError> {
+    pub(super) fn create(path: &Path, schema: u32, rows: BTreeMap<String, u64>) -> Result<Self, StoreError> {
         if path.exists() {
             return Err(super::not_empty(&path.display().to_string()));
         }
@@ -73,7 +73,6 @@ impl Writer {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&partial).map_err(|error| failed("cannot write", &partial, &error))?;
         let out = BufWriter::new(GzEncoder::new(file, Compression::fast()));
-        let rows = TABLES.iter().map(|table| table.name.to_owned()).zip(counts.iter().copied()).collect();
         let head = serde_json::to_vec(&Head { schema, rows }).map_err(|error| StoreError::Broken(error.to_string()))?;
         let mut writer = Self { path: path.to_owned(), partial, out, rows: BTreeMap::new(), table: "" };
         writer.write(FIRST_LINE)?;

@@ -7,6 +7,7 @@
 mod file;
 mod table;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(crate) use self::table::{Column, Row, TABLES, Table, Type, Value};
@@ -79,11 +80,11 @@ pub async fn backup(
     } else {
         Source::Postgres(Box::new(postgres::Source::beside(from).await?))
     };
-    let mut counts = Vec::new();
-    for table in TABLES {
-        counts.push(source.count(table).await?);
+    let mut rows = BTreeMap::new();
+    for table in source.tables() {
+        rows.insert(table.name.to_owned(), source.count(table).await?);
     }
-    let mut target = Target::File(file::Writer::create(file, source.schema(), &counts)?);
+    let mut target = Target::File(file::Writer::create(file, source.schema(), rows)?);
     let copied = copy(&mut source, &mut target, Epochs::Kept, progress).await?;
     target.finish().await?;
     Ok(copied)
@@ -129,6 +130,12 @@ impl Source {
             Self::Postgres(source) => source.schema(),
             Self::File(source) => source.schema(),
         }
+    }
+
+    /// The tables that its schema has: what is only read is not brought up to the newest step.
+    fn tables(&self) -> impl Iterator<Item = &'static Table> + use<> {
+        let schema = self.schema();
+        TABLES.iter().filter(move |table| table.since <= schema)
     }
 
     async fn count(&mut self, table: &'static Table) -> Result<u64, StoreError> {
@@ -224,7 +231,7 @@ async fn copy(
     progress: &mut (dyn FnMut(CopyProgress) + Send),
 ) -> Result<Copied, StoreError> {
     let mut copied = Vec::new();
-    for table in TABLES {
+    for table in source.tables() {
         let of = source.count(table).await?;
         let columns = source.begin(table).await?;
         target.begin(table, &columns).await?;

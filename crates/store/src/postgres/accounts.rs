@@ -11,8 +11,16 @@ use crate::accounts::{Account, LOGOUTS_PRUNED_PER_WRITE, Logout};
 use crate::{StoreError, random};
 
 const ACCOUNT: &str = "SELECT id, name, guest, created_at, seen_at FROM users WHERE id = $1";
-const LOG_OUT: &str =
-    "INSERT INTO logouts (\"user\", issued_at, expires_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+/// Logouts take their places one after the other and each commits before the next: whoever has read up to one has read all before it.
+/// One statement, so that nobody who hangs or dies keeps the turn. Ended ones that somebody else removes at this moment are left to them.
+const LOG_OUT: &str = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($4::bigint)),
+    pruned AS (DELETE FROM logouts WHERE seq IN
+        (SELECT seq FROM logouts WHERE expires_at <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $5::bigint
+         ORDER BY expires_at LIMIT $6::bigint FOR UPDATE SKIP LOCKED))
+    INSERT INTO logouts (\"user\", issued_at, expires_at) SELECT $1::text, $2::bigint, $3::bigint FROM turn
+    ON CONFLICT DO NOTHING";
+const LOGOUT_TURN_LOCK: i64 = 0x7461_6c65_6c6f_7574;
+const IS_LOGGED_OUT: &str = "SELECT EXISTS (SELECT FROM logouts WHERE \"user\" = $1 AND issued_at = $2)";
 const LOGOUTS: &str = "SELECT seq, \"user\", issued_at FROM logouts WHERE seq > $1 ORDER BY seq LIMIT $2";
 /// Rows that somebody else removes at this moment are left to them.
 const PRUNE: &str = "DELETE FROM logouts WHERE seq IN
@@ -49,11 +57,25 @@ impl Postgres {
     }
 
     pub(crate) async fn log_out(&self, user: UserId, issued_at: i64, expires_at: i64) -> Result<(), StoreError> {
-        self.change((user, issued_at, expires_at), |work, (user, issued_at, expires_at)| {
+        // One at a time of this node waits for the turn, or many logouts would take all connections.
+        let turn = self.logouts.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| StoreError::Unavailable("it is closed".into()))?;
+        self.statement((user, issued_at, expires_at, turn), |work, (user, issued_at, expires_at, _turn)| {
             Box::pin(async move {
-                work.conn.execute(LOG_OUT, &[&user.as_str(), issued_at, expires_at]).await?;
-                prune_logouts(work, LOGOUTS_PRUNED_PER_WRITE).await.map(drop)
+                let (user, shift_ms) = (user.as_str(), work.shift_ms());
+                let prune = LOGOUTS_PRUNED_PER_WRITE;
+                work.conn
+                    .execute(LOG_OUT, &[&user, issued_at, expires_at, &LOGOUT_TURN_LOCK, &shift_ms, &prune])
+                    .await
+                    .map(drop)
             })
+        })
+        .await
+    }
+
+    pub(crate) async fn is_logged_out(&self, user: UserId, issued_at: i64) -> Result<bool, StoreError> {
+        self.look((user, issued_at), |work, (user, issued_at)| {
+            Box::pin(async move { Ok(work.conn.row(IS_LOGGED_OUT, &[&user.as_str(), issued_at]).await?.try_get(0)?) })
         })
         .await
     }

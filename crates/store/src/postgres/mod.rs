@@ -105,6 +105,8 @@ pub(crate) struct Postgres {
     reads_max: usize,
     answer_ttl_ms: i64,
     orders_age_ms: i64,
+    /// The place of the one logout that is under way.
+    logouts: Arc<Semaphore>,
     /// Commits that had succeeded at the last look.
     probed: AtomicU64,
     closed: AtomicBool,
@@ -141,6 +143,7 @@ impl Postgres {
             reads_max,
             answer_ttl_ms: settings.answer_ttl_ms,
             orders_age_ms: settings.orders_age_ms,
+            logouts: Arc::new(Semaphore::new(1)),
             probed: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             running: Arc::default(),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::Postgres;
 use super::connection::Work;
@@ -9,9 +10,14 @@ use super::failure::Tried;
 use crate::StoreError;
 use crate::orders::{KeptOrder, ORDERS_PRUNED_PER_WRITE};
 
-/// Whoever adds an order has this lock until the commit: orders can be read in the order of their places, and none turns up behind.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(8387794199371670117)";
-const KEEP: &str = "INSERT INTO orders (at, body) VALUES ($1, $2) RETURNING seq";
+/// Orders take their places one after the other and each commits before the next: whoever has read up to one has read all before it.
+/// One statement, so that nobody who hangs or dies keeps the turn. Old ones that somebody else removes at this moment are left to them.
+const KEEP: &str = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1::bigint)),
+    time AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $2::bigint AS now_ms FROM turn),
+    pruned AS (DELETE FROM orders WHERE seq IN
+        (SELECT seq FROM orders WHERE at <= (SELECT now_ms FROM time) - $4::bigint ORDER BY at LIMIT $5::bigint FOR UPDATE SKIP LOCKED))
+    INSERT INTO orders (at, body) SELECT now_ms, $3::bytea FROM time RETURNING seq";
+const TURN_LOCK: i64 = 0x7461_6c65_6f72_6465;
 const READ: &str = "SELECT seq, body FROM orders WHERE seq > $1 ORDER BY seq LIMIT $2";
 /// Rows that somebody else removes at this moment are left to them.
 const PRUNE: &str = "DELETE FROM orders WHERE seq IN
@@ -19,11 +25,11 @@ const PRUNE: &str = "DELETE FROM orders WHERE seq IN
 
 impl Postgres {
     pub(crate) async fn keep_order(&self, body: Bytes) -> Result<i64, StoreError> {
-        self.change((body, self.orders_age_ms), |work, (body, age_ms)| {
+        self.statement((body, self.orders_age_ms), |work, (body, age_ms)| {
             Box::pin(async move {
-                prune_orders(work, *age_ms, ORDERS_PRUNED_PER_WRITE).await?;
-                work.conn.row(LOCK, &[]).await?;
-                Ok(work.conn.row(KEEP, &[&work.now_ms(), &body.as_ref()]).await?.try_get(0)?)
+                let params: [&(dyn ToSql + Sync); 5] =
+                    [&TURN_LOCK, &work.shift_ms(), &body.as_ref(), age_ms, &ORDERS_PRUNED_PER_WRITE];
+                Ok(work.conn.row(KEEP, &params).await?.try_get(0)?)
             })
         })
         .await

@@ -20,7 +20,7 @@ use crate::StoreError;
 
 /// One step.
 pub(super) struct Step {
-    sql: &'static str,
+    pub(super) sql: &'static str,
     /// The least number of steps that a program must know to work with the tables after this one.
     since: i32,
 }

@@ -7,8 +7,9 @@ use talewire_stand::postgres::Postgres as Server;
 use super::Postgres;
 use super::connection::Connection;
 use super::pool::Address;
+use super::schema::STEPS;
 use crate::copy::TABLES;
-use crate::{StoreSettings, StoreUrl};
+use crate::{Epochs, StoreSettings, StoreUrl, backup, restore};
 
 /// A session as the store has it, in a database whose own defaults are none of ours.
 async fn session(server: &Server) -> Connection {
@@ -43,6 +44,31 @@ async fn sessions_are_ours_whatever_the_server_says() {
     }
     every_column_is_copied(&conn).await;
     hot_queries_use_their_indexes(&conn).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_no_newer_program_has_opened_is_saved_as_it_is() {
+    let server = Server::start();
+    let settings = StoreSettings { url: StoreUrl::new(server.url()), ..StoreSettings::default() };
+    let conn = Address::new(&settings).unwrap().connect().await.unwrap();
+    for known in 1..STEPS.len() {
+        conn.plain("DROP SCHEMA IF EXISTS talewire CASCADE; CREATE SCHEMA talewire").await.unwrap();
+        conn.plain("CREATE TABLE steps (number INTEGER PRIMARY KEY, since INTEGER NOT NULL)").await.unwrap();
+        for (step, number) in STEPS[..known].iter().zip(1..) {
+            conn.plain(step.sql).await.unwrap();
+            conn.plain(&format!("INSERT INTO steps (number, since) VALUES ({number}, 1)")).await.unwrap();
+        }
+        conn.plain("INSERT INTO secrets (name, value) VALUES ('kept', '\\x00')").await.unwrap();
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("backup");
+        let copied = backup(&settings, &file, &mut |_| {}).await.unwrap();
+        assert!(copied.contains(&("secrets", 1)), "{copied:?}");
+        assert_eq!(said(&conn, "SELECT MAX(number)::text FROM steps").await, known.to_string(), "nothing is changed");
+        conn.plain("DROP SCHEMA talewire CASCADE").await.unwrap();
+        restore(&file, &settings, Epochs::Fresh, &mut |_| {}).await.unwrap();
+        assert_eq!(said(&conn, "SELECT name FROM secrets").await, "kept");
+    }
 }
 
 #[tokio::test]
@@ -97,6 +123,7 @@ async fn hot_queries_use_their_indexes(conn: &Connection) {
             "jobs_open",
         ),
         ("SELECT COUNT(*) FROM jobs WHERE story = 'x' AND status IN ('queued', 'running')", "jobs_story_open"),
+        ("SELECT FROM logouts WHERE \"user\" = 'u' AND issued_at = 5", "logouts_user_issued_at_key"),
         ("SELECT tx FROM log WHERE tx > 5 ORDER BY tx OFFSET 9 LIMIT 1", "log_tx"),
         ("SELECT channel FROM log WHERE tx = ANY(ARRAY[5, 6])", "log_tx"),
         (

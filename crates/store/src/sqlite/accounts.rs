@@ -48,6 +48,14 @@ impl Sqlite {
         .await
     }
 
+    pub(crate) async fn is_logged_out(&self, user: UserId, issued_at: i64) -> Result<bool, StoreError> {
+        self.read(move |conn, _| {
+            let mut statement = conn.prepare_cached("SELECT 1 FROM logouts WHERE user = ?1 AND issued_at = ?2")?;
+            Ok(statement.exists(params![user.as_str(), issued_at])?)
+        })
+        .await
+    }
+
     pub(crate) async fn logouts(&self, after: i64, most: u32) -> Result<Vec<Logout>, StoreError> {
         self.read(move |conn, _| {
             let logout = |row: &Row<'_>| Ok(Logout { seq: row.get(0)?, user: parsed(row, 1)?, issued_at: row.get(2)? });

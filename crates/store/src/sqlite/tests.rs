@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::Sqlite;
-use crate::{Append, StoreError, StoreSettings};
+use crate::{Append, Epochs, StoreError, StoreSettings, backup, restore};
 
 fn settings(folder: &TempDir) -> StoreSettings {
     StoreSettings { path: folder.path().join("data"), group_ms_max: 60_000, ..StoreSettings::default() }
@@ -277,6 +277,31 @@ async fn a_database_of_the_first_schema_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn a_database_that_no_newer_program_has_opened_is_saved_as_it_is() {
+    for known in 1..super::schema::STEPS.len() {
+        let folder = TempDir::new().unwrap();
+        let from = settings(&folder);
+        std::fs::create_dir_all(&from.path).unwrap();
+        let conn = Connection::open(from.path.join("talewire.db")).unwrap();
+        super::schema::STEPS[..known].iter().for_each(|step| conn.execute_batch(step).unwrap());
+        conn.execute_batch("PRAGMA journal_mode = WAL; INSERT INTO secrets (name, value) VALUES ('kept', x'00')")
+            .unwrap();
+        conn.pragma_update(None, "user_version", known as u32).unwrap();
+
+        let file = folder.path().join("backup");
+        let copied = backup(&from, &file, &mut |_| {}).await.unwrap();
+        assert!(copied.contains(&("secrets", 1)), "{copied:?}");
+        let found: u32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(found as usize, known, "a backup changes nothing");
+        let to = StoreSettings { path: folder.path().join("restored"), ..StoreSettings::default() };
+        restore(&file, &to, Epochs::Fresh, &mut |_| {}).await.unwrap();
+        let db = Sqlite::open(&to).unwrap();
+        assert_eq!(names(&db).await, "kept");
+        db.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_read_that_panics_harms_no_other() {
     let folder = TempDir::new().unwrap();
     let db = Sqlite::open(&StoreSettings { reader_threads: 1, ..settings(&folder) }).unwrap();
@@ -296,6 +321,7 @@ async fn hot_queries_use_their_indexes() {
             "INDEX jobs_open",
         ),
         ("SELECT COUNT(*) FROM jobs WHERE story = 'x' AND status IN ('queued', 'running')", "INDEX jobs_story_open"),
+        ("SELECT 1 FROM logouts WHERE user = 'u' AND issued_at = 5", "INDEX sqlite_autoindex_logouts_1"),
         ("SELECT id FROM log WHERE id > 5 ORDER BY id LIMIT 10", "INTEGER PRIMARY KEY"),
         (
             "SELECT offset FROM log WHERE channel = 1 AND key_user = 'u' AND key = 'k' AND key IS NOT NULL",

@@ -38,6 +38,9 @@ pub(crate) async fn logouts_stay_until_their_logins_would_have_ended(home: &Home
         all.iter().map(|logout| (logout.user.as_str(), logout.issued_at)).collect::<Vec<_>>(),
         [("guest-ana", 1), ("guest-ana", 2), ("guest-ana", 3)]
     );
+    for (name, issued_at, is_out) in [("guest-ana", 2, true), ("guest-ana", 4, false), ("guest-ben", 2, false)] {
+        assert_eq!(store.is_logged_out(&user(name), issued_at).await.unwrap(), is_out, "{name} {issued_at}");
+    }
     assert_eq!(store.logouts(0, 2).await.unwrap(), all[..2]);
     assert_eq!(store.logouts(all[1].seq, 10).await.unwrap(), all[2..]);
     assert_eq!(store.logouts(all[2].seq, 10).await.unwrap(), []);
@@ -48,7 +51,13 @@ pub(crate) async fn logouts_stay_until_their_logins_would_have_ended(home: &Home
     store.shift_clock(2 * hour_ms);
     store.prune().await.unwrap();
     store.log_out(&user("guest-ben"), 9, now_ms + 9 * hour_ms).await.unwrap();
+    assert!(!store.is_logged_out(&user("guest-ana"), 1).await.unwrap(), "pruned");
     let next = store.logouts(all[2].seq, 10).await.unwrap();
     assert_eq!(next.iter().map(|logout| logout.issued_at).collect::<Vec<_>>(), [9]);
+    // Logouts themselves put away what has ended.
+    store.shift_clock(20 * hour_ms);
+    store.log_out(&user("guest-cem"), 10, now_ms + 99 * hour_ms).await.unwrap();
+    let rest = store.logouts(0, 10).await.unwrap();
+    assert_eq!(rest.iter().map(|logout| logout.issued_at).collect::<Vec<_>>(), [10]);
     store.close().await;
 }

@@ -86,6 +86,7 @@ async fn postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn postgres_with_many_nodes() {
     let server = Server::start();
+    many::logouts_of_many_nodes_are_read_once(&server).await;
     many::writers_of_many_nodes_keep_one_order(&server).await;
     many::what_commits_late_is_told_late_but_told(&server).await;
     many::much_growth_is_told_in_parts(&server).await;

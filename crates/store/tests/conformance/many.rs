@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use talewire_proto::{Channel, GenerationId, Payload};
@@ -37,6 +38,30 @@ async fn look(node: &Store, mark: &mut LogMark, told: &mut HashMap<Channel, u64>
             *known = top.max(*known);
         }
     }
+}
+
+/// Logouts of many nodes come by their places, so that whoever reads on from the last one misses none.
+pub(crate) async fn logouts_of_many_nodes_are_read_once(server: &Server) {
+    const EACH: i64 = 200;
+    let (_, nodes) = nodes(server, 3).await;
+    let reading = nodes[2].clone();
+    let reader = tokio::spawn(async move {
+        let (mut after, mut read) = (0, BTreeSet::new());
+        while read.len() < 2 * EACH as usize {
+            for logout in reading.logouts(after, 1_000).await.unwrap() {
+                after = logout.seq;
+                assert!(read.insert((logout.user, logout.issued_at)));
+            }
+        }
+    });
+    let writers = (0..2).flat_map(|node| (0..EACH).map(move |number| (node, number))).map(|(node, number)| {
+        let (store, user) = (nodes[node as usize].clone(), user(&format!("guest-{node}")));
+        tokio::spawn(async move { store.log_out(&user, number, i64::MAX).await.unwrap() })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    tokio::time::timeout(Duration::from_secs(10), reader).await.expect("a logout was missed").unwrap();
 }
 
 /// Offsets are dense and everything acknowledged is told by the next look at growth, whatever others have open.
