@@ -44,6 +44,8 @@ pub(crate) struct Presence {
     /// This node's record; 0 when there is none.
     record: AtomicU64,
     departed: AtomicBool,
+    /// Two at once would find each other's record in the place of theirs.
+    beating: tokio::sync::Mutex<()>,
     doubts: watch::Sender<Doubts>,
     /// Whose records are being written for the first time.
     entering: Mutex<HashSet<Name>>,
@@ -62,6 +64,7 @@ impl Presence {
             report: Mutex::default(),
             record: AtomicU64::new(0),
             departed: AtomicBool::new(false),
+            beating: tokio::sync::Mutex::default(),
             doubts: watch::Sender::default(),
             entering: Mutex::default(),
             unsure: Mutex::default(),
@@ -207,6 +210,7 @@ impl Presence {
 
     /// Gives a sign of life, and finds out who gives none.
     pub(crate) async fn beat(&self) -> Result<(), BrokerError> {
+        let _beating = self.beating.lock().await;
         if self.departed.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -286,6 +290,7 @@ impl Presence {
     /// Takes leave: nothing of this node stays.
     pub(crate) async fn depart(&self) -> Result<(), BrokerError> {
         self.departed.store(true, Ordering::Relaxed);
+        let _beating = self.beating.lock().await;
         self.own.lock().clear();
         let me = self.me();
         self.clear(&me).await?;

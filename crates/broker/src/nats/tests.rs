@@ -365,19 +365,6 @@ async fn orders_letters_and_leases_go_between_nodes() {
     assert_eq!(one.broker.spend("ticket", 60_000).await, Ok(true));
     assert_eq!(two.broker.spend("ticket", 60_000).await, Ok(false));
 
-    let report = |node: &Node, started_ms| NodeReport {
-        id: node.id.clone(),
-        name: "here".into(),
-        version: "1".into(),
-        started_ms,
-        connections: 1,
-        users: 1,
-        subscriptions: 2,
-        channels: 3,
-        store: String::new(),
-        draining: false,
-        agreed: Default::default(),
-    };
     one.broker.beat(report(&one, 2)).await.unwrap();
     two.broker.beat(report(&two, 1)).await.unwrap();
     assert_eq!(one.broker.nodes().await.unwrap(), [report(&two, 1), report(&one, 2)]);
@@ -445,4 +432,36 @@ async fn what_a_dead_node_alone_held_is_vacated_once() {
             break;
         }
     }
+}
+
+fn inner(node: &Node) -> &Arc<super::Nats> {
+    let crate::Backend::Nats(nats) = &node.broker.backend else { panic!("it is NATS") };
+    nats
+}
+
+fn report(node: &Node, started_ms: i64) -> NodeReport {
+    NodeReport {
+        id: node.id.clone(),
+        name: "here".into(),
+        version: "1".into(),
+        started_ms,
+        connections: 1,
+        users: 1,
+        subscriptions: 2,
+        channels: 3,
+        store: String::new(),
+        draining: false,
+        agreed: Default::default(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beats_at_once_are_no_lapse() {
+    let server = Server::start();
+    let node = node(&server).await;
+    let beats = (0..50).map(|_| node.broker.beat(report(&node, 1)));
+    for beaten in futures_util::future::join_all(beats).await {
+        beaten.unwrap();
+    }
+    assert_eq!(inner(&node).doubts().borrow().lapses, 0);
 }
