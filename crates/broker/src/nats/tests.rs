@@ -465,3 +465,48 @@ async fn beats_at_once_are_no_lapse() {
     }
     assert_eq!(inner(&node).doubts().borrow().lapses, 0);
 }
+
+/// What is forgotten takes its serial with it, and clocks differ.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serials_rise_also_where_a_clock_goes_behind() {
+    let server = Server::start();
+    let (heard, mut told) = mpsc::unbounded_channel();
+    let telling = async || {
+        let (node, heard) = (node(&server).await, heard.clone());
+        let sink = move |notice| drop(heard.send(notice));
+        let wanted = [NoticeKind::ChannelOccupied, NoticeKind::ChannelVacated];
+        node.broker.notices_to(Arc::new(sink), &wanted, &quick(&server));
+        node
+    };
+    let (a, b) = (telling().await, telling().await);
+    let mut next = async || match tokio::time::timeout(DEADLINE, told.recv()).await.unwrap().unwrap() {
+        Notice::ChannelOccupied { serial, .. } => (true, serial),
+        Notice::ChannelVacated { serial, .. } => (false, serial),
+        other => panic!("nobody told {other:?}"),
+    };
+    let chat = channel("chat:a");
+    // To the other it is as if the answer to its last beat had come late.
+    a.broker.shift_clock(1_000);
+    a.broker.listen(&chat);
+    let (_, first) = next().await;
+    a.broker.unlisten(&chat);
+    let (is_occupied, vacated) = next().await;
+    assert!(!is_occupied && first < vacated);
+    let bank = &inner(&b).bank;
+    let begun = Instant::now();
+    while !bank.subjects(super::Shelf::Nodes, &bank.names.holders("*")).await.unwrap().is_empty() {
+        assert!(begun.elapsed() < DEADLINE, "it is not forgotten");
+    }
+    b.broker.listen(&chat);
+    let (is_occupied, again) = next().await;
+    assert!(is_occupied && vacated < again, "{vacated} and then {again}");
+    // So, too, when the first goes away.
+    a.broker.listen(&channel("chat:b"));
+    let (_, first) = next().await;
+    a.broker.depart().await;
+    let (is_occupied, vacated) = next().await;
+    assert!(!is_occupied && first < vacated);
+    b.broker.listen(&channel("chat:b"));
+    let (is_occupied, again) = next().await;
+    assert!(is_occupied && vacated < again, "{vacated} and then {again}");
+}
