@@ -4,6 +4,8 @@
 local dead, finder = ARGV[1], ARGV[2]
 local since = micros() - tonumber(ARGV[4])
 local answer = { 0 }
+-- If this is no set, nothing has changed yet: a change that was made and not answered would be told by nobody.
+redis.call('SCARD', KEYS[3])
 for _, channel in ipairs(redis.call('SRANDMEMBER', KEYS[2], ARGV[3])) do
   local record = find(channel)
   if record then

@@ -292,3 +292,34 @@ async fn whatever_happens_the_last_word_is_true() {
     wait_until(|| names.iter().all(|name| !heard.is_occupied(name))).await;
     wait_until(|| records(&server) == 0).await;
 }
+
+/// The set that is found to be none when the record has been changed: the change was told by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_told_also_where_a_key_is_of_another_type() {
+    let server = Server::start();
+    let (a, b, heard) = two(&server).await;
+    let name = "chat:a";
+    let part = crate::redis::Ledger::part_of(&channel(name));
+    let spoil = |node: &Node, life: &str| {
+        let holder = format!("{}{life}", stamp_of(node));
+        let hex: String = holder.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let key = format!("talewire:n:{{held-{part}}}:{hex}");
+        server.say(&["EVAL", "redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[1], 'garbage')", "1", &key]).unwrap();
+    };
+    spoil(&a, "0000");
+    hold(&a, name, true);
+    wait_until(|| heard.is_occupied(name)).await;
+    settled(&a).await;
+    spoil(&a, "0000");
+    hold(&a, name, false);
+    wait_until(|| !heard.is_occupied(name)).await;
+    hold(&a, name, true);
+    wait_until(|| heard.is_occupied(name)).await;
+    settled(&a).await;
+    settled(&b).await;
+    // Whoever gives up what it held finds that its own set is none.
+    spoil(&b, "0000");
+    drop(a);
+    wait_until(|| !heard.is_occupied(name)).await;
+    wait_until(|| records(&server) == 0).await;
+}
