@@ -11,7 +11,7 @@ use talewire_proto::Channel;
 
 use super::bank::{Bank, Put, Shelf, unavailable};
 use super::{Nats, names};
-use crate::occupancy::{Answer, Holdings, Record, Told, clear, stamp, stamp_of, step};
+use crate::occupancy::{Answer, Holdings, Record, Told, clear, stamp_of, step};
 use crate::{BrokerError, NodeId};
 
 /// Tries to change a record that others change too.
@@ -147,6 +147,7 @@ impl Ledger {
                 found = again.and_then(|message| read(&message).map(|record| (message, record)));
             }
         }
+        self.strike(dead).await?;
         Ok(told)
     }
 
@@ -159,15 +160,18 @@ impl Ledger {
         self.bank.purge(Shelf::Nodes, self.bank.names.holder(name), 0).await
     }
 
-    pub(crate) async fn names(&self) -> Result<Vec<(String, bool)>, BrokerError> {
+    /// The names that take part.
+    pub(crate) async fn names(&self) -> Result<Vec<String>, BrokerError> {
         let subjects = self.bank.subjects(Shelf::Nodes, &self.bank.names.holder("*")).await?;
+        Ok(subjects.iter().filter_map(|subject| subject.split('.').nth(2)).map(str::to_owned).collect())
+    }
+
+    /// The stamps of the nodes that live.
+    pub(crate) async fn living(&self) -> Result<HashSet<String>, BrokerError> {
         let nats = self.nats.upgrade().ok_or_else(|| unavailable("the node goes down"))?;
-        // Read after the names: whoever is among them had said before that it lives.
         let living = nats.presence.living().await?;
         let stamp_of = |token: &str| names::text(token).map(|id| stamp_of(&NodeId::named(&id)));
-        let live: HashSet<String> = living.iter().filter_map(|(token, _)| stamp_of(token)).collect();
-        let names = subjects.iter().filter_map(|subject| subject.split('.').nth(2));
-        Ok(names.map(|name| (name.to_owned(), live.contains(stamp(name)))).collect())
+        Ok(living.iter().filter_map(|(token, _)| stamp_of(token)).collect())
     }
 }
 

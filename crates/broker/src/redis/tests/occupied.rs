@@ -67,6 +67,18 @@ fn records(server: &Server) -> u64 {
     server.say(&["EVAL", count, "0"]).unwrap().trim_start_matches(':').parse().unwrap()
 }
 
+/// Names that hold channels, or held some.
+fn names(server: &Server) -> Vec<String> {
+    let names = "local names = {} for _, key in ipairs(redis.call('KEYS', '*:n:{held-*}:names')) do \
+                 for _, name in ipairs(redis.call('SMEMBERS', key)) do names[#names + 1] = name end end \
+                 return table.concat(names, ' ')";
+    let mut names: Vec<String> =
+        server.say(&["EVAL", names, "0"]).unwrap().split_whitespace().map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_node_alone_held_is_vacated_once() {
     let server = Server::start();
@@ -89,9 +101,11 @@ async fn what_a_dead_node_alone_held_is_vacated_once() {
         assert_eq!((told[0], told[1].0), ((true, "a"), false), "{told:?}");
     }
     assert!(heard.of("both:1").iter().all(|(is_occupied, _)| *is_occupied), "{:?}", heard.of("both:1"));
+    wait_until(|| names(&server).len() == 1).await;
+    assert!(names(&server)[0].starts_with(&stamp_of(&b)), "the dead one is struck off, and whoever holds nothing");
     hold(&b, "both:1", false);
     wait_until(|| !heard.is_occupied("both:1")).await;
-    assert_eq!(server.say(&["SCARD", "talewire:n:{holders}"]).unwrap(), ":2", "the dead one is struck off");
+    wait_until(|| names(&server).is_empty()).await;
     drop(third);
 }
 
@@ -322,4 +336,52 @@ async fn a_change_is_told_also_where_a_key_is_of_another_type() {
     drop(a);
     wait_until(|| !heard.is_occupied(name)).await;
     wait_until(|| records(&server) == 0).await;
+}
+
+/// Whether what is known of a channel is with a server of a cluster.
+fn lies_with(cluster: &RedisCluster, at: usize, name: &str) -> bool {
+    let part = crate::redis::Ledger::part_of(&channel(name));
+    cluster.owner(cluster.slot(&format!("held-{part}"))) == Some(at)
+}
+
+/// Neither what others come to hold, nor what is vacated, nor the dead wait for one of the servers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lost_master_of_three_leaves_the_others_channels() {
+    let mut cluster = RedisCluster::start(3, 0);
+    let settings = clusters::settings(&cluster);
+    let heard: Arc<Heard> = Arc::default();
+    let (a, b) = (telling(&settings, "a", &heard).await, telling(&settings, "b", &heard).await);
+    // Who lives is known by another.
+    let nodes = cluster.owner(cluster.slot("nodes")).unwrap();
+    let lost = (nodes + 1) % 3;
+    let (gone, there): (Vec<String>, Vec<String>) =
+        (0..60).map(|n| format!("chat:{n}")).partition(|name| lies_with(&cluster, lost, name));
+    assert!(gone.len() > 5 && there.len() > 20);
+    let mut new: Vec<String> =
+        (0..60).map(|n| format!("new:{n}")).filter(|name| !lies_with(&cluster, lost, name)).collect();
+    let first = new.pop().unwrap();
+    gone.iter().chain(&there).for_each(|name| hold(&a, name, true));
+    settled(&a).await;
+    settled(&b).await;
+    cluster.servers[lost].say(&["SAVE"]).unwrap();
+    cluster.servers[lost].kill();
+    wait_until(|| matches!(b.broker.health(), BrokerHealth::Partly { .. })).await;
+    // One that is there goes and comes back, so that what every node holds is compared.
+    let other = (0..3).find(|at| *at != lost).unwrap();
+    cluster.servers[other].say(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+    new.iter().for_each(|name| hold(&b, name, true));
+    wait_until(|| new.iter().all(|name| heard.is_occupied(name))).await;
+    let late = telling(&settings, "late", &heard).await;
+    hold(&late, &there[0], true);
+    new.iter().for_each(|name| hold(&b, name, false));
+    hold(&late, &first, true);
+    wait_until(|| heard.is_occupied(&first) && new.iter().all(|name| !heard.is_occupied(name))).await;
+    drop(a);
+    wait_until(|| there[1..].iter().all(|name| !heard.is_occupied(name))).await;
+    assert!(heard.is_occupied(&there[0]));
+    assert!(gone.iter().all(|name| heard.is_occupied(name)), "nobody can know");
+    let of_servers = |at: &usize| records(&cluster.servers[*at]);
+    wait_until(|| (0..3).filter(|at| *at != lost).map(|at| of_servers(&at)).sum::<u64>() <= 3).await;
+    cluster.servers[lost].restart();
+    wait_until(|| gone.iter().all(|name| !heard.is_occupied(name))).await;
 }

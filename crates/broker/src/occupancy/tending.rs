@@ -1,0 +1,205 @@
+//! What is done for all channels together, part by part: what the broker says that we hold is compared with what we do hold, what was vacated
+//! is forgotten, and what the dead held is given up. The loop of [`Occupancy::run`] calls it, and the end of the node.
+//!
+//! A part lies on one server, and a server that is away keeps none of the others' parts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use talewire_proto::Channel;
+use tokio::time::Instant;
+
+use super::{Holdings, Occupancy, name_of, stamp};
+use crate::BrokerError;
+
+/// Parts that are worked on at once.
+const PARTS_AT_ONCE: usize = 8;
+
+impl Occupancy {
+    /// Works on parts. One that fails keeps none of the others, for as long as a beat; what is left is for the next time. Its error comes at
+    /// the end.
+    async fn each<T, W>(&self, parts: impl IntoIterator<Item = T>, work: impl Fn(T) -> W) -> Result<(), BrokerError>
+    where
+        W: Future<Output = Result<(), BrokerError>>,
+    {
+        let give_up_at = Instant::now() + self.beat;
+        let mut parts: Vec<T> = parts.into_iter().collect();
+        // Those that fail are not always the first, and of several nodes each begins elsewhere.
+        fastrand::shuffle(&mut parts);
+        let (mut works, mut so_far) = (FuturesUnordered::new(), Ok(()));
+        loop {
+            while works.len() < PARTS_AT_ONCE
+                && (so_far.is_ok() || Instant::now() < give_up_at)
+                && let Some(part) = parts.pop()
+            {
+                works.push(work(part));
+            }
+            match works.next().await {
+                Some(worked) => so_far = so_far.and(worked),
+                None => return so_far,
+            }
+        }
+    }
+
+    /// Compares what the broker says that we hold with what we do hold, where that is not sure.
+    pub(super) async fn compare(&self, name: &str) -> Result<(), BrokerError> {
+        let mut parts: BTreeMap<usize, Vec<Channel>>;
+        {
+            let state = self.state.lock();
+            parts = state.unsure.iter().map(|part| (*part, Vec::new())).collect();
+            for channel in state.channels.keys() {
+                if let Some(ours) = parts.get_mut(&self.ledger.part_of(channel)) {
+                    ours.push(channel.clone());
+                }
+            }
+        }
+        let compare = async |(part, ours): (usize, Vec<Channel>)| {
+            // First, because what finds no room meanwhile is to be compared again.
+            self.state.lock().unsure.remove(&part);
+            let holdings = self.ledger.holdings(name, part).await;
+            let holdings = holdings.inspect_err(|_| self.doubt(part))?;
+            self.compare_part(&ours, holdings);
+            Ok(())
+        };
+        self.each(parts, compare).await
+    }
+
+    fn doubt(&self, part: usize) {
+        self.state.lock().unsure.insert(part);
+    }
+
+    /// No step is under way.
+    fn compare_part(&self, ours: &[Channel], Holdings { held, made }: Holdings) {
+        let mut state = self.state.lock();
+        for told in made {
+            // Told by a step whose answer was lost, unless we know of it.
+            if state.fading.insert(told.channel.clone(), told.serial) != Some(told.serial) {
+                self.tell(told);
+            }
+        }
+        let held: HashSet<Channel> = held.into_iter().collect();
+        for channel in ours {
+            // What is to be given up and was lost is given up all the same: what is told of it last must be true.
+            if let Some(standing) = state.channels.get_mut(channel)
+                && standing.is_wanted
+                && !standing.is_unsure
+            {
+                standing.is_known = Some(held.contains(channel));
+            }
+        }
+        for channel in &held {
+            state.channels.entry(channel.clone()).or_default().is_known = Some(true);
+        }
+        for channel in ours.iter().chain(&held) {
+            if state.channels.get(channel).is_some_and(|standing| !standing.is_busy) {
+                self.put(&mut state, channel);
+            }
+        }
+    }
+
+    /// What is done with every beat: what was vacated is forgotten, what the dead held is given up.
+    pub(super) async fn tend(&self, name: &str, is_trusted: bool) {
+        if let Err(error) = self.forget(name).await {
+            tracing::debug!(%error, "not all that was vacated could be forgotten");
+        }
+        if is_trusted && let Err(error) = self.clear_the_dead(name).await {
+            tracing::debug!(%error, "what is left of dead nodes could not all be given up");
+        }
+    }
+
+    /// Forgets what this node has told to be vacated.
+    async fn forget(&self, name: &str) -> Result<(), BrokerError> {
+        let mut parts: HashMap<usize, Vec<(Channel, u64)>> = HashMap::new();
+        for (channel, serial) in &self.state.lock().fading {
+            parts.entry(self.ledger.part_of(channel)).or_default().push((channel.clone(), *serial));
+        }
+        let forget = async |(part, gone): (usize, Vec<(Channel, u64)>)| {
+            self.ledger.forget(name, part, &gone).await?;
+            let mut state = self.state.lock();
+            for (channel, serial) in &gone {
+                if state.fading.get(channel) == Some(serial) {
+                    state.fading.remove(channel);
+                }
+            }
+            // Others may have waited for the room.
+            self.again(&mut state, gone.len());
+            Ok(())
+        };
+        self.each(parts, forget).await
+    }
+
+    /// Gives up what the dead held.
+    async fn clear_the_dead(&self, name: &str) -> Result<(), BrokerError> {
+        let is_settled = self.is_settled();
+        let unsure = self.state.lock().unsure.clone();
+        let sure = (0..self.ledger.parts()).filter(|part| !unsure.contains(part));
+        let names = Mutex::new(BTreeSet::new());
+        let list = async |part: usize| {
+            let listed = self.ledger.names(part).await?;
+            names.lock().extend(listed.into_iter().map(|name| (part, name)));
+            Ok(())
+        };
+        let listed = self.each(sure, list).await;
+        // Read after the names: whoever is among them had said before that it lives.
+        let live = self.ledger.living().await?;
+        let is_gone = |(_, other): &(usize, String)| match stamp(other) {
+            // What we held under an earlier name is held under this one as soon as nothing waits.
+            ours if ours == stamp(name) => other != name && is_settled,
+            node => !live.contains(node),
+        };
+        let gone: Vec<(usize, String)> = names.into_inner().into_iter().filter(is_gone).collect();
+        for node in gone.iter().map(|(_, dead)| dead).collect::<BTreeSet<_>>() {
+            tracing::info!(node, "a node is gone: the channels that it held are given up");
+        }
+        let cleared =
+            self.each(gone, async |(part, dead): (usize, String)| self.clear_part(&dead, name, part).await).await;
+        listed.and(cleared)
+    }
+
+    /// Gives up what a name held of a part, and tells what became of that.
+    async fn clear_part(&self, dead: &str, finder: &str, part: usize) -> Result<(), BrokerError> {
+        loop {
+            let cleared = self.ledger.clear(dead, finder, part).await;
+            // What was cleared by a step whose answer was lost is found again in our own name.
+            let (told, is_all) = cleared.inspect_err(|_| self.doubt(part))?;
+            let mut state = self.state.lock();
+            for told in told {
+                if state.fading.insert(told.channel.clone(), told.serial) != Some(told.serial) {
+                    self.tell(told);
+                }
+            }
+            if is_all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives up everything, at the end of this node. The work has ended before.
+    pub(super) async fn depart(&self) {
+        let (name, last) = {
+            let mut state = self.state.lock();
+            state.has_departed = true;
+            let name = name_of(&self.stamp, state.life);
+            state.life += 1;
+            (name, name_of(&self.stamp, state.life))
+        };
+        let departed = async {
+            self.ledger.enlist(&last).await?;
+            let give_up = async |part: usize| {
+                // Of steps that were broken off.
+                let made = self.ledger.holdings(&name, part).await?.made;
+                self.compare_part(&[], Holdings { held: Vec::new(), made });
+                self.clear_part(&name, &last, part).await
+            };
+            let given_up = self.each(0..self.ledger.parts(), give_up).await;
+            self.forget(&last).await?;
+            given_up?;
+            self.ledger.strike(&last).await
+        };
+        if let Err(error) = departed.await {
+            tracing::warn!(%error, "not all channels of this node could be given up: another node does it when its lease ends");
+        }
+    }
+}
