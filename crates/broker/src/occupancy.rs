@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::{Fuse, FusedFuture as _};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use talewire_proto::{Channel, Notice, Notices};
 use tokio::sync::{Notify, watch};
@@ -357,6 +358,8 @@ impl Occupancy {
         let (mut is_tried, mut is_enlisted) = (false, false);
         let mut name = self.name();
         let mut steps = FuturesUnordered::new();
+        // Beside the steps, so that they go on while much is given up.
+        let mut tending = std::pin::pin!(Fuse::terminated());
         loop {
             let is_to_compare = !self.state.lock().unsure.is_empty() && !is_tried;
             if is_to_compare && steps.is_empty() {
@@ -393,7 +396,13 @@ impl Occupancy {
                 _ = ticks.tick() => {
                     is_tried = false;
                     self.again(&mut self.state.lock(), AGAIN_AT_ONCE);
-                    self.tend(&name, Instant::now() >= trusted_from).await;
+                    if tending.is_terminated() {
+                        tending.set(self.tend(name.clone(), Instant::now() >= trusted_from).fuse());
+                    }
+                }
+                // There is more of it, and room for what that comes to.
+                is_rest = &mut tending => if is_rest {
+                    tending.set(self.tend(name.clone(), Instant::now() >= trusted_from).fuse());
                 }
             }
         }

@@ -4,6 +4,8 @@
 //! A part lies on one server, and a server that is away keeps none of the others' parts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -99,14 +101,20 @@ impl Occupancy {
         }
     }
 
-    /// What is done with every beat: what was vacated is forgotten, what the dead held is given up.
-    pub(super) async fn tend(&self, name: &str, is_trusted: bool) {
-        if let Err(error) = self.forget(name).await {
+    /// What is done with every beat: what was vacated is forgotten, and some of what the dead held is given up. Says whether there is more
+    /// of that.
+    pub(super) async fn tend(&self, name: String, is_trusted: bool) -> bool {
+        if let Err(error) = self.forget(&name).await {
             tracing::debug!(%error, "not all that was vacated could be forgotten");
         }
-        if is_trusted && let Err(error) = self.clear_the_dead(name).await {
+        if !is_trusted {
+            return false;
+        }
+        let is_rest = AtomicBool::new(false);
+        if let Err(error) = self.clear_the_dead(&name, &is_rest).await {
             tracing::debug!(%error, "what is left of dead nodes could not all be given up");
         }
+        is_rest.into_inner()
     }
 
     /// Forgets what this node has told to be vacated.
@@ -130,8 +138,8 @@ impl Occupancy {
         self.each(parts, forget).await
     }
 
-    /// Gives up what the dead held.
-    async fn clear_the_dead(&self, name: &str) -> Result<(), BrokerError> {
+    /// Gives up some of what the dead held in each part, and notes whether there is more.
+    async fn clear_the_dead(&self, name: &str, is_rest: &AtomicBool) -> Result<(), BrokerError> {
         let is_settled = self.is_settled();
         let unsure = self.state.lock().unsure.clone();
         let sure = (0..self.ledger.parts()).filter(|part| !unsure.contains(part));
@@ -153,27 +161,27 @@ impl Occupancy {
         for node in gone.iter().map(|(_, dead)| dead).collect::<BTreeSet<_>>() {
             tracing::info!(node, "a node is gone: the channels that it held are given up");
         }
-        let cleared =
-            self.each(gone, async |(part, dead): (usize, String)| self.clear_part(&dead, name, part).await).await;
+        let clear = async |(part, dead): (usize, String)| {
+            let is_all = self.clear_some(&dead, name, part).await?;
+            is_rest.fetch_or(!is_all, Relaxed);
+            Ok(())
+        };
+        let cleared = self.each(gone, clear).await;
         listed.and(cleared)
     }
 
-    /// Gives up what a name held of a part, and tells what became of that.
-    async fn clear_part(&self, dead: &str, finder: &str, part: usize) -> Result<(), BrokerError> {
-        loop {
-            let cleared = self.ledger.clear(dead, finder, part).await;
-            // What was cleared by a step whose answer was lost is found again in our own name.
-            let (told, is_all) = cleared.inspect_err(|_| self.doubt(part))?;
-            let mut state = self.state.lock();
-            for told in told {
-                if state.fading.insert(told.channel.clone(), told.serial) != Some(told.serial) {
-                    self.tell(told);
-                }
-            }
-            if is_all {
-                return Ok(());
+    /// Gives up some of what a name held of a part, and tells what became of that. Says whether that was all.
+    async fn clear_some(&self, dead: &str, finder: &str, part: usize) -> Result<bool, BrokerError> {
+        let cleared = self.ledger.clear(dead, finder, part).await;
+        // What was cleared by a step whose answer was lost is found again in our own name.
+        let (told, is_all) = cleared.inspect_err(|_| self.doubt(part))?;
+        let mut state = self.state.lock();
+        for told in told {
+            if state.fading.insert(told.channel.clone(), told.serial) != Some(told.serial) {
+                self.tell(told);
             }
         }
+        Ok(is_all)
     }
 
     /// Gives up everything, at the end of this node. The work has ended before.
@@ -191,7 +199,8 @@ impl Occupancy {
                 // Of steps that were broken off.
                 let made = self.ledger.holdings(&name, part).await?.made;
                 self.compare_part(&[], Holdings { held: Vec::new(), made });
-                self.clear_part(&name, &last, part).await
+                while !self.clear_some(&name, &last, part).await? {}
+                Ok(())
             };
             let given_up = self.each(0..self.ledger.parts(), give_up).await;
             self.forget(&last).await?;

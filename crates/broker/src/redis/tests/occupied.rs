@@ -385,3 +385,55 @@ async fn one_lost_master_of_three_leaves_the_others_channels() {
     cluster.servers[lost].restart();
     wait_until(|| gone.iter().all(|name| !heard.is_occupied(name))).await;
 }
+
+/// A dead node that held much keeps nobody's channels waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_go_on_while_much_is_given_up() {
+    const MUCH: usize = 20_000;
+    let server = Server::start();
+    let node = node(&server).await;
+    let dead = "d".repeat(24);
+    let hex: String = dead.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut parts = BTreeMap::<usize, Vec<String>>::new();
+    for n in 0..MUCH {
+        let name = format!("left:{n}");
+        parts.entry(crate::redis::Ledger::part_of(&channel(&name))).or_default().push(name);
+    }
+    for (part, names) in parts {
+        let key = format!("talewire:n:{{held-{part}}}");
+        let record = format!("5 {dead} {dead}");
+        let (mut records, mut held) =
+            (vec!["HSET".to_owned(), key.clone()], vec!["SADD".to_owned(), format!("{key}:{hex}")]);
+        for name in names {
+            records.extend([name.clone(), record.clone()]);
+            held.push(name);
+        }
+        for command in [records, held, vec!["SADD".to_owned(), format!("{key}:names"), dead.clone()]] {
+            server.say(&command.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        }
+    }
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let begun = std::sync::Once::new();
+    let broker = node.broker.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let sink = move |notice| {
+        // Whoever tells must not be kept.
+        begun.call_once(|| {
+            let broker = broker.clone();
+            runtime.spawn(async move { broker.listen(&channel("chat:new")) });
+        });
+        drop(told.send(notice));
+    };
+    let wanted = [NoticeKind::ChannelOccupied, NoticeKind::ChannelVacated];
+    node.broker.notices_to(Arc::new(sink), &wanted, &quick(vec![server.url()]));
+    let (mut vacated, mut before) = (0, None);
+    while vacated < MUCH || before.is_none() {
+        match tokio::time::timeout(Duration::from_secs(60), heard.recv()).await.unwrap().unwrap() {
+            Notice::ChannelVacated { .. } => vacated += 1,
+            Notice::ChannelOccupied { .. } => before = Some(vacated),
+            other => panic!("nobody told {other:?}"),
+        }
+    }
+    assert!(before.unwrap() < MUCH / 2, "{before:?} of {MUCH} went before");
+    wait_until(|| records(&server) == 1).await;
+}
