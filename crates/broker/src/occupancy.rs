@@ -212,6 +212,8 @@ struct Standing {
     is_unsure: bool,
     /// Whether it waits, or a step is under way.
     is_busy: bool,
+    /// Whether it was wanted when this node took another name, and no step has said so by that.
+    is_to_move: bool,
 }
 
 /// A step to be made.
@@ -325,7 +327,7 @@ impl Occupancy {
             self.count_waiting(&state);
             return;
         };
-        (standing.is_known, standing.is_unsure, standing.is_busy) = (Some(holds), false, false);
+        *standing = Standing { is_wanted: standing.is_wanted, is_known: Some(holds), ..Standing::default() };
         let is_told = answer.is_change || (is_again && answer.is_ours);
         if holds {
             fading.remove(&channel);
@@ -408,13 +410,18 @@ impl Occupancy {
         }
     }
 
-    /// Takes part by the name of this life. What was held under the one before is given up when nothing waits.
+    /// Takes part by the name of this life. What was held under the one before is given up when all that is wanted is held by this one.
+    /// No step is under way.
     async fn enlist(&self, name: &mut String) -> Result<(), BrokerError> {
         // What knew of it may be lost, and what is held under it not: a step that was under way may have come later.
         self.ledger.enlist(name).await?;
         let now = self.name();
         self.ledger.enlist(&now).await?;
-        *name = now;
+        if *name != now {
+            let mut state = self.state.lock();
+            state.channels.values_mut().for_each(|standing| standing.is_to_move = standing.is_wanted);
+            *name = now;
+        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use talewire_proto::Channel;
 use tokio::time::Instant;
 
-use super::{Holdings, Occupancy, name_of, stamp};
+use super::{Holdings, Occupancy, Standing, name_of, stamp};
 use crate::BrokerError;
 
 /// Parts that are worked on at once.
@@ -89,6 +89,7 @@ impl Occupancy {
                 && !standing.is_unsure
             {
                 standing.is_known = Some(held.contains(channel));
+                standing.is_to_move &= !held.contains(channel);
             }
         }
         for channel in &held {
@@ -140,8 +141,12 @@ impl Occupancy {
 
     /// Gives up some of what the dead held in each part, and notes whether there is more.
     async fn clear_the_dead(&self, name: &str, is_rest: &AtomicBool) -> Result<(), BrokerError> {
-        let is_settled = self.is_settled();
-        let unsure = self.state.lock().unsure.clone();
+        let (unsure, moving) = {
+            let state = self.state.lock();
+            let is_moving =
+                |(channel, standing): (&Channel, &Standing)| standing.is_to_move.then(|| self.ledger.part_of(channel));
+            (state.unsure.clone(), state.channels.iter().filter_map(is_moving).collect::<BTreeSet<usize>>())
+        };
         let sure = (0..self.ledger.parts()).filter(|part| !unsure.contains(part));
         let names = Mutex::new(BTreeSet::new());
         let list = async |part: usize| {
@@ -152,9 +157,11 @@ impl Occupancy {
         let listed = self.each(sure, list).await;
         // Read after the names: whoever is among them had said before that it lives.
         let live = self.ledger.living().await?;
-        let is_gone = |(_, other): &(usize, String)| match stamp(other) {
-            // What we held under an earlier name is held under this one as soon as nothing waits.
-            ours if ours == stamp(name) => other != name && is_settled,
+        // If this node goes by another name meanwhile, that is among them, too.
+        let is_latest = self.name() == name;
+        let is_gone = |(part, other): &(usize, String)| match stamp(other) {
+            // One that we went by before, when nothing of the part is left that is wanted and not held by this one.
+            ours if ours == stamp(name) => is_latest && other != name && !moving.contains(part),
             node => !live.contains(node),
         };
         let gone: Vec<(usize, String)> = names.into_inner().into_iter().filter(is_gone).collect();

@@ -437,3 +437,41 @@ async fn steps_go_on_while_much_is_given_up() {
     assert!(before.unwrap() < MUCH / 2, "{before:?} of {MUCH} went before");
     wait_until(|| records(&server) == 1).await;
 }
+
+/// A name that was taken for dead gives up what it held also where there is no moment without a channel that comes or goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_name_holds_is_given_up_while_channels_come_and_go() {
+    let server = Server::start();
+    let heard = Arc::default();
+    let a = telling(&quick(vec![server.url()]), "a", &heard).await;
+    hold(&a, "chat:stays", true);
+    settled(&a).await;
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flipping = tokio::spawn({
+        let (broker, is_over) = (a.broker.clone(), is_over.clone());
+        let names: Vec<Channel> = (0..300).map(|n| channel(&format!("flip:{n}"))).collect();
+        async move {
+            while !is_over.load(Ordering::Relaxed) {
+                for name in &names {
+                    broker.listen(name);
+                    tokio::task::yield_now().await;
+                }
+                names.iter().for_each(|name| broker.unlisten(name));
+            }
+        }
+    });
+    let part = crate::redis::Ledger::part_of(&channel("chat:stays"));
+    let record = || server.say(&["HGET", &format!("talewire:n:{{held-{part}}}"), "chat:stays"]).unwrap();
+    let (before, after) = (format!("{}0000", stamp_of(&a)), format!("{}0001", stamp_of(&a)));
+    assert!(record().contains(&format!(" {before}")));
+    server.say(&["ZREM", "talewire:n:{nodes}", &stamp_of(&a)]).unwrap();
+    let names = || record().splitn(3, ' ').nth(2).map(str::to_owned);
+    wait_until(|| names().is_some_and(|names| names.ends_with(&after))).await;
+    wait_until(|| names().is_some_and(|names| names == after)).await;
+    let told = heard.of("chat:stays");
+    assert!(told.iter().all(|(is_occupied, _)| *is_occupied), "nothing is vacated on the way: {told:?}");
+    is_over.store(true, Ordering::Relaxed);
+    flipping.await.unwrap();
+    settled(&a).await;
+    wait_until(|| records(&server) == 1).await;
+}
