@@ -510,3 +510,19 @@ async fn serials_rise_also_where_a_clock_goes_behind() {
     let (is_occupied, again) = next().await;
     assert!(is_occupied && vacated < again, "{vacated} and then {again}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signs_of_life_that_are_not_taken_turn_health_red_with_the_reason() {
+    let server = Server::start();
+    let node = node(&server).await;
+    node.broker.beat(report(&node, 1)).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let streams = async_nats::jetstream::new(client);
+    let is = streams.get_stream("talewire-nodes").await.unwrap().cached_info().config.clone();
+    let closed = async_nats::jetstream::stream::Config { max_message_size: 1, ..is.clone() };
+    streams.update_stream(closed).await.unwrap();
+    wait_until(|| matches!(node.broker.health(), BrokerHealth::Down { reason } if reason.contains("sign of life")))
+        .await;
+    streams.update_stream(is).await.unwrap();
+    node.wait_for_health(true).await;
+}
