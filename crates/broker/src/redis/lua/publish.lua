@@ -44,7 +44,7 @@ if KEYS[3] then
 end
 if ARGV[6] ~= '' then
   local newest = redis.call('HMGET', meta, 'v', 'w')
-  local newer = not newest[1] or ARGV[6] > newest[1] or (ARGV[7] ~= '' and ARGV[7] ~= newest[2])
+  local newer = not string.match(newest[1] or '', '^%d+$') or ARGV[6] > newest[1] or (ARGV[7] ~= '' and ARGV[7] ~= newest[2])
   if not newer then return { 2, whole(top), history.epoch } end
 end
 

@@ -199,3 +199,35 @@ async fn a_node_that_was_taken_for_dead_learns_it_where_the_reports_are_of_anoth
     node.broker.beat(report(&node)).await.unwrap();
     assert_eq!(doubts.borrow().lapses, before + 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_inside_what_is_known_of_a_history_keeps_no_channel_from_going_on() {
+    let server = Server::start();
+    let mut node = node(&server).await;
+    node.listen("chat:a").await;
+    let chat = channel("chat:a");
+    let garbage = ["garbage", "", "-5", "1.5", "99999999999999999999"];
+    for field in ["e", "r", "t", "x", "o", "v", "w", "a"] {
+        for (n, value) in garbage.iter().enumerate() {
+            node.publish("chat:a", "before").await.unwrap();
+            server.say(&["HSET", "talewire:c:{chat:a}:m", field, value]).unwrap();
+            match n % 3 {
+                0 => drop(node.page("chat:a").await),
+                1 => drop(node.broker.tops(std::slice::from_ref(&chat)).await.unwrap()),
+                _ => {}
+            }
+            let version = Some(talewire_proto::Version { number: 1, epoch: format!("{field} {n}") });
+            let words_of_it = format!("{field} {value}");
+            let publish = Publish { version, ..says(&words_of_it).into() };
+            let published = node.broker.publish(&chat, &rules(), publish).await.unwrap();
+            assert!(!published.skipped, "{words_of_it}");
+            node.wait_for(
+                |d| matches!(&d.message, Message::Entry { entry, .. } if words(&entry.publication) == words_of_it),
+            )
+            .await;
+            let page = node.page("chat:a").await;
+            assert_eq!(page.top, published.position, "{words_of_it}");
+            assert_eq!(words(&page.entries.last().unwrap().publication), words_of_it);
+        }
+    }
+}
