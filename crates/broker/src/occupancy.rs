@@ -7,14 +7,16 @@
 
 mod keeping;
 mod record;
+mod tending;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::{Fuse, FusedFuture as _};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use talewire_proto::{Channel, Notice, Notices};
 use tokio::sync::{Notify, watch};
@@ -114,7 +116,7 @@ impl Ledger {
         }
     }
 
-    /// Takes some of what `dead` held from it. Says what is to be told, and whether that was all of the part.
+    /// Takes some of what `dead` held from it. Says what is to be told, and whether that was all of the part: then it is off the list.
     async fn clear(&self, dead: &str, finder: &str, part: usize) -> Result<(Vec<Told>, bool), BrokerError> {
         match self {
             Self::Redis(ledger) => ledger.clear(dead, finder, part).await,
@@ -122,26 +124,35 @@ impl Ledger {
         }
     }
 
-    /// Writes a name down among those that take part.
+    /// Writes a name down among those that take part, where steps do not do that.
     async fn enlist(&self, name: &str) -> Result<(), BrokerError> {
         match self {
-            Self::Redis(ledger) => ledger.enlist(name).await,
+            Self::Redis(_) => Ok(()),
             Self::Nats(ledger) => ledger.enlist(name).await,
         }
     }
 
+    /// Takes a name out that holds nothing, where forgetting does not do that.
     async fn strike(&self, name: &str) -> Result<(), BrokerError> {
         match self {
-            Self::Redis(ledger) => ledger.strike(name).await,
+            Self::Redis(_) => Ok(()),
             Self::Nats(ledger) => ledger.strike(name).await,
         }
     }
 
-    /// The names that take part, and whether their nodes live.
-    async fn names(&self) -> Result<Vec<(String, bool)>, BrokerError> {
+    /// The names that may hold something of a part.
+    async fn names(&self, part: usize) -> Result<Vec<String>, BrokerError> {
         match self {
-            Self::Redis(ledger) => ledger.names().await,
+            Self::Redis(ledger) => ledger.names(part).await,
             Self::Nats(ledger) => ledger.names().await,
+        }
+    }
+
+    /// The stamps of the nodes that live.
+    async fn living(&self) -> Result<HashSet<String>, BrokerError> {
+        match self {
+            Self::Redis(ledger) => ledger.living().await,
+            Self::Nats(ledger) => ledger.living().await,
         }
     }
 }
@@ -179,14 +190,14 @@ struct State {
     channels: HashMap<Channel, Standing>,
     /// Channels with a step to be made, each once.
     waiting: VecDeque<Channel>,
-    /// Those whose step has failed.
+    /// Those whose step has failed, or finds no room for what it would come to.
     failed: VecDeque<Channel>,
     /// What this node has told to be vacated: the broker forgets it with the next beat.
     fading: HashMap<Channel, u64>,
     /// How often this node was taken for dead: it goes by another name each time.
     life: u32,
-    /// What the broker says that we hold is to be compared.
-    is_unsure: bool,
+    /// Parts of which what the broker says that we hold is to be compared.
+    unsure: BTreeSet<usize>,
     has_departed: bool,
 }
 
@@ -201,6 +212,8 @@ struct Standing {
     is_unsure: bool,
     /// Whether it waits, or a step is under way.
     is_busy: bool,
+    /// Whether it was wanted when this node took another name, and no step has said so by that.
+    is_to_move: bool,
 }
 
 /// A step to be made.
@@ -212,6 +225,7 @@ struct Step {
 
 impl Occupancy {
     pub(crate) fn new(ledger: Ledger, notices: Notices, node: &NodeId, settings: &BrokerSettings) -> Arc<Self> {
+        let unsure = (0..ledger.parts()).collect();
         Arc::new(Self {
             ledger,
             notices,
@@ -219,7 +233,7 @@ impl Occupancy {
             waiting_max: settings.occupancy_waiting_max.max(1),
             beat: Duration::from_millis(settings.node_beat_ms.max(1)),
             lease: Duration::from_millis(settings.node_lease_ms),
-            state: Mutex::new(State { is_unsure: true, ..State::default() }),
+            state: Mutex::new(State { unsure, ..State::default() }),
             awake: Notify::new(),
             counts: Arc::default(),
         })
@@ -255,7 +269,7 @@ impl Occupancy {
             state.channels.remove(channel);
         }
         if !is_settled {
-            state.is_unsure = true;
+            state.unsure.insert(self.ledger.part_of(channel));
             self.counts.crowded_out.fetch_add(1, Relaxed);
         }
     }
@@ -274,17 +288,25 @@ impl Occupancy {
     /// The next step.
     fn next(&self) -> Option<Step> {
         let mut state = self.state.lock();
-        while state.fading.len() < self.waiting_max
-            && let Some(channel) = state.waiting.pop_front()
-        {
-            self.count_waiting(&state);
+        let step = self.next_of(&mut state);
+        self.count_waiting(&state);
+        step
+    }
+
+    fn next_of(&self, state: &mut State) -> Option<Step> {
+        while let Some(channel) = state.waiting.pop_front() {
             let Some(standing) = state.channels.get_mut(&channel) else { continue };
-            if standing.is_unsure || standing.is_known.unwrap_or(false) != standing.is_wanted {
+            let is_settled = !standing.is_unsure && standing.is_known.unwrap_or(false) == standing.is_wanted;
+            if is_settled {
+                standing.is_busy = false;
+                if !standing.is_wanted {
+                    state.channels.remove(&channel);
+                }
+            } else if !standing.is_wanted && state.fading.len() >= self.waiting_max {
+                // What is vacated waits until something is forgotten; what is occupied does not.
+                state.failed.push_back(channel);
+            } else {
                 return Some(Step { holds: standing.is_wanted, is_again: standing.is_unsure, channel });
-            }
-            standing.is_busy = false;
-            if !standing.is_wanted {
-                state.channels.remove(&channel);
             }
         }
         None
@@ -305,7 +327,7 @@ impl Occupancy {
             self.count_waiting(&state);
             return;
         };
-        (standing.is_known, standing.is_unsure, standing.is_busy) = (Some(holds), false, false);
+        *standing = Standing { is_wanted: standing.is_wanted, is_known: Some(holds), ..Standing::default() };
         let is_told = answer.is_change || (is_again && answer.is_ours);
         if holds {
             fading.remove(&channel);
@@ -338,8 +360,10 @@ impl Occupancy {
         let (mut is_tried, mut is_enlisted) = (false, false);
         let mut name = self.name();
         let mut steps = FuturesUnordered::new();
+        // Beside the steps, so that they go on while much is given up.
+        let mut tending = std::pin::pin!(Fuse::terminated());
         loop {
-            let is_to_compare = self.state.lock().is_unsure && !is_tried;
+            let is_to_compare = !self.state.lock().unsure.is_empty() && !is_tried;
             if is_to_compare && steps.is_empty() {
                 is_tried = true;
                 is_enlisted = is_enlisted || self.enlist(&mut name).await.is_ok();
@@ -364,7 +388,7 @@ impl Occupancy {
                         return;
                     }
                     let mut state = self.state.lock();
-                    state.is_unsure = true;
+                    state.unsure.extend(0..self.ledger.parts());
                     state.life += u32::from(now.lapses != seen.lapses);
                     self.again(&mut state, usize::MAX);
                     // What was lost may be that we take part.
@@ -373,87 +397,30 @@ impl Occupancy {
                 }
                 _ = ticks.tick() => {
                     is_tried = false;
-                    if let Err(error) = self.tend(&name, Instant::now() >= trusted_from).await {
-                        tracing::debug!(%error, "what is left of dead nodes could not be looked at");
+                    self.again(&mut self.state.lock(), AGAIN_AT_ONCE);
+                    if tending.is_terminated() {
+                        tending.set(self.tend(name.clone(), Instant::now() >= trusted_from).fuse());
                     }
+                }
+                // There is more of it, and room for what that comes to.
+                is_rest = &mut tending => if is_rest {
+                    tending.set(self.tend(name.clone(), Instant::now() >= trusted_from).fuse());
                 }
             }
         }
     }
 
-    /// Takes part by the name of this life. What was held under the one before is given up when nothing waits.
+    /// Takes part by the name of this life. What was held under the one before is given up when all that is wanted is held by this one.
+    /// No step is under way.
     async fn enlist(&self, name: &mut String) -> Result<(), BrokerError> {
         // What knew of it may be lost, and what is held under it not: a step that was under way may have come later.
         self.ledger.enlist(name).await?;
         let now = self.name();
         self.ledger.enlist(&now).await?;
-        *name = now;
-        Ok(())
-    }
-
-    /// Compares what the broker says that we hold with what we do hold.
-    async fn compare(&self, name: &str) -> Result<(), BrokerError> {
-        let mut ours: Vec<Vec<Channel>> = vec![Vec::new(); self.ledger.parts()];
-        for channel in self.state.lock().channels.keys() {
-            ours[self.ledger.part_of(channel)].push(channel.clone());
-        }
-        self.state.lock().is_unsure = false;
-        for (part, ours) in ours.into_iter().enumerate() {
-            let holdings = self.ledger.holdings(name, part).await;
-            let holdings = holdings.inspect_err(|_| self.state.lock().is_unsure = true)?;
-            self.compare_part(&ours, holdings);
-        }
-        Ok(())
-    }
-
-    /// No step is under way.
-    fn compare_part(&self, ours: &[Channel], Holdings { held, made }: Holdings) {
-        let mut state = self.state.lock();
-        for told in made {
-            // Told by a step whose answer was lost, unless we know of it.
-            if state.fading.insert(told.channel.clone(), told.serial) != Some(told.serial) {
-                self.tell(told);
-            }
-        }
-        let held: std::collections::HashSet<Channel> = held.into_iter().collect();
-        for channel in ours {
-            // What is to be given up and was lost is given up all the same: what is told of it last must be true.
-            if let Some(standing) = state.channels.get_mut(channel)
-                && standing.is_wanted
-                && !standing.is_unsure
-            {
-                standing.is_known = Some(held.contains(channel));
-            }
-        }
-        for channel in &held {
-            state.channels.entry(channel.clone()).or_default().is_known = Some(true);
-        }
-        for channel in ours.iter().chain(&held) {
-            if state.channels.get(channel).is_some_and(|standing| !standing.is_busy) {
-                self.put(&mut state, channel);
-            }
-        }
-    }
-
-    /// What is done with every beat: what failed is tried again, what was vacated is forgotten, what the dead held is given up.
-    async fn tend(&self, name: &str, is_trusted: bool) -> Result<(), BrokerError> {
-        let fading: Vec<(Channel, u64)> = {
+        if *name != now {
             let mut state = self.state.lock();
-            self.again(&mut state, AGAIN_AT_ONCE);
-            state.fading.iter().map(|(channel, serial)| (channel.clone(), *serial)).collect()
-        };
-        self.forget(name, fading).await?;
-        if !is_trusted || self.state.lock().is_unsure {
-            return Ok(());
-        }
-        for (other, lives) in self.ledger.names().await? {
-            // What we held under an earlier name is held under this one as soon as nothing waits.
-            let is_ours = stamp(&other) == stamp(name);
-            let is_gone = if is_ours { other != name && self.is_settled() } else { !lives };
-            if is_gone {
-                tracing::info!(node = other, "a node is gone: the channels that it held are given up");
-                self.clear(&other, name).await?;
-            }
+            state.channels.values_mut().for_each(|standing| standing.is_to_move = standing.is_wanted);
+            *name = now;
         }
         Ok(())
     }
@@ -461,71 +428,7 @@ impl Occupancy {
     /// Whether the broker knows everything.
     pub(crate) fn is_settled(&self) -> bool {
         let state = self.state.lock();
-        !state.is_unsure && state.channels.values().all(|standing| !standing.is_busy)
-    }
-
-    async fn forget(&self, name: &str, fading: Vec<(Channel, u64)>) -> Result<(), BrokerError> {
-        let mut parts: HashMap<usize, Vec<(Channel, u64)>> = HashMap::new();
-        for gone in fading {
-            parts.entry(self.ledger.part_of(&gone.0)).or_default().push(gone);
-        }
-        for (part, gone) in parts {
-            self.ledger.forget(name, part, &gone).await?;
-            let mut state = self.state.lock();
-            for (channel, serial) in gone {
-                if state.fading.get(&channel) == Some(&serial) {
-                    state.fading.remove(&channel);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up what a name held, and tells what became of that.
-    async fn clear(&self, dead: &str, finder: &str) -> Result<(), BrokerError> {
-        for part in 0..self.ledger.parts() {
-            loop {
-                let cleared = self.ledger.clear(dead, finder, part).await;
-                // What was cleared by a step whose answer was lost is found again in our own name.
-                let (told, is_all) = cleared.inspect_err(|_| self.state.lock().is_unsure = true)?;
-                let mut state = self.state.lock();
-                for told in told {
-                    if state.fading.insert(told.channel.clone(), told.serial) != Some(told.serial) {
-                        self.tell(told);
-                    }
-                }
-                if is_all {
-                    break;
-                }
-            }
-        }
-        self.ledger.strike(dead).await
-    }
-
-    /// Gives up everything, at the end of this node. The work has ended before.
-    pub(crate) async fn depart(&self) {
-        let (name, last) = {
-            let mut state = self.state.lock();
-            state.has_departed = true;
-            let name = name_of(&self.stamp, state.life);
-            state.life += 1;
-            (name, name_of(&self.stamp, state.life))
-        };
-        let departed = async {
-            self.ledger.enlist(&last).await?;
-            for part in 0..self.ledger.parts() {
-                // Of steps that were broken off.
-                let made = self.ledger.holdings(&name, part).await?.made;
-                self.compare_part(&[], Holdings { held: Vec::new(), made });
-            }
-            self.clear(&name, &last).await?;
-            let fading = self.state.lock().fading.drain().collect();
-            self.forget(&last, fading).await?;
-            self.ledger.strike(&last).await
-        };
-        if let Err(error) = departed.await {
-            tracing::warn!(%error, "the channels of this node could not be given up: another node does it when its lease ends");
-        }
+        state.unsure.is_empty() && state.channels.values().all(|standing| !standing.is_busy)
     }
 
     fn name(&self) -> String {

@@ -96,7 +96,8 @@ impl Bank {
         let keep = Duration::from_millis(self.settings.keep_ms);
         let history = Config { republish: Some(announce), ..self.config("history", vec![names.history("*")], keep) };
         let records = newest("records", vec![names.records()], Duration::from_millis(self.records_ms));
-        let of_nodes = vec![names.present("*", "*", "*"), names.node("*"), names.holders("*"), names.holder("*")];
+        let (holders, holder) = (names.holders("*"), names.holder("*"));
+        let of_nodes = vec![names.present("*", "*", "*"), names.node("*"), holders, holder, names.floor()];
         let nodes = newest("nodes", of_nodes, Duration::ZERO);
         for config in [records, nodes] {
             self.make(config).await?;

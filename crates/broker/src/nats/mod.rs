@@ -155,7 +155,10 @@ impl Nats {
     }
 
     pub(crate) fn health(&self) -> BrokerHealth {
-        self.ears.health()
+        match (self.ears.health(), self.presence.fault()) {
+            (BrokerHealth::Up, Some(reason)) => BrokerHealth::Down { reason },
+            (health, _) => health,
+        }
     }
 
     pub(crate) fn listen(&self, channel: &Channel) {

@@ -84,6 +84,11 @@ impl Names {
         format!("{}.b.{name}", self.prefix)
     }
 
+    /// The greatest serial of what was forgotten about who holds channels.
+    pub(super) fn floor(&self) -> String {
+        format!("{}.f", self.prefix)
+    }
+
     pub(super) fn letters(&self, node: &NodeId) -> String {
         format!("{}.l.{}", self.prefix, token(node.as_str()))
     }

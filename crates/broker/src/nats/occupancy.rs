@@ -11,7 +11,7 @@ use talewire_proto::Channel;
 
 use super::bank::{Bank, Put, Shelf, unavailable};
 use super::{Nats, names};
-use crate::occupancy::{Answer, Holdings, Record, Told, clear, stamp, stamp_of, step};
+use crate::occupancy::{Answer, Holdings, Record, Told, clear, stamp_of, step};
 use crate::{BrokerError, NodeId};
 
 /// Tries to change a record that others change too.
@@ -48,7 +48,10 @@ impl Ledger {
     pub(crate) async fn change(&self, name: &str, channel: &Channel, holds: bool) -> Result<Answer, BrokerError> {
         for _ in 0..TRIES {
             let found = self.bank.last(Shelf::Nodes, &self.subject(channel)).await?;
-            let (kept, answer) = step(found.as_ref().and_then(read), name, holds, self.now_us());
+            let record = found.as_ref().and_then(read);
+            // Looked at after the record: whoever forgets one has raised it before.
+            let floor = if record.is_none() { self.floor().await?.0 } else { 0 };
+            let (kept, answer) = step(record, name, holds, self.now_us().max(floor + 1));
             let Some(kept) = kept else { return Ok(answer) };
             if self.keep(self.subject(channel), &kept, found.as_ref()).await? {
                 return Ok(answer);
@@ -82,7 +85,33 @@ impl Ledger {
         Ok(holdings)
     }
 
+    /// The greatest serial of a record that was forgotten, and its place in the stream.
+    async fn floor(&self) -> Result<(u64, u64), BrokerError> {
+        let found = self.bank.last(Shelf::Nodes, &self.bank.names.floor()).await?;
+        let serial = |found: &StreamMessage| std::str::from_utf8(&found.payload).ok()?.parse().ok();
+        Ok(found.map_or((0, 0), |found| (serial(&found).unwrap_or(0), found.sequence)))
+    }
+
+    /// What comes of a channel after this has a greater serial, by whichever node's clock.
+    async fn raise_floor(&self, serial: u64) -> Result<(), BrokerError> {
+        for _ in 0..TRIES {
+            let (floor, sequence) = self.floor().await?;
+            if floor >= serial {
+                return Ok(());
+            }
+            let body = serial.to_string().into();
+            let put = self.bank.put(self.bank.names.floor(), HeaderMap::new(), body, Some(sequence)).await?;
+            if put != Put::Conflict {
+                return Ok(());
+            }
+        }
+        Err(unavailable("too many forget at once who held channels"))
+    }
+
     pub(crate) async fn forget(&self, gone: &[(Channel, u64)]) -> Result<(), BrokerError> {
+        let Some(newest) = gone.iter().map(|(_, serial)| *serial).max() else { return Ok(()) };
+        // A record that is gone says no more how far its serial had come.
+        self.raise_floor(newest).await?;
         for (channel, serial) in gone {
             let subject = self.subject(channel);
             let Some(found) = self.bank.last(Shelf::Nodes, &subject).await? else { continue };
@@ -118,6 +147,7 @@ impl Ledger {
                 found = again.and_then(|message| read(&message).map(|record| (message, record)));
             }
         }
+        self.strike(dead).await?;
         Ok(told)
     }
 
@@ -130,15 +160,18 @@ impl Ledger {
         self.bank.purge(Shelf::Nodes, self.bank.names.holder(name), 0).await
     }
 
-    pub(crate) async fn names(&self) -> Result<Vec<(String, bool)>, BrokerError> {
+    /// The names that take part.
+    pub(crate) async fn names(&self) -> Result<Vec<String>, BrokerError> {
         let subjects = self.bank.subjects(Shelf::Nodes, &self.bank.names.holder("*")).await?;
+        Ok(subjects.iter().filter_map(|subject| subject.split('.').nth(2)).map(str::to_owned).collect())
+    }
+
+    /// The stamps of the nodes that live.
+    pub(crate) async fn living(&self) -> Result<HashSet<String>, BrokerError> {
         let nats = self.nats.upgrade().ok_or_else(|| unavailable("the node goes down"))?;
-        // Read after the names: whoever is among them had said before that it lives.
         let living = nats.presence.living().await?;
         let stamp_of = |token: &str| names::text(token).map(|id| stamp_of(&NodeId::named(&id)));
-        let live: HashSet<String> = living.iter().filter_map(|(token, _)| stamp_of(token)).collect();
-        let names = subjects.iter().filter_map(|subject| subject.split('.').nth(2));
-        Ok(names.map(|name| (name.to_owned(), live.contains(stamp(name)))).collect())
+        Ok(living.iter().filter_map(|(token, _)| stamp_of(token)).collect())
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::bank::{Bank, Put, Shelf, number, unavailable};
 use super::names;
 use crate::between::packing;
+use crate::nodes::Signs;
 use crate::occupancy::Doubts;
 use crate::{BrokerError, BrokerSettings, NodeId, NodeReport, PresenceStats, Tell};
 
@@ -44,6 +45,9 @@ pub(crate) struct Presence {
     /// This node's record; 0 when there is none.
     record: AtomicU64,
     departed: AtomicBool,
+    /// Two at once would find each other's record in the place of theirs.
+    beating: tokio::sync::Mutex<()>,
+    signs: Signs,
     doubts: watch::Sender<Doubts>,
     /// Whose records are being written for the first time.
     entering: Mutex<HashSet<Name>>,
@@ -53,7 +57,9 @@ pub(crate) struct Presence {
 
 impl Presence {
     pub(super) fn new(settings: Arc<BrokerSettings>, bank: Arc<Bank>, client: Client, node: NodeId) -> Self {
+        let signs = Signs::new(settings.node_beat_ms);
         Self {
+            signs,
             settings,
             bank,
             client,
@@ -62,6 +68,7 @@ impl Presence {
             report: Mutex::default(),
             record: AtomicU64::new(0),
             departed: AtomicBool::new(false),
+            beating: tokio::sync::Mutex::default(),
             doubts: watch::Sender::default(),
             entering: Mutex::default(),
             unsure: Mutex::default(),
@@ -207,9 +214,23 @@ impl Presence {
 
     /// Gives a sign of life, and finds out who gives none.
     pub(crate) async fn beat(&self) -> Result<(), BrokerError> {
+        let _beating = self.beating.lock().await;
         if self.departed.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let is_report = self.report.lock().is_some();
+        let said = self.say_that_it_lives().await;
+        self.signs.note(said.as_ref().copied(), is_report);
+        said?;
+        self.make_sure().await
+    }
+
+    /// Why this node counts as gone for the others, or soon will.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.signs.fault()
+    }
+
+    async fn say_that_it_lives(&self) -> Result<(), BrokerError> {
         let subject = self.bank.names.node(&self.me());
         let body = self.report.lock().as_ref().map_or_else(Bytes::new, |report| {
             serde_json::to_vec(report).expect("our own types are written as JSON").into()
@@ -236,7 +257,7 @@ impl Presence {
         if let Some(written) = self.bank.last(Shelf::Nodes, &subject).await? {
             self.bank.see(&written);
         }
-        self.make_sure().await
+        Ok(())
     }
 
     /// Takes out records of this node's that are nobody's, for as long as one may still come late.
@@ -286,6 +307,7 @@ impl Presence {
     /// Takes leave: nothing of this node stays.
     pub(crate) async fn depart(&self) -> Result<(), BrokerError> {
         self.departed.store(true, Ordering::Relaxed);
+        let _beating = self.beating.lock().await;
         self.own.lock().clear();
         let me = self.me();
         self.clear(&me).await?;

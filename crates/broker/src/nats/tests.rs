@@ -365,19 +365,6 @@ async fn orders_letters_and_leases_go_between_nodes() {
     assert_eq!(one.broker.spend("ticket", 60_000).await, Ok(true));
     assert_eq!(two.broker.spend("ticket", 60_000).await, Ok(false));
 
-    let report = |node: &Node, started_ms| NodeReport {
-        id: node.id.clone(),
-        name: "here".into(),
-        version: "1".into(),
-        started_ms,
-        connections: 1,
-        users: 1,
-        subscriptions: 2,
-        channels: 3,
-        store: String::new(),
-        draining: false,
-        agreed: Default::default(),
-    };
     one.broker.beat(report(&one, 2)).await.unwrap();
     two.broker.beat(report(&two, 1)).await.unwrap();
     assert_eq!(one.broker.nodes().await.unwrap(), [report(&two, 1), report(&one, 2)]);
@@ -445,4 +432,97 @@ async fn what_a_dead_node_alone_held_is_vacated_once() {
             break;
         }
     }
+}
+
+fn inner(node: &Node) -> &Arc<super::Nats> {
+    let crate::Backend::Nats(nats) = &node.broker.backend else { panic!("it is NATS") };
+    nats
+}
+
+fn report(node: &Node, started_ms: i64) -> NodeReport {
+    NodeReport {
+        id: node.id.clone(),
+        name: "here".into(),
+        version: "1".into(),
+        started_ms,
+        connections: 1,
+        users: 1,
+        subscriptions: 2,
+        channels: 3,
+        store: String::new(),
+        draining: false,
+        agreed: Default::default(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beats_at_once_are_no_lapse() {
+    let server = Server::start();
+    let node = node(&server).await;
+    let beats = (0..50).map(|_| node.broker.beat(report(&node, 1)));
+    for beaten in futures_util::future::join_all(beats).await {
+        beaten.unwrap();
+    }
+    assert_eq!(inner(&node).doubts().borrow().lapses, 0);
+}
+
+/// What is forgotten takes its serial with it, and clocks differ.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serials_rise_also_where_a_clock_goes_behind() {
+    let server = Server::start();
+    let (heard, mut told) = mpsc::unbounded_channel();
+    let telling = async || {
+        let (node, heard) = (node(&server).await, heard.clone());
+        let sink = move |notice| drop(heard.send(notice));
+        let wanted = [NoticeKind::ChannelOccupied, NoticeKind::ChannelVacated];
+        node.broker.notices_to(Arc::new(sink), &wanted, &quick(&server));
+        node
+    };
+    let (a, b) = (telling().await, telling().await);
+    let mut next = async || match tokio::time::timeout(DEADLINE, told.recv()).await.unwrap().unwrap() {
+        Notice::ChannelOccupied { serial, .. } => (true, serial),
+        Notice::ChannelVacated { serial, .. } => (false, serial),
+        other => panic!("nobody told {other:?}"),
+    };
+    let chat = channel("chat:a");
+    // To the other it is as if the answer to its last beat had come late.
+    a.broker.shift_clock(1_000);
+    a.broker.listen(&chat);
+    let (_, first) = next().await;
+    a.broker.unlisten(&chat);
+    let (is_occupied, vacated) = next().await;
+    assert!(!is_occupied && first < vacated);
+    let bank = &inner(&b).bank;
+    let begun = Instant::now();
+    while !bank.subjects(super::Shelf::Nodes, &bank.names.holders("*")).await.unwrap().is_empty() {
+        assert!(begun.elapsed() < DEADLINE, "it is not forgotten");
+    }
+    b.broker.listen(&chat);
+    let (is_occupied, again) = next().await;
+    assert!(is_occupied && vacated < again, "{vacated} and then {again}");
+    // So, too, when the first goes away.
+    a.broker.listen(&channel("chat:b"));
+    let (_, first) = next().await;
+    a.broker.depart().await;
+    let (is_occupied, vacated) = next().await;
+    assert!(!is_occupied && first < vacated);
+    b.broker.listen(&channel("chat:b"));
+    let (is_occupied, again) = next().await;
+    assert!(is_occupied && vacated < again, "{vacated} and then {again}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signs_of_life_that_are_not_taken_turn_health_red_with_the_reason() {
+    let server = Server::start();
+    let node = node(&server).await;
+    node.broker.beat(report(&node, 1)).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let streams = async_nats::jetstream::new(client);
+    let is = streams.get_stream("talewire-nodes").await.unwrap().cached_info().config.clone();
+    let closed = async_nats::jetstream::stream::Config { max_message_size: 1, ..is.clone() };
+    streams.update_stream(closed).await.unwrap();
+    wait_until(|| matches!(node.broker.health(), BrokerHealth::Down { reason } if reason.contains("sign of life")))
+        .await;
+    streams.update_stream(is).await.unwrap();
+    node.wait_for_health(true).await;
 }

@@ -89,9 +89,9 @@ impl Names {
         format!("{}:n:{{held-{part}}}:{}", self.prefix, hex(name.as_bytes()))
     }
 
-    /// The names that may hold channels.
-    pub(crate) fn holders(&self) -> String {
-        format!("{}:n:{{holders}}", self.prefix)
+    /// The names that may hold channels of that part.
+    pub(crate) fn holders(&self, part: usize) -> String {
+        format!("{}:n:{{held-{part}}}:names", self.prefix)
     }
 
     /// Where letters to a node are sent.

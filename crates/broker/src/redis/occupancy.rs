@@ -1,6 +1,7 @@
-//! Who holds which channels, in Redis: in [`Ledger::PARTS`] parts, each with a hash of records and a set for every name, in one slot, so
-//! that a step is one script. `crate::occupancy` says what is held, and tells what comes of it.
+//! Who holds which channels, in Redis: in [`Ledger::PARTS`] parts, each with a hash of records, a set for every name, and the set of these names,
+//! in one slot, so that a step is one script and a part needs no other. `crate::occupancy` says what is held, and tells what comes of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::roll::Roll;
 use super::scripts::Script;
 use super::servers::{Lost, Servers};
 use crate::BrokerError;
-use crate::occupancy::{Answer, Holdings, Told, stamp};
+use crate::occupancy::{Answer, Holdings, Told};
 
 /// Channels that are forgotten, or taken from a dead node, at once.
 const AT_ONCE: usize = 512;
@@ -38,8 +39,9 @@ impl Ledger {
         usize::from(slot(channel.as_str())) % Self::PARTS
     }
 
-    fn keys(&self, name: &str, part: usize) -> [String; 2] {
-        [self.servers.names.records(part), self.servers.names.held(name, part)]
+    fn keys(&self, name: &str, part: usize) -> [String; 3] {
+        let names = &self.servers.names;
+        [names.records(part), names.held(name, part), names.holders(part)]
     }
 
     pub(crate) async fn change(&self, name: &str, channel: &Channel, holds: bool) -> Result<Answer, BrokerError> {
@@ -60,8 +62,8 @@ impl Ledger {
     }
 
     pub(crate) async fn holdings(&self, name: &str, part: usize) -> Result<Holdings, BrokerError> {
-        let keys = self.keys(name, part);
-        let answer = self.servers.call(Script::Holdings, &keys, &[name.as_bytes()], Lost::Repeat).await?;
+        let [records, held, _] = self.keys(name, part);
+        let answer = self.servers.call(Script::Holdings, &[records, held], &[name.as_bytes()], Lost::Repeat).await?;
         let mut parts = list(answer.value)?.into_iter();
         let (Some(held), Some(made)) = (parts.next(), parts.next()) else { return Err(unknown()) };
         let held = list(held)?.into_iter().filter_map(|value| text(value).ok()?.parse().ok()).collect();
@@ -82,8 +84,8 @@ impl Ledger {
     }
 
     pub(crate) async fn clear(&self, dead: &str, finder: &str, part: usize) -> Result<(Vec<Told>, bool), BrokerError> {
-        let [records, held] = self.keys(dead, part);
-        let keys = [records, held, self.servers.names.held(finder, part)];
+        let [records, held, names] = self.keys(dead, part);
+        let keys = [records, held, self.servers.names.held(finder, part), names];
         let (most, recent_us) = (AT_ONCE.to_string(), self.recent_ms.saturating_mul(1_000).to_string());
         let arguments = [dead.as_bytes(), finder.as_bytes(), most.as_bytes(), recent_us.as_bytes()];
         let answer = self.servers.call(Script::GiveUp, &keys, &arguments, Lost::Fail).await?;
@@ -92,26 +94,16 @@ impl Ledger {
         Ok((read_told(parts)?, is_all))
     }
 
-    pub(crate) async fn enlist(&self, name: &str) -> Result<(), BrokerError> {
-        self.change_names("SADD", name).await
-    }
-
-    pub(crate) async fn strike(&self, name: &str) -> Result<(), BrokerError> {
-        self.change_names("SREM", name).await
-    }
-
-    async fn change_names(&self, how: &str, name: &str) -> Result<(), BrokerError> {
-        let key = self.servers.names.holders();
-        self.servers.ask_of(&key, Kind::Set, cmd(how).arg(&key).arg(name), Lost::Repeat).await.map(drop)
-    }
-
-    pub(crate) async fn names(&self) -> Result<Vec<(String, bool)>, BrokerError> {
-        let key = self.servers.names.holders();
+    /// The names that hold something of a part, or are not forgotten yet.
+    pub(crate) async fn names(&self, part: usize) -> Result<Vec<String>, BrokerError> {
+        let key = self.servers.names.holders(part);
         let answer = self.servers.ask_of(&key, Kind::Set, cmd("SMEMBERS").arg(&key), Lost::Repeat).await?;
-        // Read after the names: whoever is among them had said before that it lives.
-        let live = self.roll.look(&self.servers).await?;
-        let names = list(answer.value)?.into_iter().filter_map(|name| text(name).ok());
-        Ok(names.map(|name| (live.contains(stamp(&name)), name)).map(|(lives, name)| (name, lives)).collect())
+        Ok(list(answer.value)?.into_iter().filter_map(|name| text(name).ok()).collect())
+    }
+
+    /// The stamps of the nodes that live.
+    pub(crate) async fn living(&self) -> Result<HashSet<String>, BrokerError> {
+        self.roll.look(&self.servers).await
     }
 }
 

@@ -41,9 +41,9 @@ scripts! {
     Beat = "lua/beat.lua" of SortedSet Hash;
     Nodes = "lua/nodes.lua" of SortedSet Hash;
     Bury = "lua/bury.lua" of SortedSet Hash;
-    Hold = "lua/hold.lua" of Hash Set;
+    Hold = "lua/hold.lua" of Hash Set Set;
     Holdings = "lua/holdings.lua" of Hash Set;
-    Forget = "lua/forget.lua" of Hash Set;
+    Forget = "lua/forget.lua" of Hash Set Set;
     GiveUp = "lua/give_up.lua" of Hash Set Set;
     Lease = "lua/lease.lua" of Text;
     Release = "lua/release.lua" of Text;

@@ -15,6 +15,11 @@ end
 local function find(meta, id)
   local kept = redis.call('HMGET', meta, 'e', 'r', 't', 'x', 'o', 'a')
   if not kept[1] then return nil end
+  -- What is no work of ours would fail for ever: such a history begins anew.
+  if not (string.match(kept[1], '^%x+$') and string.match(kept[2] or '', '^%x+$') and string.match(kept[3] or '', '^%d+$') and #kept[3] <= 16) then
+    return nil
+  end
+  if kept[5] and string.gsub(kept[5] .. ' ', '%x+:%d+ ', '') ~= '' then kept[5] = nil end
   if kept[2] ~= id then
     local older = generation(kept[2]) .. ':' .. kept[3]
     if kept[5] then older = kept[5] .. ' ' .. older end

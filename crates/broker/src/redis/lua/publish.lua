@@ -34,6 +34,8 @@ elseif not KEYS[3] and history.again ~= '' and string.find(history.again, ARGV[8
   return { 3, whole(top), history.epoch }
 end
 if KEYS[3] then
+  -- What is no list is found out here: later the key would be known, and its entry told to nobody.
+  redis.call('LLEN', KEYS[4])
   -- A key of another history of this channel counts for nothing.
   local at, offset, epoch = string.match(redis.call('HGET', KEYS[3], ARGV[8]) or '', '^(%d+):(%d+):(%x+)$')
   if at and now - tonumber(at) < tonumber(ARGV[9]) and epoch == string.match(history.epoch, '^%x+') then
@@ -42,9 +44,8 @@ if KEYS[3] then
 end
 if ARGV[6] ~= '' then
   local newest = redis.call('HMGET', meta, 'v', 'w')
-  local newer = not newest[1] or ARGV[6] > newest[1] or (ARGV[7] ~= '' and ARGV[7] ~= newest[2])
+  local newer = not string.match(newest[1] or '', '^%d+$') or ARGV[6] > newest[1] or (ARGV[7] ~= '' and ARGV[7] ~= newest[2])
   if not newer then return { 2, whole(top), history.epoch } end
-  redis.call('HSET', meta, 'v', ARGV[6], 'w', ARGV[7])
 end
 
 local expires = history.expires
@@ -52,6 +53,8 @@ if expires and expires <= now then expires = drop_expired(meta, stream, now) end
 top = top + 1
 local offset, own = whole(top), math.min(now + tonumber(ARGV[4]), 9007199254740991)
 redis.call('XADD', stream, 'MAXLEN', '=', ARGV[3], offset .. '-' .. whole(own), 'b', ARGV[2], unpack(KEYS[3] and {} or { 'm', ARGV[8] }))
+-- From here on nothing fails: a version or a key without its entry would keep the entry out for ever.
+if ARGV[6] ~= '' then redis.call('HSET', meta, 'v', ARGV[6], 'w', ARGV[7]) end
 if not expires or own < expires then
   redis.call('HSET', meta, 't', offset, 'x', whole(own))
 else
@@ -67,11 +70,11 @@ if KEYS[3] then
   -- Bounded, so that no publication pays for thousands of keys that expired together: each takes more away than it adds.
   for _ = 1, 64 do
     local at, key = string.match(redis.call('LINDEX', order, 0), '^(%d+):(.*)$')
-    if count <= tonumber(ARGV[10]) and now - tonumber(at) < age then break end
+    if at and count <= tonumber(ARGV[10]) and now - tonumber(at) < age then break end
     redis.call('LPOP', order)
     count = count - 1
     -- Unless it was published again since, after its time.
-    if string.match(redis.call('HGET', keys, key) or '', '^%d+') == at then redis.call('HDEL', keys, key) end
+    if at and string.match(redis.call('HGET', keys, key) or '', '^%d+') == at then redis.call('HDEL', keys, key) end
     if count == 0 then break end
   end
   redis.call('PEXPIRE', keys, ARGV[9])

@@ -4,7 +4,7 @@ use talewire_proto::ClientId;
 
 use super::present::{enter, present, wait_for_present};
 use super::*;
-use crate::{NodeReport, Tell};
+use crate::{NodeReport, Publish, Tell};
 
 /// Puts a string where something else belongs.
 fn spoil(server: &Server, key: &str) {
@@ -139,4 +139,95 @@ async fn a_full_server_takes_signs_of_life() {
     assert!(matches!(node.publish("chat:a", "too much").await, Err(BrokerError::Full(_))));
     node.broker.beat(report(&node)).await.unwrap();
     assert_eq!(node.broker.health(), BrokerHealth::Up);
+}
+
+/// What was written before a key of another type was met must not lie about what was not done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_version_is_added_also_where_the_history_is_of_another_type() {
+    let server = Server::start();
+    let mut node = node(&server).await;
+    node.listen("state:a").await;
+    let version = |number| Publish {
+        version: Some(talewire_proto::Version { number, epoch: String::new() }),
+        ..says(&format!("version {number}")).into()
+    };
+    for number in 1..=3 {
+        let published = node.broker.publish(&channel("state:a"), &rules(), version(number)).await.unwrap();
+        assert_eq!((published.skipped, published.position.offset), (false, number));
+        assert_eq!(words(&node.page("state:a").await.entries.last().unwrap().publication), format!("version {number}"));
+        assert!(node.broker.publish(&channel("state:a"), &rules(), version(number)).await.unwrap().skipped);
+        spoil(&server, "talewire:c:{state:a}:h");
+    }
+    for offset in 1..=3 {
+        node.wait_for(|d| matches!(&d.message, Message::Entry { entry, .. } if entry.offset == offset)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_with_a_key_is_no_repeat_where_the_order_of_keys_is_of_another_type() {
+    let server = Server::start();
+    let mut node = node(&server).await;
+    node.listen("chat:a").await;
+    for key in ["talewire:c:{chat:a}:o", "talewire:c:{chat:a}:k", "talewire:c:{chat:a}:h", "talewire:c:{chat:a}:m"] {
+        let with_key = Publish {
+            key: Some(crate::Key { user: "ana".parse().unwrap(), key: format!("key {key}") }),
+            ..says(key).into()
+        };
+        spoil(&server, key);
+        let first = node.broker.publish(&channel("chat:a"), &rules(), with_key.clone()).await.unwrap();
+        assert!(!first.repeated, "{key}");
+        node.wait_for(|d| matches!(&d.message, Message::Entry { entry, .. } if words(&entry.publication) == key)).await;
+        let again = node.broker.publish(&channel("chat:a"), &rules(), with_key).await.unwrap();
+        assert_eq!((again.position, again.repeated), (first.position, true), "{key}");
+        // Nor is it one where a key in that order is none.
+        server.say(&["LPUSH", "talewire:c:{chat:a}:o", "garbage"]).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_taken_for_dead_learns_it_where_the_reports_are_of_another_type() {
+    let server = Server::start();
+    let node = node(&server).await;
+    node.broker.beat(report(&node)).await.unwrap();
+    let crate::Backend::Redis(redis) = &node.broker.backend else { panic!("it is Redis") };
+    let doubts = redis.doubts();
+    let before = doubts.borrow().lapses;
+    let stamp = crate::occupancy::stamp_of(&node.id);
+    let both = "redis.call('ZREM', KEYS[1], ARGV[1]) redis.call('SET', KEYS[2], 'garbage')";
+    server.say(&["EVAL", both, "2", "talewire:n:{nodes}", "talewire:n:{nodes}:r", &stamp]).unwrap();
+    wait_until(|| node.broker.mended() == 1).await;
+    node.broker.beat(report(&node)).await.unwrap();
+    assert_eq!(doubts.borrow().lapses, before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_inside_what_is_known_of_a_history_keeps_no_channel_from_going_on() {
+    let server = Server::start();
+    let mut node = node(&server).await;
+    node.listen("chat:a").await;
+    let chat = channel("chat:a");
+    let garbage = ["garbage", "", "-5", "1.5", "99999999999999999999"];
+    for field in ["e", "r", "t", "x", "o", "v", "w", "a"] {
+        for (n, value) in garbage.iter().enumerate() {
+            node.publish("chat:a", "before").await.unwrap();
+            server.say(&["HSET", "talewire:c:{chat:a}:m", field, value]).unwrap();
+            match n % 3 {
+                0 => drop(node.page("chat:a").await),
+                1 => drop(node.broker.tops(std::slice::from_ref(&chat)).await.unwrap()),
+                _ => {}
+            }
+            let version = Some(talewire_proto::Version { number: 1, epoch: format!("{field} {n}") });
+            let words_of_it = format!("{field} {value}");
+            let publish = Publish { version, ..says(&words_of_it).into() };
+            let published = node.broker.publish(&chat, &rules(), publish).await.unwrap();
+            assert!(!published.skipped, "{words_of_it}");
+            node.wait_for(
+                |d| matches!(&d.message, Message::Entry { entry, .. } if words(&entry.publication) == words_of_it),
+            )
+            .await;
+            let page = node.page("chat:a").await;
+            assert_eq!(page.top, published.position, "{words_of_it}");
+            assert_eq!(words(&page.entries.last().unwrap().publication), words_of_it);
+        }
+    }
 }

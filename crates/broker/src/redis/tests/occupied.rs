@@ -67,6 +67,18 @@ fn records(server: &Server) -> u64 {
     server.say(&["EVAL", count, "0"]).unwrap().trim_start_matches(':').parse().unwrap()
 }
 
+/// Names that hold channels, or held some.
+fn names(server: &Server) -> Vec<String> {
+    let names = "local names = {} for _, key in ipairs(redis.call('KEYS', '*:n:{held-*}:names')) do \
+                 for _, name in ipairs(redis.call('SMEMBERS', key)) do names[#names + 1] = name end end \
+                 return table.concat(names, ' ')";
+    let mut names: Vec<String> =
+        server.say(&["EVAL", names, "0"]).unwrap().split_whitespace().map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_dead_node_alone_held_is_vacated_once() {
     let server = Server::start();
@@ -89,9 +101,11 @@ async fn what_a_dead_node_alone_held_is_vacated_once() {
         assert_eq!((told[0], told[1].0), ((true, "a"), false), "{told:?}");
     }
     assert!(heard.of("both:1").iter().all(|(is_occupied, _)| *is_occupied), "{:?}", heard.of("both:1"));
+    wait_until(|| names(&server).len() == 1).await;
+    assert!(names(&server)[0].starts_with(&stamp_of(&b)), "the dead one is struck off, and whoever holds nothing");
     hold(&b, "both:1", false);
     wait_until(|| !heard.is_occupied("both:1")).await;
-    assert_eq!(server.say(&["SCARD", "talewire:n:{holders}"]).unwrap(), ":2", "the dead one is struck off");
+    wait_until(|| names(&server).is_empty()).await;
     drop(third);
 }
 
@@ -291,4 +305,173 @@ async fn whatever_happens_the_last_word_is_true() {
     }
     wait_until(|| names.iter().all(|name| !heard.is_occupied(name))).await;
     wait_until(|| records(&server) == 0).await;
+}
+
+/// The set that is found to be none when the record has been changed: the change was told by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_told_also_where_a_key_is_of_another_type() {
+    let server = Server::start();
+    let (a, b, heard) = two(&server).await;
+    let name = "chat:a";
+    let part = crate::redis::Ledger::part_of(&channel(name));
+    let spoil = |node: &Node, life: &str| {
+        let holder = format!("{}{life}", stamp_of(node));
+        let hex: String = holder.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let key = format!("talewire:n:{{held-{part}}}:{hex}");
+        server.say(&["EVAL", "redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[1], 'garbage')", "1", &key]).unwrap();
+    };
+    spoil(&a, "0000");
+    hold(&a, name, true);
+    wait_until(|| heard.is_occupied(name)).await;
+    settled(&a).await;
+    spoil(&a, "0000");
+    hold(&a, name, false);
+    wait_until(|| !heard.is_occupied(name)).await;
+    hold(&a, name, true);
+    wait_until(|| heard.is_occupied(name)).await;
+    settled(&a).await;
+    settled(&b).await;
+    // Whoever gives up what it held finds that its own set is none.
+    spoil(&b, "0000");
+    drop(a);
+    wait_until(|| !heard.is_occupied(name)).await;
+    wait_until(|| records(&server) == 0).await;
+}
+
+/// Whether what is known of a channel is with a server of a cluster.
+fn lies_with(cluster: &RedisCluster, at: usize, name: &str) -> bool {
+    let part = crate::redis::Ledger::part_of(&channel(name));
+    cluster.owner(cluster.slot(&format!("held-{part}"))) == Some(at)
+}
+
+/// Neither what others come to hold, nor what is vacated, nor the dead wait for one of the servers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lost_master_of_three_leaves_the_others_channels() {
+    let mut cluster = RedisCluster::start(3, 0);
+    let settings = clusters::settings(&cluster);
+    let heard: Arc<Heard> = Arc::default();
+    let (a, b) = (telling(&settings, "a", &heard).await, telling(&settings, "b", &heard).await);
+    // Who lives is known by another.
+    let nodes = cluster.owner(cluster.slot("nodes")).unwrap();
+    let lost = (nodes + 1) % 3;
+    let (gone, there): (Vec<String>, Vec<String>) =
+        (0..60).map(|n| format!("chat:{n}")).partition(|name| lies_with(&cluster, lost, name));
+    assert!(gone.len() > 5 && there.len() > 20);
+    let mut new: Vec<String> =
+        (0..60).map(|n| format!("new:{n}")).filter(|name| !lies_with(&cluster, lost, name)).collect();
+    let first = new.pop().unwrap();
+    gone.iter().chain(&there).for_each(|name| hold(&a, name, true));
+    settled(&a).await;
+    settled(&b).await;
+    cluster.servers[lost].say(&["SAVE"]).unwrap();
+    cluster.servers[lost].kill();
+    wait_until(|| matches!(b.broker.health(), BrokerHealth::Partly { .. })).await;
+    // One that is there goes and comes back, so that what every node holds is compared.
+    let other = (0..3).find(|at| *at != lost).unwrap();
+    cluster.servers[other].say(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+    new.iter().for_each(|name| hold(&b, name, true));
+    wait_until(|| new.iter().all(|name| heard.is_occupied(name))).await;
+    let late = telling(&settings, "late", &heard).await;
+    hold(&late, &there[0], true);
+    new.iter().for_each(|name| hold(&b, name, false));
+    hold(&late, &first, true);
+    wait_until(|| heard.is_occupied(&first) && new.iter().all(|name| !heard.is_occupied(name))).await;
+    drop(a);
+    wait_until(|| there[1..].iter().all(|name| !heard.is_occupied(name))).await;
+    assert!(heard.is_occupied(&there[0]));
+    assert!(gone.iter().all(|name| heard.is_occupied(name)), "nobody can know");
+    let of_servers = |at: &usize| records(&cluster.servers[*at]);
+    wait_until(|| (0..3).filter(|at| *at != lost).map(|at| of_servers(&at)).sum::<u64>() <= 3).await;
+    cluster.servers[lost].restart();
+    wait_until(|| gone.iter().all(|name| !heard.is_occupied(name))).await;
+}
+
+/// A dead node that held much keeps nobody's channels waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_go_on_while_much_is_given_up() {
+    const MUCH: usize = 20_000;
+    let server = Server::start();
+    let node = node(&server).await;
+    let dead = "d".repeat(24);
+    let hex: String = dead.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let mut parts = BTreeMap::<usize, Vec<String>>::new();
+    for n in 0..MUCH {
+        let name = format!("left:{n}");
+        parts.entry(crate::redis::Ledger::part_of(&channel(&name))).or_default().push(name);
+    }
+    for (part, names) in parts {
+        let key = format!("talewire:n:{{held-{part}}}");
+        let record = format!("5 {dead} {dead}");
+        let (mut records, mut held) =
+            (vec!["HSET".to_owned(), key.clone()], vec!["SADD".to_owned(), format!("{key}:{hex}")]);
+        for name in names {
+            records.extend([name.clone(), record.clone()]);
+            held.push(name);
+        }
+        for command in [records, held, vec!["SADD".to_owned(), format!("{key}:names"), dead.clone()]] {
+            server.say(&command.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        }
+    }
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let begun = std::sync::Once::new();
+    let broker = node.broker.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let sink = move |notice| {
+        // Whoever tells must not be kept.
+        begun.call_once(|| {
+            let broker = broker.clone();
+            runtime.spawn(async move { broker.listen(&channel("chat:new")) });
+        });
+        drop(told.send(notice));
+    };
+    let wanted = [NoticeKind::ChannelOccupied, NoticeKind::ChannelVacated];
+    node.broker.notices_to(Arc::new(sink), &wanted, &quick(vec![server.url()]));
+    let (mut vacated, mut before) = (0, None);
+    while vacated < MUCH || before.is_none() {
+        match tokio::time::timeout(Duration::from_secs(60), heard.recv()).await.unwrap().unwrap() {
+            Notice::ChannelVacated { .. } => vacated += 1,
+            Notice::ChannelOccupied { .. } => before = Some(vacated),
+            other => panic!("nobody told {other:?}"),
+        }
+    }
+    assert!(before.unwrap() < MUCH / 2, "{before:?} of {MUCH} went before");
+    wait_until(|| records(&server) == 1).await;
+}
+
+/// A name that was taken for dead gives up what it held also where there is no moment without a channel that comes or goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_earlier_name_holds_is_given_up_while_channels_come_and_go() {
+    let server = Server::start();
+    let heard = Arc::default();
+    let a = telling(&quick(vec![server.url()]), "a", &heard).await;
+    hold(&a, "chat:stays", true);
+    settled(&a).await;
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flipping = tokio::spawn({
+        let (broker, is_over) = (a.broker.clone(), is_over.clone());
+        let names: Vec<Channel> = (0..300).map(|n| channel(&format!("flip:{n}"))).collect();
+        async move {
+            while !is_over.load(Ordering::Relaxed) {
+                for name in &names {
+                    broker.listen(name);
+                    tokio::task::yield_now().await;
+                }
+                names.iter().for_each(|name| broker.unlisten(name));
+            }
+        }
+    });
+    let part = crate::redis::Ledger::part_of(&channel("chat:stays"));
+    let record = || server.say(&["HGET", &format!("talewire:n:{{held-{part}}}"), "chat:stays"]).unwrap();
+    let (before, after) = (format!("{}0000", stamp_of(&a)), format!("{}0001", stamp_of(&a)));
+    assert!(record().contains(&format!(" {before}")));
+    server.say(&["ZREM", "talewire:n:{nodes}", &stamp_of(&a)]).unwrap();
+    let names = || record().splitn(3, ' ').nth(2).map(str::to_owned);
+    wait_until(|| names().is_some_and(|names| names.ends_with(&after))).await;
+    wait_until(|| names().is_some_and(|names| names == after)).await;
+    let told = heard.of("chat:stays");
+    assert!(told.iter().all(|(is_occupied, _)| *is_occupied), "nothing is vacated on the way: {told:?}");
+    is_over.store(true, Ordering::Relaxed);
+    flipping.await.unwrap();
+    settled(&a).await;
+    wait_until(|| records(&server) == 1).await;
 }
