@@ -71,6 +71,8 @@ const AFTER_TESTS: &[Step] = &[
             "rabbitmq::",
         ],
     ),
+    // About a minute.
+    step("test: valkey", "cargo", &["xtask", "valkey"]),
     step("doc examples", "cargo", &["test", "--workspace", "--locked", "--doc"]),
     step("end to end: check", "npm", &["run", "check", "--workspace", "e2e"]),
     // The official client over every transport, and two browsers in one story, against that binary. A missing folder
