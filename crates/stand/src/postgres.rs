@@ -165,8 +165,14 @@ impl Account {
     }
 }
 
+/// Names the folder of other programs than those that are installed, for example of a later version.
+pub const PROGRAMS_VARIABLE: &str = "TALEWIRE_TEST_POSTGRES_PROGRAMS";
+
 /// Debian keeps the server's programs beside the path, one folder for each version.
 fn newest(program: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os(PROGRAMS_VARIABLE) {
+        return Path::new(&folder).join(program);
+    }
     let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let version = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
     let newest = folders.map(|entry| entry.path()).filter(|path| version(path).is_some()).max_by_key(version);
