@@ -54,6 +54,23 @@ const AFTER_TESTS: &[Step] = &[
             "warnings",
         ],
     ),
+    // The program with both of them: what it costs beyond the step before is its own crate.
+    step(
+        "lint: program with sources",
+        "cargo",
+        &[
+            "clippy",
+            "--package",
+            "talewire",
+            "--features",
+            SOURCES,
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
     step(
         "test: sources",
         "cargo",
