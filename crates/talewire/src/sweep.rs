@@ -116,7 +116,8 @@ mod tests {
         // One that comes later waits as well.
         let c = node(&redis, "c", &done).await;
         until_worked(&done, "b", 40).await;
-        (b.abort(), c.abort());
+        b.abort();
+        c.abort();
         let done = done.lock().expect("nobody panics with it");
         let first_of_b = done.iter().position(|(who, _)| *who == "b").expect("it has worked");
         assert!(done[..first_of_b].iter().all(|(who, _)| *who == "a"), "{done:?}");

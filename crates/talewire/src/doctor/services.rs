@@ -106,6 +106,10 @@ fn redis(facts: &RedisFacts) -> Vec<Finding> {
         },
         match (facts.appends, facts.append_sync.as_deref()) {
             (true, Some("always")) => Finding::good(format!("{at} syncs every write to disk (appendfsync always)")),
+            (true, Some("no")) => Finding::better(
+                format!("{at} leaves it to the system when its file is on disk (appendfsync no)"),
+                "appendfsync everysec; else a machine without power loses half a minute, and readers are told of gaps",
+            ),
             (true, _) => Finding::good(format!(
                 "{at} keeps its histories (appendonly yes); a machine without power may lose the last second, and readers are told"
             )),
