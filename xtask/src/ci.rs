@@ -54,6 +54,23 @@ const AFTER_TESTS: &[Step] = &[
             "warnings",
         ],
     ),
+    // The program with both of them: what it costs beyond the step before is its own crate.
+    step(
+        "lint: program with sources",
+        "cargo",
+        &[
+            "clippy",
+            "--package",
+            "talewire",
+            "--features",
+            SOURCES,
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
     step(
         "test: sources",
         "cargo",
@@ -71,6 +88,9 @@ const AFTER_TESTS: &[Step] = &[
             "rabbitmq::",
         ],
     ),
+    // About a minute, and a quarter of one.
+    step("test: valkey", "cargo", &["xtask", "valkey"]),
+    step("test: postgres 18", "cargo", &["xtask", "postgres"]),
     step("doc examples", "cargo", &["test", "--workspace", "--locked", "--doc"]),
     step("end to end: check", "npm", &["run", "check", "--workspace", "e2e"]),
     // The official client over every transport, and two browsers in one story, against that binary. A missing folder

@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask tidy`, `ci`, `conformance` and `autobahn`. Called by people, `make test` and CI alike.
+//! The project's own commands: `cargo xtask tidy`, `ci`, `valkey`, `postgres`, `conformance` and `autobahn`. Called by people, `make test` and CI alike.
 
 mod autobahn;
 mod ci;
 mod conformance;
 mod tidy;
+mod wheels;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +14,8 @@ use anyhow::{Context as _, bail};
 const USAGE: &str = "\
 cargo xtask tidy                         check the rules of the house that a machine can check
 cargo xtask ci                           run everything that CI runs, stop at the first failure
+cargo xtask valkey                       run the broker's tests for Redis against the Valkey of a pinned Python wheel
+cargo xtask postgres                     run the store's tests against the PostgreSQL 18 of a pinned Python wheel
 cargo xtask conformance --suite FOLDER   run the official JavaScript client's own tests against our server;
                                          FOLDER is a checkout of github.com/centrifugal/centrifuge-js
 cargo xtask autobahn --suite WSTEST [CASE …] run the WebSocket protocol suite of PyPI's autobahntestsuite against our reader;
@@ -24,6 +27,8 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["tidy"] => root().and_then(|root| tidy::run(&root)),
         ["ci"] => root().and_then(|root| ci::run(&root)),
+        ["valkey"] => root().and_then(|root| wheels::valkey(&root)),
+        ["postgres"] => root().and_then(|root| wheels::postgres(&root)),
         ["conformance", "--suite", suite] => root().and_then(|root| conformance::run(&root, Path::new(suite))),
         ["autobahn", "--suite", suite, cases @ ..] => {
             root().and_then(|root| autobahn::run(&root, Path::new(suite), cases))

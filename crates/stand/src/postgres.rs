@@ -19,6 +19,8 @@ pub struct Postgres {
     pub port: u16,
     /// The program: the one that starts all others of this server.
     pub process: Process,
+    /// Settings of this one, which go before [`OPTIONS`].
+    further: Vec<String>,
     folder: TempDir,
 }
 
@@ -38,6 +40,12 @@ impl Postgres {
     /// Makes a new one and starts it.
     #[must_use]
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with further settings, such as `fsync=off`.
+    #[must_use]
+    pub fn with(further: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let account = Account::to_run_as();
         account.give(folder.path());
@@ -52,8 +60,9 @@ impl Postgres {
         let made = initdb.args(["--encoding=UTF8", "--locale=C"]).output().expect("initdb can be started");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = crate::free_port();
-        let process = spawn(port, &account, folder.path());
-        Self { port, process, folder }
+        let further: Vec<String> = further.iter().map(|option| (*option).to_owned()).collect();
+        let process = spawn(port, &account, folder.path(), &further);
+        Self { port, process, further, folder }
     }
 
     /// How clients name its database `postgres`.
@@ -91,7 +100,7 @@ impl Postgres {
     /// Starts it again after its end, on the same port and with the same files.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = spawn(self.port, &Account::to_run_as(), self.folder.path());
+        self.process = spawn(self.port, &Account::to_run_as(), self.folder.path(), &self.further);
     }
 }
 
@@ -101,10 +110,11 @@ fn has_memory(id: i32) -> bool {
     status.contains("VmSize:")
 }
 
-fn spawn(port: u16, account: &Account, folder: &Path) -> Process {
+fn spawn(port: u16, account: &Account, folder: &Path, further: &[String]) -> Process {
     let mut command = account.command("postgres");
     command.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]);
-    for option in OPTIONS {
+    // The last word counts.
+    for option in OPTIONS.into_iter().chain(further.iter().map(String::as_str)) {
         command.args(["-c", option]);
     }
     let mut process = Process::start(&mut command, "postgresql", &folder.join("postgres.log"));
@@ -165,8 +175,14 @@ impl Account {
     }
 }
 
+/// Names the folder of other programs than those that are installed, for example of a later version.
+pub const PROGRAMS_VARIABLE: &str = "TALEWIRE_TEST_POSTGRES_PROGRAMS";
+
 /// Debian keeps the server's programs beside the path, one folder for each version.
 fn newest(program: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os(PROGRAMS_VARIABLE) {
+        return Path::new(&folder).join(program);
+    }
     let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let version = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
     let newest = folders.map(|entry| entry.path()).filter(|path| version(path).is_some()).max_by_key(version);

@@ -13,6 +13,7 @@ mod logging;
 mod ready;
 mod reload;
 mod run;
+mod sweep;
 mod token;
 mod traces;
 

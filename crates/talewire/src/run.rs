@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::reload::Reloader;
+use crate::sweep::{PRUNER, sweep};
 use crate::{Source, agreement, descriptors, imports, logging, traces};
 
 /// Which part of the whole a process is.
@@ -185,34 +186,6 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
 /// A name for a database that tells it from others: the start of a secret that is for nothing else.
 fn name_of(secret: &[u8; 32]) -> String {
     secret[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Who prunes a database that several nodes share.
-const PRUNER: &str = "pruner";
-
-/// How long another node waits before it takes over from one that has died, in milliseconds.
-const PRUNER_LEASE_MS: u64 = 30_000;
-
-/// Forgets now and then what the broker and the store no longer need to keep. A store that nodes share is pruned by one of them.
-async fn sweep(broker: Broker, store: Store) {
-    let mut often = tokio::time::interval(Duration::from_secs(10));
-    let mut pruned: Option<Instant> = None;
-    loop {
-        often.tick().await;
-        broker.sweep();
-        if store.is_shared() && !broker.lease(PRUNER, PRUNER_LEASE_MS).await.unwrap_or(false) {
-            // Who takes over begins at once: the other may have died in the middle of it.
-            pruned = None;
-            continue;
-        }
-        if pruned.is_some_and(|at| at.elapsed() < Duration::from_secs(3_600)) {
-            continue;
-        }
-        pruned = Some(Instant::now());
-        if let Err(error) = store.prune().await {
-            tracing::warn!(%error, "the answers of old calls could not be pruned");
-        }
-    }
 }
 
 /// Cancels `stop` on Ctrl-C or SIGTERM; a second signal ends the process at once.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clusters;
+mod deaf;
 mod doors;
 mod garbage;
 mod many;

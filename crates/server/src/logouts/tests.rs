@@ -1,7 +1,7 @@
 //! Logouts in the database against inboxes that the test reads itself: what is ended when, and what is not.
 
-use std::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
 use talewire_auth::{Auth, AuthSettings, Hosts, Logins, OriginRule, Seal, Tokens};
 use talewire_broker::{Broker, BrokerSettings, Control, NodeId, Order, Whom};

@@ -1,5 +1,6 @@
 //! A whole server on real sockets, port 0, one data folder per test.
 
+mod apart;
 mod api;
 mod app_channels;
 mod compression;

@@ -11,22 +11,55 @@ use talewire_server::{Rules, ServerSettings};
 use crate::api::{ask, call, push, subscribe};
 use crate::http::request;
 use crate::readers::Stream;
-use crate::stage::{DEADLINE, Settings, Stage, open};
+use crate::stage::{DEADLINE, Over, Settings, Stage, open};
 
-async fn two() -> (Stage, Stage) {
-    two_with(|http| http).await
+/// One test of each case for each broker.
+macro_rules! over_both {
+    ($($case:ident)+) => {
+        mod in_process {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(super::Over::Process).await;
+            })+
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(super::Over::Redis).await;
+            })+
+        }
+    };
 }
 
-async fn two_with(change: impl Fn(ServerSettings) -> ServerSettings) -> (Stage, Stage) {
-    two_of(|| {
+over_both! {
+    what_is_said_to_one_node_is_heard_at_the_other
+    orders_reach_a_user_on_every_node
+    orders_that_nobody_heard_are_carried_out_in_their_order
+    who_is_at_a_node_that_may_have_missed_orders_comes_again
+    lists_are_of_all_nodes_and_say_where
+    who_does_not_answer_is_named
+    commands_that_land_on_another_node_find_their_stream
+    readers_go_on_at_another_node
+    operators_see_all_nodes
+    operators_see_which_nodes_are_set_otherwise
+    every_node_reads_its_configuration_again
+    a_logout_ends_connections_on_other_nodes
+}
+
+async fn two(over: Over) -> (Stage, Stage) {
+    two_with(over, |http| http).await
+}
+
+async fn two_with(over: Over, change: impl Fn(ServerSettings) -> ServerSettings) -> (Stage, Stage) {
+    two_of(over, || {
         let base = Settings::default();
         Settings { http: change(base.http), ..Settings::default() }
     })
     .await
 }
 
-async fn two_of(settings: impl Fn() -> Settings) -> (Stage, Stage) {
-    let a = Stage::with(settings()).await;
+async fn two_of(over: Over, settings: impl Fn() -> Settings) -> (Stage, Stage) {
+    let a = Stage::over(settings(), over).await;
     let b = a.beside(settings()).await;
     (a, b)
 }
@@ -35,9 +68,8 @@ fn uid(stage: &Stage) -> String {
     stage.node.id().to_string()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_said_to_one_node_is_heard_at_the_other() {
-    let (a, b) = two().await;
+async fn what_is_said_to_one_node_is_heard_at_the_other(over: Over) {
+    let (a, b) = two(over).await;
     for channel in ["chat:1", "log:1", "cursor:1"] {
         let (mut here, mut there) = (a.client().await, b.client().await);
         subscribe(&mut here, channel).await;
@@ -51,9 +83,8 @@ async fn what_is_said_to_one_node_is_heard_at_the_other() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn orders_reach_a_user_on_every_node() {
-    let (a, b) = two().await;
+async fn orders_reach_a_user_on_every_node(over: Over) {
+    let (a, b) = two(over).await;
     let (ana, token) = a.guest("Ana").await;
     let (mut first, _) = a.client_of(&token).await;
     let (mut second, second_id) = b.client_of(&token).await;
@@ -71,9 +102,8 @@ async fn orders_reach_a_user_on_every_node() {
     assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn orders_that_nobody_heard_are_carried_out_in_their_order() {
-    let (a, b) = two().await;
+async fn orders_that_nobody_heard_are_carried_out_in_their_order(over: Over) {
+    let (a, b) = two(over).await;
     let (ana, token) = a.guest("Ana").await;
     let (mut client, _) = b.client_of(&token).await;
     let mut other = b.client().await;
@@ -96,17 +126,15 @@ async fn orders_that_nobody_heard_are_carried_out_in_their_order() {
     assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_is_at_a_node_that_may_have_missed_orders_comes_again() {
-    let (a, _b) = two_of(|| Settings { orders_age: Duration::ZERO, ..Settings::default() }).await;
+async fn who_is_at_a_node_that_may_have_missed_orders_comes_again(over: Over) {
+    let (a, _b) = two_of(over, || Settings { orders_age: Duration::ZERO, ..Settings::default() }).await;
     let (_, token) = a.guest("Ana").await;
     let (mut client, _) = a.client_of(&token).await;
     assert_eq!(client.closed().await.0, 3_011, "force reconnect");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lists_are_of_all_nodes_and_say_where() {
-    let (a, b) = two_with(|http| ServerSettings { api_items_max: 4, ..http }).await;
+async fn lists_are_of_all_nodes_and_say_where(over: Over) {
+    let (a, b) = two_with(over, |http| ServerSettings { api_items_max: 4, ..http }).await;
     let mut clients = Vec::new();
     for n in 0..5 {
         let mut client = if n % 2 == 0 { a.client().await } else { b.client().await };
@@ -139,16 +167,12 @@ async fn lists_are_of_all_nodes_and_say_where() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_answer_is_named() {
-    let stage = Stage::with(Settings {
-        http: ServerSettings { node_answer_ms: 100, ..Settings::default().http },
-        ..Settings::default()
-    })
-    .await;
+async fn who_does_not_answer_is_named(over: Over) {
+    let http = ServerSettings { node_answer_ms: 100, ..Settings::default().http };
+    let stage = Stage::over(Settings { http, ..Settings::default() }, over).await;
     let client = stage.client().await;
     let silent = NodeId::new();
-    let broker = stage.node.broker.beside(&silent);
+    let broker = stage.broker_of(&silent).await;
     broker.letters_to(std::sync::Arc::new(drop));
     let report = NodeReport { id: silent.clone(), name: "silent".into(), connections: 7, ..stage.node.report() };
     broker.beat(report).await.expect("a sign of life");
@@ -168,9 +192,8 @@ async fn who_does_not_answer_is_named() {
     drop(client);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn commands_that_land_on_another_node_find_their_stream() {
-    let (a, b) = two().await;
+async fn commands_that_land_on_another_node_find_their_stream(over: Over) {
+    let (a, b) = two(over).await;
     let mut stream = Stream::open(&a, "/events?channel=chat:1", "").await;
     let connected = stream.event().await.expect("an event").data;
     assert_eq!(connected["node"], uid(&a));
@@ -187,6 +210,8 @@ async fn commands_that_land_on_another_node_find_their_stream() {
                 heard.push((event.name, event.data));
             }
         }
+        // Which of them is first is the broker's matter.
+        heard.sort_by(|one, other| one.0.cmp(&other.0));
         assert_eq!(heard[0], ("message".to_owned(), json!(n)));
         assert_eq!(heard[1].0, "reply");
     }
@@ -203,9 +228,8 @@ async fn commands_that_land_on_another_node_find_their_stream() {
     assert_eq!(request(b.address, "POST /emulation", &[], Some(strange)).await.status, 404);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_go_on_at_another_node() {
-    let (a, b) = two().await;
+async fn readers_go_on_at_another_node(over: Over) {
+    let (a, b) = two(over).await;
     let path = "/events?channel=chat:1&channel=log:1";
     let mut stream = Stream::open(&a, path, "").await;
     assert_eq!(stream.event().await.expect("an event").name, "connected");
@@ -242,9 +266,8 @@ async fn readers_go_on_at_another_node() {
     assert_eq!((more["events"].as_array().map(Vec::len), &more["gaps"]), (Some(4), &json!([])), "{more}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn operators_see_all_nodes() {
-    let (a, b) = two().await;
+async fn operators_see_all_nodes(over: Over) {
+    let (a, b) = two(over).await;
     let client = b.client().await;
     b.node.beat().await;
     let told = request(a.admin, "GET /nodes", &[], None).await.body;
@@ -267,10 +290,8 @@ async fn operators_see_all_nodes() {
     drop(client);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn operators_see_which_nodes_are_set_otherwise() {
-    let a = Stage::new().await;
-    let b = a.beside(Settings::default()).await;
+async fn operators_see_which_nodes_are_set_otherwise(over: Over) {
+    let (a, b) = two(over).await;
     a.node.beat().await;
     assert_eq!(Stage::metric(&a.node, "talewire_nodes_differing"), 0);
     let other = Namespaces::new([("chat".to_owned(), Namespace { history_size: 1, ..open(Kind::History) })]);
@@ -290,8 +311,7 @@ async fn operators_see_which_nodes_are_set_otherwise() {
     assert!(page.as_str().is_some_and(|page| page.contains("set otherwise: namespaces")), "{page}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_node_reads_its_configuration_again() {
+async fn every_node_reads_its_configuration_again(over: Over) {
     let stage = |names: &'static [&'static str]| {
         let (reloads, mut requests) = tokio::sync::mpsc::channel::<talewire_server::ReloadRequest>(1);
         tokio::spawn(async move {
@@ -305,7 +325,7 @@ async fn every_node_reads_its_configuration_again() {
         });
         Settings { reloads: Some(reloads), ..Settings::default() }
     };
-    let a = Stage::with(stage(&["limits.x"])).await;
+    let a = Stage::over(stage(&["limits.x"]), over).await;
     let b = a.beside(stage(&["limits.y"])).await;
     let told = request(a.admin, "POST /admin/reload?nodes=all", &[], None).await;
     let changed = |stage: &Stage| told.body["nodes"][uid(stage)]["result"]["changed"].clone();
@@ -319,9 +339,8 @@ async fn every_node_reads_its_configuration_again() {
     assert_eq!(ask(&a, "info", json!({})).await.status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_logout_ends_connections_on_other_nodes() {
-    let (a, b) = two().await;
+async fn a_logout_ends_connections_on_other_nodes(over: Over) {
+    let (a, b) = two(over).await;
     let login = request(a.address, "POST /app/login", &[], Some(json!({"name": "Ana"}))).await;
     let cookie = login.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie").to_owned();
     let csrf = login.body["csrf"].as_str().expect("a token").to_owned();
@@ -354,7 +373,7 @@ async fn a_logout_ends_connections_on_other_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_open_by_a_logged_out_login_ends_without_the_brokers_word() {
-    let (a, _b) = two().await;
+    let (a, _b) = two(Over::Process).await;
     let (ana, token) = a.guest("Ana").await;
     let (mut client, _) = a.client_of(&token).await;
     let (mut other, _) = a.client_of(&a.guest("Ben").await.1).await;
@@ -370,7 +389,7 @@ async fn what_is_open_by_a_logged_out_login_ends_without_the_brokers_word() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_of_events_hear_that_signals_may_be_missing() {
-    let (a, _b) = two().await;
+    let (a, _b) = two(Over::Process).await;
     let mut stream = Stream::open(&a, "/events?channel=cursor:1", "").await;
     assert_eq!(stream.event().await.expect("an event").name, "connected");
     let empty = request(a.address, "GET /poll?channel=cursor:1&wait=0", &[], None).await.body;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use talewire_auth::{Auth, AuthSettings, Hosts, Logins, OriginRule, Secret, Tokens};
-use talewire_broker::{Broker, BrokerSettings, NodeId};
+use talewire_broker::{Broker, BrokerKind, BrokerSettings, NodeId, RedisSettings};
 use talewire_hub::{Hub, HubSettings};
 use talewire_proto::namespace::Rule;
 use talewire_proto::session::Anonymous;
 use talewire_proto::{Kind, Limits, Namespace, Namespaces};
 use talewire_server::{About, Node, NodeParts, ReloadRequest, Rules, Server, ServerError, ServerSettings};
+use talewire_stand::redis::Redis;
 use talewire_store::{Store, StoreSettings};
 use talewire_story::{Stories, StoryLimits};
 use tokio::net::TcpStream;
@@ -29,8 +30,21 @@ pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     server: Option<Server>,
-    _folder: Option<tempfile::TempDir>,
+    /// How further nodes come to the same broker; nothing where it is in this process.
+    shared: Option<BrokerSettings>,
+    /// What lives as long as the first node.
+    _kept: Option<Kept>,
 }
+
+/// What several nodes hear each other by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Over {
+    Process,
+    Redis,
+}
+
+/// A data folder, and a server of the test's own.
+type Kept = (tempfile::TempDir, Option<Redis>);
 
 pub(crate) struct Settings {
     pub(crate) http: ServerSettings,
@@ -108,24 +122,60 @@ impl Stage {
     }
 
     pub(crate) async fn try_with(settings: Settings) -> Result<Self, ServerError> {
+        Self::first(settings, Over::Process).await
+    }
+
+    /// The first node of several.
+    pub(crate) async fn over(settings: Settings, over: Over) -> Self {
+        Self::first(settings, over).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn first(settings: Settings, over: Over) -> Result<Self, ServerError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().to_owned();
         let free_bytes_min = settings.free_bytes_min;
         let store = StoreSettings { path, free_bytes_min, ..StoreSettings::default() };
         let store = Store::open(&store).await.expect("a store");
+        let redis = match over {
+            Over::Process => None,
+            Over::Redis => Some(tokio::task::block_in_place(Redis::start)),
+        };
+        let shared = redis.as_ref().map(|redis| BrokerSettings {
+            kind: BrokerKind::Redis,
+            redis: RedisSettings { urls: vec![redis.url()], ..RedisSettings::default() },
+            ..BrokerSettings::default()
+        });
+        let id = NodeId::new();
+        let broker = Broker::open(&shared.clone().unwrap_or_default(), &id).await.expect("it answers");
+        let mut stage = Self::on(settings, id, store, broker, "node-a").await?;
+        (stage.shared, stage._kept) = (shared, Some((folder, redis)));
+        Ok(stage)
+    }
+
+    /// A node that hears nothing of others, over a store that it may share with them.
+    pub(crate) async fn alone(settings: Settings, store: &StoreSettings, name: &str) -> Self {
+        let store = Store::open(store).await.expect("a store");
         let id = NodeId::new();
         let broker = Broker::open(&BrokerSettings::default(), &id).await.expect("it needs nothing");
-        let mut stage = Self::on(settings, id, store, broker, "node-a").await?;
-        stage._folder = Some(folder);
-        Ok(stage)
+        Self::on(settings, id, store, broker, name).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Another node over the same broker and the same store.
     pub(crate) async fn beside(&self, settings: Settings) -> Self {
         let id = NodeId::new();
-        let broker = self.node.broker.beside(&id);
+        let broker = self.broker_of(&id).await;
         let stage = Self::on(settings, id, self.store.clone(), broker, "node-b").await;
-        stage.unwrap_or_else(|error| panic!("{error}"))
+        let mut stage = stage.unwrap_or_else(|error| panic!("{error}"));
+        stage.shared = self.shared.clone();
+        stage
+    }
+
+    /// The same broker for another node.
+    pub(crate) async fn broker_of(&self, node: &NodeId) -> Broker {
+        match &self.shared {
+            None => self.node.broker.beside(node),
+            Some(settings) => Broker::open(settings, node).await.expect("it answers"),
+        }
     }
 
     async fn on(settings: Settings, id: NodeId, store: Store, broker: Broker, name: &str) -> Result<Self, ServerError> {
@@ -164,7 +214,7 @@ impl Stage {
         tokio::spawn(node.clone().follow_orders(Duration::from_millis(100)));
         let server = Server::start(node.clone())?;
         let (address, admin) = (server.address(), server.admin_address());
-        Ok(Self { node, store, address, admin, server: Some(server), _folder: None })
+        Ok(Self { node, store, address, admin, server: Some(server), shared: None, _kept: None })
     }
 
     pub(crate) async fn stop(&mut self) {

@@ -16,6 +16,9 @@ use crate::{StoreError, StoreSettings};
 /// After a failed attempt to connect, others are told the same for this long instead of knocking too.
 const DOWN_FOR: Duration = Duration::from_millis(100);
 
+/// The oldest PostgreSQL that tests run against.
+const VERSION_MIN: u32 = 15;
+
 /// The advisory lock that every session of a server shares, so that whoever wants the database alone sees them.
 pub(super) const IN_USE_LOCK: i64 = 0x7461_6c65_7769_7265;
 
@@ -106,14 +109,29 @@ impl Address {
         };
         let (client, driver) = if self.config.get_ssl_mode() == SslMode::Disable {
             let (client, driver) = self.config.connect(NoTls).await.map_err(not_there)?;
+            new_enough(driver.parameter("server_version"))?;
             (client, tokio::spawn(until_closed(driver)))
         } else {
             let (client, driver) = self.config.connect(self.tls.clone()).await.map_err(not_there)?;
+            new_enough(driver.parameter("server_version"))?;
             (client, tokio::spawn(until_closed(driver)))
         };
         let conn = Connection::new(client, driver.abort_handle());
         conn.plain(&self.session).await.map_err(failure::Failure::into_error)?;
         Ok(conn)
+    }
+}
+
+/// Refuses a server that is too old by what it says of itself, such as `15.8 (Debian 15.8-0+deb12u1)` or `18beta1`. One
+/// that says nothing readable is believed to be new.
+fn new_enough(version: Option<&str>) -> Result<(), StoreError> {
+    let version = version.unwrap_or_default();
+    let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    match version[..digits].parse::<u32>() {
+        Ok(major) if major < VERSION_MIN => Err(StoreError::Refused(format!(
+            "PostgreSQL is version {version}, and talewire needs {VERSION_MIN} or later"
+        ))),
+        _ => Ok(()),
     }
 }
 

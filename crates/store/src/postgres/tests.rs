@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+
 use talewire_stand::postgres::Postgres as Server;
 
 use super::Postgres;
@@ -9,7 +12,7 @@ use super::connection::Connection;
 use super::pool::Address;
 use super::schema::STEPS;
 use crate::copy::TABLES;
-use crate::{Epochs, StoreSettings, StoreUrl, backup, restore};
+use crate::{Epochs, StoreError, StoreSettings, StoreUrl, backup, restore};
 
 /// A session as the store has it, in a database whose own defaults are none of ours.
 async fn session(server: &Server) -> Connection {
@@ -92,6 +95,42 @@ async fn addresses_that_cannot_be_used_are_told_without_their_password() {
     {
         let settings = StoreSettings { url: StoreUrl::new(good), ..StoreSettings::default() };
         assert_eq!(settings.url_problem(), None, "{good}");
+    }
+}
+
+/// A server that lets everybody in and says of itself only which version it is.
+fn that_says(version: &str) -> StoreSettings {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://talewire@{}/postgres", listener.local_addr().unwrap());
+    let mut answer = b"R\0\0\0\x08\0\0\0\0S".to_vec();
+    let parameter = format!("server_version\0{version}\0");
+    answer.extend((parameter.len() as u32 + 4).to_be_bytes());
+    answer.extend(parameter.as_bytes());
+    answer.extend(b"Z\0\0\0\x05I");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4]).unwrap();
+        stream.write_all(&answer).unwrap();
+        // Whoever is content goes on to ask, and is sent away.
+        stream.read_exact(&mut length)
+    });
+    StoreSettings { url: StoreUrl::new(url), ..StoreSettings::default() }
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused_by_its_number() {
+    for old in ["14.13 (Debian 14.13-1)", "9.6.24", "14beta2", "13"] {
+        let settings = that_says(old);
+        let sentence = format!("PostgreSQL is version {old}, and talewire needs 15 or later");
+        let refused = Some(StoreError::Refused(sentence.clone()));
+        assert_eq!(Postgres::open(&settings, "").await.err(), refused, "{old}");
+        assert_eq!(crate::Store::ask_server(&that_says(old)).await.err(), refused, "the doctor hears the same");
+    }
+    for new in ["15.0", "15.8 (Debian 15.8-0+deb12u1)", "18.6", "18beta1", "100.1", ""] {
+        let error = Postgres::open(&that_says(new), "").await.err();
+        assert!(matches!(error, Some(StoreError::Unavailable(_))), "{new} is spoken to: {error:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{StoreError, StoreSettings};
 pub(crate) async fn told(settings: &StoreSettings) -> Result<Vec<(String, String)>, StoreError> {
     let conn = Address::new(settings)?.connect().await?;
     let sql = "SELECT name, setting FROM pg_settings
-               WHERE name IN ('fsync', 'full_page_writes', 'max_connections', 'superuser_reserved_connections')
+               WHERE name IN ('fsync', 'full_page_writes', 'max_connections', 'server_version', 'superuser_reserved_connections')
                UNION ALL SELECT 'now_ms', (extract(epoch FROM clock_timestamp()) * 1000)::bigint::text";
     let read = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
     let rows = conn.all(sql, &[]).await.map_err(Failure::into_error)?;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use talewire_broker::{Broker, BrokerError, BrokerKind, NodeId, NodeReport, RedisFacts, redis_facts};
-use talewire_store::Store;
+use talewire_store::{Store, StoreError};
 
 use super::Finding;
 use crate::agreement;
@@ -106,6 +106,10 @@ fn redis(facts: &RedisFacts) -> Vec<Finding> {
         },
         match (facts.appends, facts.append_sync.as_deref()) {
             (true, Some("always")) => Finding::good(format!("{at} syncs every write to disk (appendfsync always)")),
+            (true, Some("no")) => Finding::better(
+                format!("{at} leaves it to the system when its file is on disk (appendfsync no)"),
+                "appendfsync everysec; else a machine without power loses half a minute, and readers are told of gaps",
+            ),
             (true, _) => Finding::good(format!(
                 "{at} keeps its histories (appendonly yes); a machine without power may lose the last second, and readers are told"
             )),
@@ -150,6 +154,7 @@ pub(super) async fn store(config: &Config, patience: Duration) -> Vec<Finding> {
     let told = Store::ask_server(&config.store);
     match tokio::time::timeout(patience, told).await {
         Ok(Ok(told)) => postgres(&told, config.store.connections_max as u64),
+        Ok(Err(StoreError::Refused(why))) => vec![Finding::wrong(why, "use a newer PostgreSQL")],
         Ok(Err(error)) => vec![Finding::wrong(error.to_string(), "start PostgreSQL, or correct store.url")],
         Err(_) => vec![Finding::wrong("PostgreSQL does not answer", "start it, or correct store.url")],
     }
@@ -158,7 +163,7 @@ pub(super) async fn store(config: &Config, patience: Duration) -> Vec<Finding> {
 fn postgres(settings: &[(String, String)], connections: u64) -> Vec<Finding> {
     let of = |name: &str| settings.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
     let number = |name: &str| of(name).parse::<u64>().unwrap_or(0);
-    let mut findings = Vec::new();
+    let mut findings = vec![Finding::good(format!("PostgreSQL is version {}", of("server_version")))];
     for (name, why) in [
         ("fsync", "a machine that loses its power loses what was acknowledged, and perhaps the whole database"),
         ("full_page_writes", "a machine that loses its power may be left with broken pages"),
@@ -241,8 +246,8 @@ mod tests {
     fn a_postgres_that_may_lose_data_is_found() {
         let told = |fsync| settings(&[("fsync", fsync), ("full_page_writes", "on"), ("max_connections", "100")]);
         assert!(postgres(&told("on"), 16).iter().all(|finding| finding.verdict == Good));
-        assert_eq!(postgres(&told("off"), 16)[0].verdict, Wrong);
-        assert_eq!(postgres(&told("on"), 60)[2].verdict, Better);
+        assert_eq!(postgres(&told("off"), 16)[1].verdict, Wrong);
+        assert_eq!(postgres(&told("on"), 60)[3].verdict, Better);
     }
 
     #[test]

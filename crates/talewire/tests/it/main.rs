@@ -4,6 +4,7 @@ mod broker_restart;
 mod copies;
 mod degraded;
 mod doctor;
+mod newer;
 mod restart;
 mod roll;
 mod sources;
