@@ -13,6 +13,7 @@ mod occupancy;
 mod order;
 mod pages;
 mod presence;
+mod stands;
 mod versions;
 
 use std::sync::Arc;
@@ -172,9 +173,21 @@ fn info(user: &str, client: &str) -> Arc<ClientInfo> {
 }
 
 macro_rules! suite {
-    ($backend:ident and $other:ident: $($cases:tt)+) => {
+    ($backend:ident and $other:ident, and in one test $third:ident: $($cases:tt)+) => {
         suite! { $backend: $($cases)+ }
         suite! { $other: $($cases)+ }
+        suite! { in one test $third: $($cases)+ }
+    };
+    (in one test $backend:ident: $($subject:ident { $($case:ident)+ })+) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $backend() {
+            let stand = stands::$backend();
+            $($(
+                println!("{}::{}", stringify!($subject), stringify!($case));
+                $subject::$case(stands::case).await;
+            )+)+
+            drop(stand);
+        }
     };
     ($backend:ident: $($subject:ident { $($case:ident)+ })+) => {
         mod $backend {
@@ -270,7 +283,7 @@ suite! { in_process:
 
 // How much is kept in all is for Redis to say (`maxmemory`) and for the streams' own limits, and wake-ups of many nodes come when they come:
 // `redis/tests` and `nats/tests`.
-suite! { redis_server and nats_server:
+suite! { redis_server and nats_server, and in one test redis_cluster:
     history {
         offsets_rise_by_one_and_the_epoch_stays
         an_entry_is_delivered_as_it_was_published

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::process::Process;
+use crate::redis_tls::Certificates;
 
 /// A PostgreSQL server on the loopback address, which believes whoever says to be `talewire`.
 #[derive(Debug)]
@@ -46,6 +48,16 @@ impl Postgres {
     /// The same with further settings, such as `fsync=off`.
     #[must_use]
     pub fn with(further: &[&str]) -> Self {
+        Self::made(further, None)
+    }
+
+    /// The same with TLS for whoever asks for it, by these certificates.
+    #[must_use]
+    pub fn with_tls(certificates: &Certificates) -> Self {
+        Self::made(&["ssl=on"], Some(certificates))
+    }
+
+    fn made(further: &[&str], certificates: Option<&Certificates>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let account = Account::to_run_as();
         account.give(folder.path());
@@ -59,6 +71,15 @@ impl Postgres {
         ]);
         let made = initdb.args(["--encoding=UTF8", "--locale=C"]).output().expect("initdb can be started");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        if let Some(certificates) = certificates {
+            // The names that it looks for. It wants its key for itself.
+            for (from, name) in [(certificates.certificate(), "server.crt"), (certificates.key(), "server.key")] {
+                let to = data.join(name);
+                std::fs::copy(from, &to).expect("the temporary folder can be written to");
+                account.give(&to);
+                std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).expect("it is root's or ours");
+            }
+        }
         let port = crate::free_port();
         let further: Vec<String> = further.iter().map(|option| (*option).to_owned()).collect();
         let process = spawn(port, &account, folder.path(), &further);

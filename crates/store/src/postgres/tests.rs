@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use talewire_stand::postgres::Postgres as Server;
+use talewire_stand::redis_tls::Certificates;
 
 use super::Postgres;
 use super::connection::Connection;
@@ -131,6 +132,73 @@ async fn a_server_that_is_too_old_is_refused_by_its_number() {
     for new in ["15.0", "15.8 (Debian 15.8-0+deb12u1)", "18.6", "18beta1", "100.1", ""] {
         let error = Postgres::open(&that_says(new), "").await.err();
         assert!(matches!(error, Some(StoreError::Unavailable(_))), "{new} is spoken to: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_spoken_with_whom_the_authority_vouches_for_alone() {
+    let (ours, theirs) = (Certificates::make(), Certificates::make());
+    let server = Server::with_tls(&ours);
+    let at = |host: &str, authority: String| {
+        let url = format!("postgres://talewire@{host}:{}/postgres?sslmode=require", server.port);
+        StoreSettings { url: StoreUrl::new(url), tls_ca: authority.into(), ..StoreSettings::default() }
+    };
+    let settings = at("127.0.0.1", ours.authority());
+    Postgres::open(&settings, "").await.unwrap().close().await;
+    let conn = Address::new(&settings).unwrap().connect().await.unwrap();
+    let version = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";
+    assert_eq!(said(&conn, version).await, "TLSv1.3");
+    for (host, authority, why) in [
+        ("127.0.0.1", theirs.authority(), "another authority"),
+        ("127.0.0.1", String::new(), "the system's authorities"),
+        ("localhost", ours.authority(), "another name"),
+    ] {
+        let error = Postgres::open(&at(host, authority), "").await.err();
+        let is_told =
+            |error: &StoreError| matches!(error, StoreError::Unavailable(sentence) if sentence.contains("certificate"));
+        assert!(error.as_ref().is_some_and(is_told), "{why}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_load_opens_more_sessions_than_are_allowed() {
+    let server = Server::start();
+    let url = StoreUrl::new(server.url());
+    let watching = StoreSettings {
+        url: StoreUrl::new(format!("{}?application_name=watcher", server.url())),
+        ..StoreSettings::default()
+    };
+    let watcher = Address::new(&watching).unwrap().connect().await.unwrap();
+    let settings = StoreSettings { url, connections_max: 3, ..StoreSettings::default() };
+    let store = std::sync::Arc::new(Postgres::open(&settings, "").await.unwrap());
+    let count = async || -> i64 {
+        let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE application_name LIKE 'talewire%'";
+        watcher.once(sql).await.unwrap()[0].get(0)
+    };
+    // The one that looked at the schema goes first.
+    while count().await > 0 {}
+    let load: Vec<_> = (0..100)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for _ in 0..10 {
+                    store
+                        .look((), |work, ()| {
+                            Box::pin(async { work.conn.once("SELECT pg_sleep(0.002)").await.map(drop) })
+                        })
+                        .await
+                        .unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut most = 0;
+    while !load.iter().all(tokio::task::JoinHandle::is_finished) {
+        most = most.max(count().await);
+    }
+    assert_eq!(most, 3, "as many as are allowed are used, and no more");
+    for task in load {
+        task.await.unwrap();
     }
 }
 

@@ -68,6 +68,37 @@ async fn a_user_needs_no_more_than_the_document_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_user_is_enough_on_a_cluster() {
+    let cluster = talewire_stand::redis_cluster::RedisCluster::start(3, 0);
+    let document = include_str!("../../../../../docs/redis.md");
+    let line =
+        document.lines().find(|line| line.starts_with("ACL SETUSER talewire ")).expect("the document has a line");
+    for server in &cluster.servers {
+        assert_eq!(server.say(&line.split(' ').collect::<Vec<_>>()).unwrap(), "+OK");
+        assert_eq!(server.say(&["ACL", "SETUSER", "default", "off"]).unwrap(), "+OK");
+    }
+    let mut settings = clusters::settings(&cluster);
+    settings.redis.username = "talewire".into();
+    settings.redis.password = Some(Password::new("SECRET"));
+    let mut node = node_with(&settings).await;
+    // Some for each of the servers.
+    for name in (0..12).map(|n| format!("chat:{n}")) {
+        node.listen(&name).await;
+        node.publish(&name, "x").await.unwrap();
+        assert!(matches!(node.next().await.message, Message::Entry { .. }));
+        assert_eq!(node.page(&name).await.entries.len(), 1);
+        let info = Arc::new(talewire_proto::ClientInfo::default());
+        node.broker.enter(&channel(&name), &"c".parse().unwrap(), &info, crate::Tell::Nobody).await.unwrap();
+        assert_eq!(node.broker.presence(&channel(&name)).await.unwrap().len(), 1);
+    }
+    assert_eq!(node.broker.spend("mark", 1_000).await, Ok(true));
+    assert_eq!(node.broker.lease("prune", 1_000).await, Ok(true));
+    node.broker.depart().await;
+    settings.redis.password = Some(Password::new("guessed"));
+    assert!(Broker::open(&settings, &NodeId::new()).await.is_err(), "anybody may enter");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_say_how_they_are_set() {
     let server = Server::lasting();
     let mut settings = quick(vec![server.url()]).redis;

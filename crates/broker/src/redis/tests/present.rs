@@ -124,3 +124,27 @@ async fn a_node_that_was_taken_for_dead_comes_back() {
     server.say(&["DEL", "talewire:n:{nodes}", "talewire:c:{chat:a}:p"]).unwrap();
     wait_for_present(&one, "chat:a", &["2"]).await;
 }
+
+/// How many scripts the server has been asked to run: each is one round trip.
+fn scripts(server: &Server) -> u64 {
+    let lines = talewire_stand::redis::say_all(server.port, &["INFO", "commandstats"]).unwrap().join("\n");
+    let calls = lines.lines().filter_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    calls.filter_map(|rest| rest.split(',').next()?.parse::<u64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeping_a_thousand_members_alive_costs_as_much_as_keeping_one() {
+    let server = Server::start();
+    let node = node(&server).await;
+    enter(&node, "chat:a", "0").await;
+    for members in [1, 1_000] {
+        for n in 1..members {
+            enter(&node, "chat:a", &n.to_string()).await;
+        }
+        let (before, begun) = (scripts(&server), Instant::now());
+        wait_until(|| scripts(&server) >= before + 10).await;
+        // A tick is 100 ms: ten scripts are ten ticks, whether they keep one or all.
+        assert!(begun.elapsed() > Duration::from_millis(800), "{members} members: {:?}", begun.elapsed());
+        assert_eq!(present(&node, "chat:a").await.len(), members);
+    }
+}
