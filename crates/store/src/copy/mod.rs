@@ -40,7 +40,8 @@ pub enum Epochs {
 }
 
 /// Copies everything from one store into another, empty one. Offsets, epochs, keys and secrets stay what they are, so that
-/// readers recover and stay logged in. Neither may be in use; the source says afterwards where its data has gone.
+/// readers recover and stay logged in. Neither may be in use; the source says afterwards where its data has gone, and while it goes: a move
+/// that was broken off at its very end is brought to it by the same move once more.
 ///
 /// # Errors
 /// [`StoreError::Locked`] or [`StoreError::Unavailable`] when one is in use, not there or not empty.
@@ -49,21 +50,55 @@ pub async fn move_all(
     to: &StoreSettings,
     progress: &mut (dyn FnMut(CopyProgress) + Send),
 ) -> Result<Copied, StoreError> {
-    let mut source = if from.url.is_empty() {
-        Source::Sqlite(sqlite::Source::alone(&from.path)?)
+    let place = if to.url.is_empty() { to.path.display().to_string() } else { to.url.to_string() };
+    let (mut source, was_leaving) = if from.url.is_empty() {
+        let (source, was_leaving) = sqlite::Source::alone(&from.path, &place)?;
+        (Source::Sqlite(source), was_leaving)
     } else {
-        Source::Postgres(Box::new(postgres::Source::alone(from).await?))
+        let (source, was_leaving) = postgres::Source::alone(from, &place).await?;
+        (Source::Postgres(Box::new(source)), was_leaving)
     };
+    if was_leaving && let Some(copied) = arrived(&mut source, to).await? {
+        source.leave(&place, Gone::Wholly).await?;
+        return Ok(copied);
+    }
     let mut target = Target::database(to).await?;
     let copied = copy(&mut source, &mut target, Epochs::Kept, progress).await?;
+    // Nobody may go on here from the moment on at which somebody may go on there.
+    source.leave(&place, Gone::Perhaps).await?;
     target.finish().await?;
-    let to = if to.url.is_empty() { to.path.display().to_string() } else { to.url.to_string() };
-    match source {
-        Source::Sqlite(source) => source.leave(&to)?,
-        Source::Postgres(source) => source.leave(&to).await?,
-        Source::File(_) => {}
-    }
+    source.leave(&place, Gone::Wholly).await?;
     Ok(copied)
+}
+
+/// What the source of a move says of its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It is about to be in its new place, or is there.
+    Perhaps,
+    /// It is there.
+    Wholly,
+}
+
+/// What the target of a move that was broken off has, if it has the source's data: a target is filled at once or not at all, and no
+/// other data has the same secrets.
+async fn arrived(source: &mut Source, to: &StoreSettings) -> Result<Option<Copied>, StoreError> {
+    let there = if to.url.is_empty() {
+        sqlite::Source::beside(&to.path).map(Source::Sqlite)
+    } else {
+        postgres::Source::beside(to).await.map(|there| Source::Postgres(Box::new(there)))
+    };
+    let Ok(mut there) = there else { return Ok(None) };
+    let secrets = table::secrets();
+    let (ours, theirs) = (source.all_of(secrets).await?, there.all_of(secrets).await?);
+    if ours.is_empty() || !ours.iter().all(|secret| theirs.contains(secret)) {
+        return Ok(None);
+    }
+    let mut copied = Vec::new();
+    for table in there.tables() {
+        copied.push((table.name, there.count(table).await?));
+    }
+    Ok(Some(copied))
 }
 
 /// Writes everything of one moment into a new file. The store may be in use meanwhile.
@@ -161,6 +196,28 @@ impl Source {
             Self::Sqlite(source) => source.rows(),
             Self::Postgres(source) => source.rows().await,
             Self::File(source) => source.rows(),
+        }
+    }
+
+    /// All rows of a small table.
+    async fn all_of(&mut self, table: &'static Table) -> Result<Vec<Row>, StoreError> {
+        self.begin(table).await?;
+        let mut all = Vec::new();
+        loop {
+            let rows = self.rows().await?;
+            if rows.is_empty() {
+                return Ok(all);
+            }
+            all.extend(rows);
+        }
+    }
+
+    /// Writes down that the data is elsewhere now, or may be, so that nobody goes on here by mistake.
+    async fn leave(&self, to: &str, gone: Gone) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(source) => source.leave(to, gone),
+            Self::Postgres(source) => source.leave(to, gone).await,
+            Self::File(_) => Ok(()),
         }
     }
 
@@ -271,6 +328,13 @@ fn rename(row: &mut Row, place: usize) -> Result<(), StoreError> {
 /// The sentence of a target that holds something.
 pub(crate) fn not_empty(what: &str) -> StoreError {
     StoreError::Refused(format!("{what} holds data already, and nothing is ever written over it: name an empty one"))
+}
+
+/// The sentence of a store whose data may be elsewhere now.
+pub(crate) fn moving(to: &str, undo: &str) -> StoreError {
+    StoreError::Refused(format!(
+        "a move of the data to {to} was broken off at its end: begin the same move again, and it is finished. Only if no server was started there, this copy may be used again: {undo}"
+    ))
 }
 
 /// The sentence of a store whose data is elsewhere now.

@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::failure::{Failure, Tried};
 use super::pool::{Address, IN_USE_LOCK};
 use super::{schema, storable};
-use crate::copy::{Column, Row, TABLES, Table, Type, Value, moved, not_empty};
+use crate::copy::{Column, Gone, Row, TABLES, Table, Type, Value, moved, moving, not_empty};
 use crate::{StoreError, StoreSettings};
 
 /// Rows that are read at once.
@@ -26,14 +26,26 @@ const PATIENT: &str = "SET statement_timeout = 0; SET idle_in_transaction_sessio
 
 /// How the data's new place is written down: as the comment on the schema.
 const MOVED: &str = "moved to ";
+/// How the place where it may be is.
+const MOVING: &str = "moving to ";
 
-/// Refuses a database whose data was moved elsewhere.
+/// Refuses a database whose data was moved elsewhere, or may have been.
 pub(super) async fn refuse_moved(conn: &Connection) -> Tried<()> {
+    refuse_moved_but(conn, None).await.map(drop)
+}
+
+/// Refuses a database whose data was moved elsewhere, or may have been moved to another place than this one. Says whether it may have been
+/// moved there.
+async fn refuse_moved_but(conn: &Connection, place: Option<&str>) -> Tried<bool> {
     let sql = "SELECT obj_description(to_regnamespace('talewire')::oid, 'pg_namespace')";
     let comment: Option<String> = conn.row(sql, &[]).await?.try_get(0)?;
-    match comment.as_deref().and_then(|comment| comment.strip_prefix(MOVED)) {
-        Some(to) => Err(moved(to, "COMMENT ON SCHEMA talewire IS NULL").into()),
-        None => Ok(()),
+    let comment = comment.as_deref().unwrap_or_default();
+    let undo = "COMMENT ON SCHEMA talewire IS NULL";
+    match (comment.strip_prefix(MOVED), comment.strip_prefix(MOVING)) {
+        (Some(to), _) => Err(moved(to, undo).into()),
+        (None, Some(to)) if place == Some(to) => Ok(true),
+        (None, Some(to)) => Err(moving(to, undo).into()),
+        (None, None) => Ok(false),
     }
 }
 
@@ -66,10 +78,13 @@ pub(crate) struct Source {
 
 impl Source {
     /// For a move: no server runs.
-    pub(crate) async fn alone(settings: &StoreSettings) -> Result<Self, StoreError> {
+    pub(crate) async fn alone(settings: &StoreSettings, place: &str) -> Result<(Self, bool), StoreError> {
         let conn = alone(settings).await?;
-        schema::migrate(&conn).await?;
-        Self::of(conn).await
+        let was_leaving = refuse_moved_but(&conn, Some(place)).await.map_err(Failure::into_error)?;
+        if !was_leaving {
+            schema::migrate(&conn).await?;
+        }
+        Ok((Self::of(conn).await?, was_leaving))
     }
 
     /// For a backup: servers may go on beside it.
@@ -130,9 +145,10 @@ impl Source {
         rows.iter().map(read).collect::<Tried<Vec<Row>>>().map_err(Failure::into_error)
     }
 
-    /// Writes down where the data is now, so that nobody goes on here by mistake.
-    pub(crate) async fn leave(self, to: &str) -> Result<(), StoreError> {
-        let comment = format!("{MOVED}{to}").replace('\'', "''");
+    /// Writes down where the data is now, or may be: nothing is read here after that.
+    pub(crate) async fn leave(&self, to: &str, gone: Gone) -> Result<(), StoreError> {
+        let said = if gone == Gone::Wholly { MOVED } else { MOVING };
+        let comment = format!("{said}{to}").replace('\'', "''");
         let sql = format!("COMMIT; COMMENT ON SCHEMA talewire IS '{comment}'");
         self.conn.plain(&sql).await.map_err(Failure::into_error)
     }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ToSql, params_from_iter};
 use super::folder::{self, Folder};
 use super::schema;
 use crate::StoreError;
-use crate::copy::{Column, Row, Table, Type, Value, moved, not_empty};
+use crate::copy::{Column, Gone, Row, Table, Type, Value, moved, moving, not_empty};
 
 /// Rows that are read at once, and the bytes after which fewer are.
 const ROWS: usize = 500;
@@ -20,17 +20,36 @@ const ROWS_BYTES: usize = 4 * 1024 * 1024;
 
 /// The file in a data folder that says where the data has gone.
 const MOVED: &str = "moved";
+/// The file that says where it may have gone.
+const MOVING: &str = "moving";
 
 fn failed(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
 }
 
-/// Refuses a folder whose data was moved elsewhere.
+/// Refuses a folder whose data was moved elsewhere, or may have been.
 pub(super) fn refuse_moved(folder: &Path) -> Result<(), StoreError> {
-    let file = folder.join(MOVED);
+    refuse_moved_but(folder, None).map(drop)
+}
+
+/// Refuses a folder whose data was moved elsewhere, or may have been moved to another place than this one. Says whether it may have been moved there.
+fn refuse_moved_but(folder: &Path, place: Option<&str>) -> Result<bool, StoreError> {
+    if let Some((file, to)) = said(folder, MOVED)? {
+        return Err(moved(&to, &format!("delete {}", file.display())));
+    }
+    match said(folder, MOVING)? {
+        None => Ok(false),
+        Some((_, to)) if place == Some(&to) => Ok(true),
+        Some((file, to)) => Err(moving(&to, &format!("delete {}", file.display()))),
+    }
+}
+
+/// The place that such a file names.
+fn said(folder: &Path, name: &str) -> Result<Option<(PathBuf, String)>, StoreError> {
+    let file = folder.join(name);
     match std::fs::read_to_string(&file) {
-        Ok(to) => Err(moved(to.trim(), &format!("delete {}", file.display()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(to) => Ok(Some((file, to.trim().to_owned()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(&file, &error)),
     }
 }
@@ -57,16 +76,16 @@ pub(crate) struct Source {
 
 impl Source {
     /// For a move: nobody else has the folder.
-    pub(crate) fn alone(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn alone(path: &Path, place: &str) -> Result<(Self, bool), StoreError> {
         let folder = path;
         if !folder.join("talewire.db").exists() {
             return Err(StoreError::Refused(format!("there is no data in {}", folder.display())));
         }
         let alone = folder::take(folder)?;
-        refuse_moved(folder)?;
+        let was_leaving = refuse_moved_but(folder, Some(place))?;
         let mut conn = schema::connect(&folder.join("talewire.db"))?;
         schema::migrate(&mut conn)?;
-        Self::of(conn, folder, Some(alone))
+        Ok((Self::of(conn, folder, Some(alone))?, was_leaving))
     }
 
     /// For a backup: a server may go on beside it.
@@ -134,16 +153,21 @@ impl Source {
         Ok(rows)
     }
 
-    /// Writes down where the data is now, so that nobody goes on here by mistake.
-    pub(crate) fn leave(self, to: &str) -> Result<(), StoreError> {
+    /// Writes down where the data is now, or may be.
+    pub(crate) fn leave(&self, to: &str, gone: Gone) -> Result<(), StoreError> {
         use std::io::Write as _;
-        let path = self.folder.join(MOVED);
+        let path = self.folder.join(if gone == Gone::Wholly { MOVED } else { MOVING });
         let written = File::create(&path).and_then(|mut file| {
             writeln!(file, "{to}")?;
             file.sync_all()
         });
         written.map_err(|error| failed(&path, &error))?;
-        sync_folder_of(&path)
+        sync_folder_of(&path)?;
+        if gone == Gone::Wholly {
+            // What says less is in the way of whoever takes the data back.
+            let _ = std::fs::remove_file(self.folder.join(MOVING));
+        }
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use talewire_store::{
 };
 
 use crate::Home;
-use crate::server::Server;
+use crate::server::{Server, ask};
 use crate::world::{
     WHOLE, add_turn, append, begin, channel, decide, done, main_branch, request, story_id, texts, user,
 };
@@ -273,6 +273,53 @@ pub(crate) async fn a_move_that_was_broken_off_is_begun_again(server: &Server) {
         drop(store);
         settled(&from.settings).await;
         move_all(&from.settings, &to.settings, &mut |_| {}).await.unwrap();
+        let store = to.open().await;
+        assert_eq!(all(&store, true).await, before);
+        store.close().await;
+    }
+}
+
+/// Says of a store what a move says of its source while the target comes to be.
+async fn leaving(from: &Home, to: &Home) {
+    if from.is_alone {
+        let _ = std::fs::remove_file(from.settings.path.join("moved"));
+        std::fs::write(from.settings.path.join("moving"), format!("{}\n", place(to))).unwrap();
+    } else {
+        let comment = format!("COMMENT ON SCHEMA talewire IS 'moving to {}'", place(to));
+        ask(&from.settings.url.to_string(), &comment).await;
+    }
+}
+
+fn place(of: &Home) -> String {
+    if of.is_alone { of.settings.path.display().to_string() } else { of.settings.url.to_string() }
+}
+
+/// Killed before or after the moment at which the target is there: nobody goes on at the source, and the same move finishes it.
+pub(crate) async fn a_move_that_was_broken_off_at_its_end_is_finished(server: &Server) {
+    for (from, to) in [(Home::folder(), Home::database(server).await), (Home::database(server).await, Home::folder())] {
+        let store = from.open().await;
+        fill(&store).await;
+        let before = all(&store, true).await;
+        store.close().await;
+        drop(store);
+        settled(&from.settings).await;
+
+        leaving(&from, &to).await;
+        let refused = Store::open(&from.settings).await.err().unwrap().to_string();
+        assert!(refused.contains("was broken off at its end") && refused.contains(&place(&to)), "{refused}");
+        let elsewhere = Home::folder();
+        let refused = move_all(&from.settings, &elsewhere.settings, &mut |_| {}).await.err().unwrap().to_string();
+        assert!(refused.contains("was broken off at its end"), "{refused}");
+        settled(&from.settings).await;
+        let first = move_all(&from.settings, &to.settings, &mut |_| {}).await.unwrap();
+
+        settled(&from.settings).await;
+        settled(&to.settings).await;
+        leaving(&from, &to).await;
+        let again = move_all(&from.settings, &to.settings, &mut |_| panic!("nothing is copied again")).await.unwrap();
+        assert_eq!(again, first);
+        let refused = Store::open(&from.settings).await.err().unwrap().to_string();
+        assert!(refused.contains("the data was moved to"), "{refused}");
         let store = to.open().await;
         assert_eq!(all(&store, true).await, before);
         store.close().await;

@@ -118,4 +118,5 @@ async fn copies_are_whole() {
     copies::stores_move(&server).await;
     copies::stores_are_saved_and_restored(&server).await;
     copies::a_move_that_was_broken_off_is_begun_again(&server).await;
+    copies::a_move_that_was_broken_off_at_its_end_is_finished(&server).await;
 }
