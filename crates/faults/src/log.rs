@@ -183,6 +183,8 @@ pub enum What {
     Over,
     /// What a process uses.
     Vitals { node: Name, number: u32, rss_bytes: u64, descriptors: u64 },
+    /// What the agents of a process have done since it was started for the so many-th time.
+    Worked { node: Name, number: u32, claimed: u64, done: u64, fenced: u64 },
     /// What stands in Redis, while all is whole.
     Keys { keys: u64 },
     /// A line of a log that nobody should ever see.

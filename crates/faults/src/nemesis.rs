@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use talewire_stand::redis_sentinel::RedisSentinels;
 
 use crate::checkers::Promises;
 use crate::clients::{PATIENCE, World};
@@ -20,6 +21,9 @@ use crate::stage::{API_KEY, Stage, set_clock};
 
 /// How often processes are looked at while nothing else is to do.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a fault of a worker waits until that writes something.
+const WRITING_MAX: Duration = Duration::from_secs(6);
 
 /// Descriptors that a node keeps when the others are taken.
 const DESCRIPTORS_LEFT: u64 = 3;
@@ -148,11 +152,14 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held
             set_clock(&clock, 0)?;
         }
         Fault::TakeDescriptors { node, ms } => take_descriptors(node, ms, stage, world)?,
+        Fault::KillWorker { .. } | Fault::PauseWorker { .. } => working(fault, stage, world)?,
         Fault::KillStore { .. }
         | Fault::PauseStore { .. }
         | Fault::KillBroker { .. }
         | Fault::PauseBroker { .. }
         | Fault::FillBroker { .. }
+        | Fault::KillReplica { .. }
+        | Fault::KillSentinel { .. }
         | Fault::FailOver { .. }
         | Fault::FailOverToOld { .. }
         | Fault::MoveSlots { .. }
@@ -193,6 +200,17 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
         Fault::KillBroker { slot, down_ms } => {
             broker(stage)?.kill_master(slot, Duration::from_millis(down_ms))?;
         }
+        Fault::KillReplica { slot, down_ms } => {
+            let at = broker(stage)?.replica(slot)?;
+            broker(stage)?.kill(at);
+            rest(down_ms, stage, world);
+            broker(stage)?.restart(at);
+        }
+        Fault::KillSentinel { number, down_ms } => {
+            sentinels(stage)?.kill_sentinel(number);
+            rest(down_ms, stage, world);
+            sentinels(stage)?.restart_sentinel(number);
+        }
         Fault::PauseBroker { slot, ms } => {
             let at = broker(stage)?.master(slot)?;
             broker(stage)?.processes().nth(at).context("no such server")?.pause();
@@ -227,6 +245,31 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
     Ok(())
 }
 
+/// A worker goes while it writes, if it does soon. What it has done is read before it is forgotten with the process.
+fn working(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    let deadline = Instant::now() + WRITING_MAX;
+    while stage.workers.first().context("no worker")?.metric("talewire_agents_running").unwrap_or(0) == 0
+        && Instant::now() < deadline
+    {
+        rest(20, stage, world);
+    }
+    stage.workers[0].worked(&world.log);
+    match fault {
+        Fault::KillWorker { down_ms } => {
+            stage.workers[0].kill();
+            rest(down_ms, stage, world);
+            stage.workers[0].start()?;
+        }
+        Fault::PauseWorker { ms } => {
+            stage.workers[0].pause();
+            rest(ms, stage, world);
+            stage.workers[0].go_on();
+        }
+        other => bail!("{other:?} is not a worker's"),
+    }
+    Ok(())
+}
+
 /// Until the node says that it is not ready, or should have.
 fn deafen(node: usize, most_ms: u64, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
     stage.way(Place::Broker(node))?.set(Weather::Deaf);
@@ -251,6 +294,13 @@ fn deafen(node: usize, most_ms: u64, stage: &mut Stage, world: &World) -> anyhow
 
 fn broker(stage: &mut Stage) -> anyhow::Result<&mut Broker> {
     stage.broker.as_mut().context("no broker")
+}
+
+fn sentinels(stage: &mut Stage) -> anyhow::Result<&mut RedisSentinels> {
+    match broker(stage)? {
+        Broker::Sentinels(all) => Ok(all),
+        _ => bail!("there are no Sentinels"),
+    }
 }
 
 /// A process of ours and those that it has started: PostgreSQL has one for each connection.

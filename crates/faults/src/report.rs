@@ -152,6 +152,9 @@ impl fmt::Display for Report {
             job_texts,
             job_texts_cut,
             presence_reads,
+            taken_over,
+            done_by_workers,
+            fenced,
             ..
         } = &verdict.counts;
         writeln!(
@@ -161,7 +164,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "generations {jobs}, texts compared {job_texts} (cut off {job_texts_cut}); presence compared {presence_reads} times"
+            "generations {jobs} (by the worker {done_by_workers}, taken over {taken_over}, attempts fenced off {fenced}), texts \
+             compared {job_texts} (cut off {job_texts_cut}); presence compared {presence_reads} times"
         )?;
         let Counts { lost, doubled, out_of_order, lies, needless, .. } = &verdict.counts;
         writeln!(f, "lost {lost}, doubled {doubled}, out of order {out_of_order}, lies {lies}, needless {needless}")?;

@@ -88,7 +88,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Report> {
         world.log.say(What::Void { why: format!("{error:#}") });
         world.stop();
     }
-    for node in &mut stage.nodes {
+    for node in stage.nodes.iter_mut().chain(&mut stage.workers) {
         node.look(&world.log);
         node.panics(&world.log);
     }
@@ -120,6 +120,7 @@ fn whole(
     presence(options, stage, world);
     nemesis::rest(100, stage, world);
     stage.count_keys(&world.log);
+    stage.worked(&world.log);
     read_all(world)?;
     if let Some(story) = story {
         read_story(world, &story)?;

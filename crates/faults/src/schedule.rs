@@ -61,6 +61,16 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
+    /// F21: SIGKILL to a worker that writes, and started again.
+    KillWorker {
+        /// How long it stays down.
+        down_ms: u64,
+    },
+    /// F21: SIGSTOP to a worker that writes, beyond its lease, then SIGCONT.
+    PauseWorker {
+        /// For how long.
+        ms: u64,
+    },
     /// F2: SIGKILL to all of PostgreSQL, and started again.
     KillStore {
         /// How long it stays down.
@@ -76,6 +86,20 @@ pub enum Fault {
         /// Of a cluster, the master that has this slot.
         slot: u16,
         /// How long it stays down at least.
+        down_ms: u64,
+    },
+    /// F2: SIGKILL to a replica of Redis, and started again.
+    KillReplica {
+        /// One of the replicas, of a cluster of the master that has this slot.
+        slot: u16,
+        /// How long it stays down.
+        down_ms: u64,
+    },
+    /// F2: SIGKILL to a Sentinel, and started again.
+    KillSentinel {
+        /// Which.
+        number: usize,
+        /// How long it stays down.
         down_ms: u64,
     },
     /// F5: SIGSTOP to the Redis master, or to NATS, then SIGCONT: where there are others, it comes back as one who does not know that it is
@@ -206,6 +230,9 @@ pub struct Step {
 /// How long rests are in a long run, in milliseconds.
 const REST_MS: std::ops::Range<u64> = 2_000..8_000;
 
+/// How long a worker is paused at least, in milliseconds: the lease of the stage's settings, and two looks at the queue.
+const PAUSED_WORKER_MS: u64 = 5_000;
+
 /// Steps in the given time.
 #[must_use]
 pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize, apart: bool) -> Vec<Step> {
@@ -253,12 +280,15 @@ fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
     if nodes > 1 {
         kinds.push(40);
     }
+    if ground.has_worker() {
+        kinds.extend([60, 61]);
+    }
     match ground {
         Ground::Alone | Ground::Postgres => {}
         Ground::Redis => kinds.extend([30, 31, 32, 36, 37]),
         Ground::Nats => kinds.extend([30, 30, 31, 32]),
-        Ground::Sentinel => kinds.extend([30, 31, 33, 35]),
-        Ground::Cluster => kinds.extend([30, 31, 33, 34]),
+        Ground::Sentinel => kinds.extend([30, 31, 33, 35, 38, 39]),
+        Ground::Cluster => kinds.extend([30, 31, 33, 34, 38]),
     }
     match ground {
         Ground::Sentinel if apart => kinds.extend([50, 51, 52, 53]),
@@ -303,6 +333,11 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         37 => Fault::Deafen { node },
         35 => Fault::FailOverToOld { lag_ms: rng.u64(500..3_000) },
         34 => Fault::MoveSlots { count: rng.usize(1..4) },
+        38 => Fault::KillReplica { slot, down_ms },
+        39 => Fault::KillSentinel { number: rng.usize(0..3), down_ms },
+        60 => Fault::KillWorker { down_ms },
+        // Longer than its lease, and than others take to look for jobs whose leases are over.
+        61 => Fault::PauseWorker { ms: rng.u64(PAUSED_WORKER_MS..10_000) },
         50 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: false, ms },
         51 => Fault::CutOff { node, whom: Whom::Master(slot), loud: rng.bool(), fail_over: false, ms },
         52 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: true, ms },
@@ -324,6 +359,10 @@ fn shortened(fault: Fault) -> Fault {
         Fault::PauseStore { .. } => Fault::PauseStore { ms: 700 },
         Fault::KillBroker { slot, down_ms } => Fault::KillBroker { slot, down_ms: down_ms.min(200) },
         Fault::PauseBroker { slot, .. } => Fault::PauseBroker { slot, ms: 700 },
+        Fault::KillReplica { slot, down_ms } => Fault::KillReplica { slot, down_ms: down_ms.min(200) },
+        Fault::KillSentinel { number, down_ms } => Fault::KillSentinel { number, down_ms: down_ms.min(200) },
+        Fault::KillWorker { down_ms } => Fault::KillWorker { down_ms: down_ms.min(200) },
+        Fault::PauseWorker { .. } => Fault::PauseWorker { ms: PAUSED_WORKER_MS },
         Fault::FillBroker { .. } => Fault::FillBroker { ms: 700 },
         Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
         Fault::CutOff { node, whom, loud, fail_over, .. } => Fault::CutOff { node, whom, loud, fail_over, ms: 1_500 },
@@ -335,6 +374,9 @@ fn shortened(fault: Fault) -> Fault {
 fn takes_ms(fault: Fault) -> u64 {
     match fault {
         Fault::Kill { down_ms, .. } | Fault::KillStore { down_ms } | Fault::KillBroker { down_ms, .. } => down_ms + 500,
+        Fault::KillReplica { down_ms, .. } | Fault::KillSentinel { down_ms, .. } => down_ms + 1_000,
+        Fault::KillWorker { down_ms } => down_ms + 3_000,
+        Fault::PauseWorker { ms } => ms + 4_000,
         Fault::KillStarting { after_ms, .. } => after_ms + 1_000,
         Fault::Pause { ms, .. }
         | Fault::MoveClock { ms, .. }
@@ -381,7 +423,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 15, 13, 16, 16]) {
+        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 17, 15, 20, 19]) {
             let all = names(short(1, ground, 2, true));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

@@ -187,6 +187,12 @@ pub struct Counts {
     pub job_texts: u64,
     /// Of those, streams that ended before their text did, while the broker was away.
     pub job_texts_cut: u64,
+    /// Generations whose readers saw more than one attempt: somebody took over.
+    pub taken_over: u64,
+    /// Generations that a worker's own process wrote to their end.
+    pub done_by_workers: u64,
+    /// Attempts that stopped because a newer one wrote, as all processes counted them.
+    pub fenced: u64,
     /// Comparisons of presence with the truth.
     pub presence_reads: u64,
 }

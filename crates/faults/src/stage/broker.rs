@@ -112,7 +112,8 @@ impl Broker {
         }
     }
 
-    fn kill(&mut self, at: usize) {
+    /// Kills a server that holds data.
+    pub fn kill(&mut self, at: usize) {
         match self {
             Self::Single(redis) => redis.kill(),
             Self::Sentinels(all) => all.servers[at].kill(),
@@ -121,8 +122,8 @@ impl Broker {
         }
     }
 
-    /// On the same port, with the files that it had.
-    fn restart(&mut self, at: usize) {
+    /// Starts it on the same port, with the files that it had.
+    pub fn restart(&mut self, at: usize) {
         match self {
             Self::Single(redis) => redis.restart(),
             Self::Sentinels(all) => all.servers[at].restart(),
@@ -142,6 +143,19 @@ impl Broker {
             Self::Cluster(all) => all.owner(slot),
         };
         found.context("there is no master")
+    }
+
+    /// A replica of that one.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn replica(&self, slot: u16) -> anyhow::Result<usize> {
+        let master = self.master(slot)?;
+        match self {
+            Self::Single(_) | Self::Nats(_) => bail!("there are no replicas"),
+            Self::Sentinels(all) => Ok((master + 1 + usize::from(slot % 2)) % all.servers.len()),
+            Self::Cluster(all) => Ok((master + all.servers.len() / 2) % all.servers.len()),
+        }
     }
 
     /// Kills the master, and starts it again: at once if it is the only one, else when another has taken its place.
@@ -211,8 +225,7 @@ impl Broker {
                 }
             }
             Self::Cluster(all) => {
-                let half = all.servers.len() / 2;
-                let replica = if master < half { master + half } else { master - half };
+                let replica = self.replica(slot)?;
                 all.servers[replica].say(&["CLUSTER", "FAILOVER"]).context("CLUSTER FAILOVER")?;
             }
         }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use self::apart::Network;
 use self::broker::Broker;
 use self::disk::SmallDisk;
-use self::node::Node;
+use self::node::{Node, Part};
 use self::proxy::Proxy;
 use self::twist::{Liar, Lie};
 use crate::clients::Door;
@@ -81,6 +81,12 @@ impl Ground {
         self != Self::Alone
     }
 
+    /// Whether processes share what they stand on, so that there is a worker of its own.
+    #[must_use]
+    pub fn has_worker(self) -> bool {
+        !matches!(self, Self::Alone | Self::Postgres)
+    }
+
     /// What history channels promise here.
     #[must_use]
     pub fn history(self) -> Lasts {
@@ -97,7 +103,9 @@ impl Ground {
 pub struct Stage {
     /// Talewire's own processes.
     pub nodes: Vec<Node>,
-    /// One in front of each.
+    /// Processes that write generations and take no connections.
+    pub workers: Vec<Node>,
+    /// One in front of each node.
     pub fronts: Vec<Proxy>,
     /// One between each node and PostgreSQL, if there is one.
     pub store_ways: Vec<Proxy>,
@@ -130,6 +138,7 @@ impl Stage {
         let disk = options.small_disk.then(|| Arc::new(SmallDisk::mount(folder.path())));
         let mut stage = Self {
             nodes: Vec::new(),
+            workers: Vec::new(),
             fronts: Vec::new(),
             store_ways: Vec::new(),
             broker_ways: Vec::new(),
@@ -144,6 +153,9 @@ impl Stage {
         let lie = options.lie.map(|lie| Arc::new(Mutex::new(Liar::new(lie))));
         for number in 1..=options.nodes {
             stage.add_node(number, options, lie.clone())?;
+        }
+        if options.ground.has_worker() {
+            stage.add_worker()?;
         }
         Ok(stage)
     }
@@ -165,6 +177,10 @@ impl Stage {
         let network = options.apart.then(|| Network::make(number, self.folder.path())).transpose()?.map(Arc::new);
         let address = network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.address);
         let mut written = settings(address, store_at, of_broker);
+        // The last writes, too: it takes over what the worker leaves behind.
+        if options.ground.has_worker() && number < options.nodes {
+            written = written.replacen("[agents]\n", "[agents]\nrun_here = false\n", 1);
+        }
         if options.unwatched {
             written.push_str(UNWATCHED);
         }
@@ -173,7 +189,7 @@ impl Stage {
         self.broker_ways.extend(broker);
         let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
         let binary = self.other.as_ref().filter(|_| number.is_multiple_of(2)).unwrap_or(&self.binary);
-        let mut node = Node::new(door.clone(), binary, &config, &data);
+        let mut node = Node::new(Part::Serve, door.clone(), binary, &config, &data);
         node.disk = self.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
         node.network.clone_from(&network);
         self.networks.extend(network);
@@ -190,6 +206,20 @@ impl Stage {
         Ok(())
     }
 
+    /// It stands straight on everything: no proxy and no network is between.
+    fn add_worker(&mut self) -> anyhow::Result<()> {
+        let name = "worker";
+        let config = self.folder.path().join(format!("{name}.toml"));
+        let store = self.postgres.as_ref().map(|postgres| (Ipv4Addr::LOCALHOST, postgres.port).into());
+        let of_broker = self.broker.as_ref().map(|all| all.settings(None));
+        std::fs::write(&config, settings(Ipv4Addr::LOCALHOST, store, of_broker)).context("writing settings")?;
+        let data = self.folder.path().join(name);
+        let mut worker = Node::new(Part::Work, Arc::new(Door::new(name)), &self.binary, &config, &data);
+        worker.start()?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
     /// Where each node is reached.
     #[must_use]
     pub fn doors(&self) -> Vec<Arc<Door>> {
@@ -198,12 +228,19 @@ impl Stage {
 
     /// Writes down what everything uses, and who ended by themselves.
     pub fn look(&mut self, log: &Log) {
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().chain(&mut self.workers) {
             node.look(log);
             node.measure(log);
         }
         for (number, process) in self.broker.iter().flat_map(Broker::processes).enumerate() {
             node::measure(&format!("broker-{number}"), process.id(), 0, log);
+        }
+    }
+
+    /// Writes down what the agents of all processes have done.
+    pub fn worked(&self, log: &Log) {
+        for node in self.nodes.iter().chain(&self.workers) {
+            node.worked(log);
         }
     }
 

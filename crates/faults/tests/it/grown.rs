@@ -37,9 +37,13 @@ fn two_nodes_on_one_redis_lose_nothing() {
         Fault::PauseBroker { slot: SLOT, ms: 500 },
         Fault::FillBroker { ms: 500 },
         Fault::Deafen { node: 1 },
+        Fault::PauseWorker { ms: 5_000 },
+        Fault::KillWorker { down_ms: 100 },
         Fault::Drain { node: 1 },
     ];
     let counts = run(Ground::Redis, &faults).verdict.counts;
+    assert!(counts.fenced > 0, "the worker that came back was stopped: {counts:?}");
+    assert!(counts.taken_over > 0 && counts.done_by_workers > 0, "generations changed hands: {counts:?}");
     assert_eq!(counts.gone_with_epoch, 0, "one Redis that syncs every write keeps every word");
     assert_eq!(counts.resumes_lost, 0, "and nobody is told otherwise");
 }
