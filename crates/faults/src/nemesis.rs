@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -10,9 +11,11 @@ use serde_json::json;
 use talewire_stand::redis_sentinel::RedisSentinels;
 
 use crate::checkers::Promises;
+use crate::clients::subject::{SUBJECTS, Subjects};
 use crate::clients::{PATIENCE, World};
 use crate::http::{self, Who};
 use crate::log::What;
+use crate::run::RunOptions;
 use crate::schedule::{Fault, Place, Step, Whom};
 use crate::socket::Socket;
 use crate::stage::broker::Broker;
@@ -24,6 +27,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a fault of a worker waits until that writes something.
 const WRITING_MAX: Duration = Duration::from_secs(6);
+
+/// The numbers of those from whom something is taken away begin here.
+const SUBJECTS_FROM: u32 = 1_000;
+
+/// How long they are listened to beyond the time when nothing may come any more.
+const JUDGED_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Descriptors that a node keeps when the others are taken.
 const DESCRIPTORS_LEFT: u64 = 3;
@@ -66,22 +75,60 @@ pub struct Held {
 ///
 /// # Errors
 /// If the stage cannot be made whole again: the run is void.
-pub fn run(
-    steps: &[Step],
-    stage: &mut Stage,
-    world: &World,
-    promises: &Promises,
-    held: &mut Held,
-) -> anyhow::Result<()> {
+pub fn run(options: &RunOptions, stage: &mut Stage, world: &Arc<World>, held: &mut Held) -> anyhow::Result<()> {
+    let RunOptions { steps, promises, orders, .. } = options;
+    let mut subjects = Vec::new();
+    let mut judged = Instant::now();
     for (number, step) in (1..).zip(steps) {
         rest(step.rest_ms, stage, world);
         stage.count_keys(&world.log);
         let Step { fault, .. } = step;
+        let of_fault = if *orders { subjects_of(*fault, number, stage, world)? } else { None };
         world.log.say(What::Fault { number, fault: format!("{fault:?}") });
+        if let Some((all, by)) = of_fault {
+            subjects.push(all.ordered(world, by));
+        }
         one(*fault, stage, world, promises, held).with_context(|| format!("{fault:?}"))?;
         world.log.say(What::Healed { number });
+        if subjects.iter().any(|all: &Subjects| !all.are_over()) {
+            judged = Instant::now() + Duration::from_millis(promises.revoked_ms) + JUDGED_AFTER;
+        }
+    }
+    while Instant::now() < judged && subjects.iter().any(|all| !all.are_over()) {
+        rest(100, stage, world);
     }
     Ok(())
+}
+
+/// Those from whom something is taken away while this fault goes on, connected to the node that it strikes, and who takes the orders.
+fn subjects_of(
+    fault: Fault,
+    number: u32,
+    stage: &mut Stage,
+    world: &Arc<World>,
+) -> anyhow::Result<Option<(Subjects, usize)>> {
+    let nodes = stage.nodes.len();
+    let node = match fault {
+        Fault::Pause { node, .. } | Fault::CutOff { node, .. } | Fault::Deafen { node } => node,
+        Fault::KillBroker { slot, .. } => usize::from(slot) % nodes,
+        _ => return Ok(None),
+    };
+    if nodes < 2 {
+        return Ok(None);
+    }
+    let first = SUBJECTS_FROM + number * SUBJECTS;
+    let user = |number: u32| format!("subject-{number}");
+    let named = (first..first + SUBJECTS).map(|number| Ok((user(number), stage.token(&user(number))?)));
+    let tokens = named.collect::<anyhow::Result<Vec<_>>>()?;
+    // The fault before may not be over for everybody yet.
+    let deadline = Instant::now() + SLOW_READERS_BEGIN_MAX;
+    loop {
+        match Subjects::begin(world, node, first, &tokens) {
+            Ok(subjects) => return Ok(Some((subjects, (node + 1) % nodes))),
+            Err(trouble) if Instant::now() > deadline => bail!("somebody to take a channel away from: {trouble}"),
+            Err(_) => rest(100, stage, world),
+        }
+    }
 }
 
 /// Waits, and keeps an eye on the processes.

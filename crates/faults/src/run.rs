@@ -53,6 +53,8 @@ pub struct RunOptions {
     pub promises: Promises,
     /// How long everything runs before the first fault, in milliseconds.
     pub calm_ms: u64,
+    /// Whether channels and connections are taken away during faults, at other nodes than their readers'.
+    pub orders: bool,
     /// Whether somebody has stories written.
     pub stories: bool,
     /// Where the log goes, if it is wanted.
@@ -111,7 +113,7 @@ fn whole(
 ) -> anyhow::Result<()> {
     nemesis::rest(options.calm_ms, stage, world);
     revoke(world)?;
-    nemesis::run(&options.steps, stage, world, &options.promises, held)?;
+    nemesis::run(options, stage, world, held)?;
     nemesis::rest(300, stage, world);
     world.log.say(What::Quiet);
     world.stop_publishing();

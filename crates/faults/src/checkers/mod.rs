@@ -193,6 +193,10 @@ pub struct Counts {
     pub done_by_workers: u64,
     /// Attempts that stopped because a newer one wrote, as all processes counted them.
     pub fenced: u64,
+    /// Orders to take a channel or a connection away that were acknowledged during a fault, at another node than the reader's.
+    pub orders: u64,
+    /// Of those, carried out as far as their readers could see. Connections of others ended before.
+    pub orders_seen: u64,
     /// Comparisons of presence with the truth.
     pub presence_reads: u64,
 }

@@ -380,6 +380,30 @@ fn what_was_taken_away_and_what_is_foreign_is_found() {
 }
 
 #[test]
+fn an_order_that_was_acknowledged_during_a_fault_holds_soon_after_it() {
+    let script = |channel: Option<&str>| {
+        let mut script = Script::durable();
+        script.read(&[]).say(What::Fault { number: 1, fault: "Deafen".to_owned() });
+        let channel = channel.map(Name::from);
+        script.say(What::Ordered { subject: 9, channel, on: "n1".into(), by: "n2".into() });
+        script.wait(60_000).say(What::Healed { number: 1 });
+        script
+    };
+    let heard = |channel: &str| What::Heard { subject: 9, channel: channel.into() };
+    script(Some(CHANNEL)).wait(4_000).say(heard(CHANNEL)).is_green();
+    script(Some(CHANNEL)).wait(6_000).say(heard("talk:other")).is_green();
+    let counts =
+        script(Some(CHANNEL)).wait(6_000).say(heard(CHANNEL)).say(heard(CHANNEL)).is_red(&[Invariant::Revoked]);
+    assert_eq!((counts.orders, counts.orders_seen), (1, 0));
+    script(None).wait(6_000).say(heard("talk:other")).is_red(&[Invariant::Revoked]);
+    let dismissed = What::Dismissed { subject: 9, is_ordered: true, how: "told".to_owned() };
+    assert_eq!(script(None).say(dismissed).is_green().orders_seen, 1);
+    let mut calm = Script::durable();
+    calm.read(&[]).say(What::Ordered { subject: 9, channel: None, on: "n1".into(), by: "n2".into() });
+    calm.wait(6_000).say(heard(CHANNEL)).is_red(&[Invariant::Revoked]);
+}
+
+#[test]
 fn processes_come_back_to_what_they_used_and_never_panic() {
     let script = || {
         let mut script = Script::durable();

@@ -49,6 +49,16 @@ fn two_nodes_on_one_redis_lose_nothing() {
 }
 
 #[test]
+fn what_is_taken_away_while_a_node_is_paused_stays_away() {
+    let mut options = on(Ground::Redis, 2, vec![Step { rest_ms: 300, fault: Fault::Pause { node: 1, ms: 800 } }]);
+    options.orders = true;
+    let report = run::run(&options).expect("the run is made");
+    assert!(report.verdict.is_green(), "{report}");
+    let counts = &report.verdict.counts;
+    assert_eq!((counts.orders, counts.orders_seen), (3, 3), "its readers are told when it goes on: {report}");
+}
+
+#[test]
 fn two_nodes_on_nats_lose_nothing() {
     let faults = [
         Fault::KillBroker { slot: SLOT, down_ms: 100 },
