@@ -18,7 +18,8 @@ use crate::log::What;
 use crate::run::RunOptions;
 use crate::schedule::{Fault, Place, Step, Whom};
 use crate::socket::Socket;
-use crate::stage::broker::Broker;
+use crate::stage::apart;
+use crate::stage::broker::{Broker, PROMOTION_MAX};
 use crate::stage::proxy::Weather;
 use crate::stage::{API_KEY, Stage, set_clock};
 
@@ -109,7 +110,9 @@ fn subjects_of(
 ) -> anyhow::Result<Option<(Subjects, usize)>> {
     let nodes = stage.nodes.len();
     let node = match fault {
-        Fault::Pause { node, .. } | Fault::CutOff { node, .. } | Fault::Deafen { node } => node,
+        Fault::Pause { node, .. } | Fault::CutOff { node, .. } | Fault::Split { node, .. } | Fault::Deafen { node } => {
+            node
+        }
         Fault::KillBroker { slot, .. } => usize::from(slot) % nodes,
         _ => return Ok(None),
     };
@@ -210,7 +213,8 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held
         | Fault::FailOver { .. }
         | Fault::FailOverToOld { .. }
         | Fault::MoveSlots { .. }
-        | Fault::CutOff { .. } => underneath(fault, stage, world)?,
+        | Fault::CutOff { .. }
+        | Fault::Split { .. } => underneath(fault, stage, world)?,
         Fault::Storm { place, weather, ms } => {
             stage.way(place)?.set(weather);
             rest(ms, stage, world);
@@ -287,9 +291,30 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             rest(ms, stage, world);
             network.cut(&ports, loud, false)?;
         }
+        Fault::Split { node, slot, ms } => split(node, slot, ms, stage, world)?,
         other => bail!("{other:?} is above the ground"),
     }
     Ok(())
+}
+
+/// The master and one node stay together; all others, and the Sentinels, are on the other side.
+fn split(node: usize, slot: u16, ms: u64, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    let island = broker(stage)?.island(slot)?;
+    let cut = |stage: &Stage, is_cut: bool| -> anyhow::Result<()> {
+        for (number, network) in stage.networks.iter().enumerate() {
+            let across = if number == node { &island.others } else { &island.ports };
+            network.cut(across, false, is_cut)?;
+        }
+        apart::split(&island.ports, island.source, is_cut)
+    };
+    if stage.networks.is_empty() {
+        bail!("the nodes have no networks of their own");
+    }
+    cut(stage, true)?;
+    let taken_over = broker(stage)?.wait_for_another(island.master, slot, PROMOTION_MAX);
+    rest(ms, stage, world);
+    cut(stage, false)?;
+    taken_over
 }
 
 /// A worker goes while it writes, if it does soon. What it has done is read before it is forgotten with the process.

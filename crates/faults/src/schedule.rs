@@ -153,6 +153,16 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
+    /// F6: the master and one node are on one side, all other servers and nodes on the other, where a replica takes its place. It needs
+    /// networks of their own.
+    Split {
+        /// Which node.
+        node: usize,
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
+        /// For how long after a replica has taken over.
+        ms: u64,
+    },
     /// F10: announcements of Redis do not reach a node, whose connections all stand. Until it says so, and for the time that it
     /// may take at most.
     Deafen {
@@ -291,8 +301,8 @@ fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
         Ground::Cluster => kinds.extend([30, 31, 33, 34, 38]),
     }
     match ground {
-        Ground::Sentinel if apart => kinds.extend([50, 51, 52, 53]),
-        Ground::Cluster if apart => kinds.extend([51, 53, 54]),
+        Ground::Sentinel if apart => kinds.extend([50, 51, 52, 53, 55]),
+        Ground::Cluster if apart => kinds.extend([51, 53, 54, 55]),
         _ => {}
     }
     kinds
@@ -342,6 +352,7 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         51 => Fault::CutOff { node, whom: Whom::Master(slot), loud: rng.bool(), fail_over: false, ms },
         52 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: true, ms },
         53 => Fault::CutOff { node, whom: Whom::Master(slot), loud: rng.bool(), fail_over: true, ms },
+        55 => Fault::Split { node, slot, ms },
         54 => Fault::CutOff { node, whom: Whom::Servers, loud: rng.bool(), fail_over: false, ms },
         _ => Fault::Storm { place: Place::Broker(node), weather: any, ms },
     }
@@ -365,6 +376,7 @@ fn shortened(fault: Fault) -> Fault {
         Fault::PauseWorker { .. } => Fault::PauseWorker { ms: PAUSED_WORKER_MS },
         Fault::FillBroker { .. } => Fault::FillBroker { ms: 700 },
         Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
+        Fault::Split { node, slot, .. } => Fault::Split { node, slot, ms: 1_500 },
         Fault::CutOff { node, whom, loud, fail_over, .. } => Fault::CutOff { node, whom, loud, fail_over, ms: 1_500 },
         other => other,
     }
@@ -388,6 +400,7 @@ fn takes_ms(fault: Fault) -> u64 {
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
         Fault::FailOverToOld { lag_ms } => lag_ms + 2_000,
+        Fault::Split { ms, .. } => ms + 3_000,
         Fault::CutOff { ms, fail_over, .. } => ms + if fail_over { 2_000 } else { 200 },
         Fault::FailOver { .. } | Fault::MoveSlots { .. } => 2_000,
         Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
@@ -423,7 +436,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 17, 15, 20, 19]) {
+        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 17, 15, 21, 20]) {
             let all = names(short(1, ground, 2, true));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

@@ -1,7 +1,7 @@
 //! What carries publications under a stage, Redis in each of the forms that Talewire knows or NATS: which server is the master now, how
 //! it is taken away, and how nodes are told of all this.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -15,7 +15,7 @@ use super::Ground;
 use crate::schedule::Whom;
 
 /// How long others may take to put another master in the place of one that is gone.
-const PROMOTION_MAX: Duration = Duration::from_secs(30);
+pub const PROMOTION_MAX: Duration = Duration::from_secs(30);
 
 /// How long one ordered failover of the Sentinels may take, until they are asked for another.
 const FAIL_OVER_TRY: Duration = Duration::from_secs(6);
@@ -33,6 +33,19 @@ pub enum Broker {
     Cluster(RedisCluster),
     /// One server that keeps its streams in its folder.
     Nats(Nats),
+}
+
+/// One side of a partition of servers.
+#[derive(Debug)]
+pub struct Island {
+    /// Which server is on it.
+    pub master: usize,
+    /// Where that listens, for nodes first.
+    pub ports: Vec<u16>,
+    /// From where it speaks to other servers, if it does that at all.
+    pub source: Option<Ipv4Addr>,
+    /// Where all listen that are not on it.
+    pub others: Vec<u16>,
 }
 
 impl Broker {
@@ -112,6 +125,28 @@ impl Broker {
         }
     }
 
+    /// What a partition has on its smaller side: the master, of a cluster the one that has this slot.
+    ///
+    /// # Errors
+    /// If there is only one server.
+    pub fn island(&self, slot: u16) -> anyhow::Result<Island> {
+        let master = self.master(slot)?;
+        let ports = self.servers().iter().map(|server| server.port).enumerate();
+        let mut others: Vec<u16> = ports.filter(|(at, _)| *at != master).map(|(_, port)| port).collect();
+        let own = self.servers().get(master).map(|server| server.port).into_iter();
+        match self {
+            Self::Single(_) | Self::Nats(_) => bail!("one server cannot be cut in two"),
+            Self::Sentinels(all) => {
+                others.extend(&all.ports);
+                Ok(Island { master, ports: own.collect(), source: None, others })
+            }
+            Self::Cluster(all) => {
+                let ports = own.chain([all.bus(master)]).collect();
+                Ok(Island { master, ports, source: Some(all.source(master)), others })
+            }
+        }
+    }
+
     /// Kills a server that holds data.
     pub fn kill(&mut self, at: usize) {
         match self {
@@ -174,7 +209,10 @@ impl Broker {
     }
 
     /// Waits until the servers agree that somebody else is the master. A master that came back empty before that would be followed.
-    fn wait_for_another(&self, master: usize, slot: u16, most: Duration) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// If nobody else becomes it in time.
+    pub fn wait_for_another(&self, master: usize, slot: u16, most: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + most;
         while self.master(slot).map_or(true, |now| now == master) {
             if Instant::now() > deadline {
