@@ -23,6 +23,8 @@ use crate::stage::broker::{Broker, PROMOTION_MAX};
 use crate::stage::proxy::Weather;
 use crate::stage::{API_KEY, Stage, set_clock};
 
+mod full;
+
 /// How often processes are looked at while nothing else is to do.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -203,6 +205,7 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held
         }
         Fault::TakeDescriptors { node, ms } => take_descriptors(node, ms, stage, world)?,
         Fault::KillWorker { .. } | Fault::PauseWorker { .. } => working(fault, stage, world)?,
+        Fault::FillStore { .. } | Fault::FillBrokerDisk { .. } => full::run(fault, stage, world)?,
         Fault::KillStore { .. }
         | Fault::PauseStore { .. }
         | Fault::KillBroker { .. }

@@ -148,7 +148,7 @@ impl Run {
             other: self.other.clone(),
             ground,
             nodes,
-            small_disk: ground == Ground::Alone,
+            small_disk: matches!(ground, Ground::Alone | Ground::Postgres | Ground::Redis),
             moved_clock: true,
             apart: self.cuts_off(),
             unwatched: false,

@@ -45,6 +45,18 @@ pub enum Fault {
         /// Whether the first node is killed and started again meanwhile.
         kill: bool,
     },
+    /// F12: the disk of PostgreSQL is full.
+    FillStore {
+        /// For how long.
+        ms: u64,
+    },
+    /// F11: the disk of Redis is full. One that syncs every write ends then; one that syncs once a second refuses to write.
+    FillBrokerDisk {
+        /// For how long.
+        ms: u64,
+        /// Whether it syncs once a second meanwhile.
+        every_second: bool,
+    },
     /// F18: the wall clock of a node jumps, and jumps back.
     MoveClock {
         /// Which node.
@@ -287,6 +299,9 @@ fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
     if ground.has_postgres() {
         kinds.extend([20, 21, 22]);
     }
+    if ground == Ground::Postgres {
+        kinds.push(23);
+    }
     if nodes > 1 {
         kinds.push(40);
     }
@@ -295,7 +310,7 @@ fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
     }
     match ground {
         Ground::Alone | Ground::Postgres => {}
-        Ground::Redis => kinds.extend([30, 31, 32, 36, 37]),
+        Ground::Redis => kinds.extend([30, 31, 32, 36, 37, 41, 42]),
         Ground::Nats => kinds.extend([30, 30, 31, 32]),
         Ground::Sentinel => kinds.extend([30, 31, 33, 35, 38, 39]),
         Ground::Cluster => kinds.extend([30, 31, 33, 34, 38]),
@@ -334,6 +349,9 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         14 => Fault::SlowReaders { node, ms },
         20 => Fault::KillStore { down_ms },
         21 => Fault::PauseStore { ms },
+        23 => Fault::FillStore { ms },
+        41 => Fault::FillBrokerDisk { ms, every_second: false },
+        42 => Fault::FillBrokerDisk { ms, every_second: true },
         22 => Fault::Storm { place: Place::Store(node), weather: any, ms },
         30 => Fault::KillBroker { slot, down_ms },
         31 => Fault::PauseBroker { slot, ms },
@@ -363,6 +381,8 @@ fn shortened(fault: Fault) -> Fault {
         Fault::Kill { node, down_ms } => Fault::Kill { node, down_ms: down_ms.min(200) },
         Fault::Pause { node, .. } => Fault::Pause { node, ms: 800 },
         Fault::FillDisk { kill, .. } => Fault::FillDisk { ms: 700, kill },
+        Fault::FillStore { .. } => Fault::FillStore { ms: 700 },
+        Fault::FillBrokerDisk { every_second, .. } => Fault::FillBrokerDisk { ms: 700, every_second },
         Fault::MoveClock { node, seconds, .. } => Fault::MoveClock { node, seconds, ms: 1_300 },
         Fault::TakeDescriptors { node, .. } => Fault::TakeDescriptors { node, ms: 600 },
         Fault::Storm { place, weather, .. } => Fault::Storm { place, weather, ms: 700 },
@@ -399,6 +419,7 @@ fn takes_ms(fault: Fault) -> u64 {
         | Fault::Storm { ms, .. }
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
+        Fault::FillStore { ms } | Fault::FillBrokerDisk { ms, .. } => ms + 3_000,
         Fault::FailOverToOld { lag_ms } => lag_ms + 2_000,
         Fault::Split { ms, .. } => ms + 3_000,
         Fault::CutOff { ms, fail_over, .. } => ms + if fail_over { 2_000 } else { 200 },
@@ -436,7 +457,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 17, 15, 21, 20]) {
+        for (ground, count) in GROUNDS.into_iter().zip([10, 12, 18, 15, 21, 20]) {
             let all = names(short(1, ground, 2, true));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

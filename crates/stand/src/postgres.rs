@@ -1,5 +1,6 @@
 //! One PostgreSQL server with an empty database.
 
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
@@ -19,7 +20,21 @@ pub struct Postgres {
     pub port: u16,
     /// The program: the one that starts all others of this server.
     pub process: Process,
+    place: Place,
     folder: TempDir,
+}
+
+/// Where a server keeps its files.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// What is to be said before its programs, so that they find them.
+    pub before: Vec<OsString>,
+    /// The folder, for its programs; it is there.
+    pub inside: PathBuf,
+    /// The folder, for us.
+    pub outside: PathBuf,
+    /// Further settings (`name=value`).
+    pub options: Vec<String>,
 }
 
 /// Settings beside the defaults: durable as in production, small, and as many connections as tests want. After a kill it syncs
@@ -39,10 +54,22 @@ impl Postgres {
     #[must_use]
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let own = folder.path().to_owned();
+        let place = Place { before: Vec::new(), inside: own.clone(), outside: own, options: Vec::new() };
+        Self::begin(place, folder)
+    }
+
+    /// One whose files are elsewhere, as on a small disk.
+    #[must_use]
+    pub fn start_in(place: Place) -> Self {
+        Self::begin(place, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn begin(place: Place, folder: TempDir) -> Self {
         let account = Account::to_run_as();
-        account.give(folder.path());
-        let data = folder.path().join("data");
-        let mut initdb = account.command("initdb");
+        account.give(&place.outside);
+        let data = place.inside.join("data");
+        let mut initdb = account.command("initdb", &place.before);
         initdb.arg("--pgdata").arg(&data).args([
             "--username=talewire",
             "--auth=trust",
@@ -52,8 +79,8 @@ impl Postgres {
         let made = initdb.args(["--encoding=UTF8", "--locale=C"]).output().expect("initdb can be started");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = crate::free_port();
-        let process = spawn(port, &account, folder.path());
-        Self { port, process, folder }
+        let process = spawn(port, &account, &place, folder.path());
+        Self { port, process, place, folder }
     }
 
     /// How clients name its database `postgres`.
@@ -85,13 +112,13 @@ impl Postgres {
             std::thread::sleep(Duration::from_millis(2));
         }
         // None of them is left to write; the file would only make the next start wait.
-        let _ = std::fs::remove_file(self.folder.path().join("data/postmaster.pid"));
+        let _ = std::fs::remove_file(self.place.outside.join("data/postmaster.pid"));
     }
 
     /// Starts it again after its end, on the same port and with the same files.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = spawn(self.port, &Account::to_run_as(), self.folder.path());
+        self.process = spawn(self.port, &Account::to_run_as(), &self.place, self.folder.path());
     }
 }
 
@@ -101,10 +128,10 @@ fn has_memory(id: i32) -> bool {
     status.contains("VmSize:")
 }
 
-fn spawn(port: u16, account: &Account, folder: &Path) -> Process {
-    let mut command = account.command("postgres");
-    command.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]);
-    for option in OPTIONS {
+fn spawn(port: u16, account: &Account, place: &Place, folder: &Path) -> Process {
+    let mut command = account.command("postgres", &place.before);
+    command.arg("-D").arg(place.inside.join("data")).args(["-p", &port.to_string()]);
+    for option in OPTIONS.into_iter().chain(place.options.iter().map(String::as_str)) {
         command.args(["-c", option]);
     }
     let mut process = Process::start(&mut command, "postgresql", &folder.join("postgres.log"));
@@ -155,9 +182,22 @@ impl Account {
         }
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(newest(program));
-        if let Some((user, group)) = self.ids {
+    /// With words before the program it is these that change who runs it: they may need the rights that it is to lose.
+    fn command(&self, program: &str, before: &[OsString]) -> Command {
+        let mut command = match before {
+            [] => Command::new(newest(program)),
+            [first, others @ ..] => {
+                let mut command = Command::new(first);
+                command.args(others);
+                if let Some((user, group)) = self.ids {
+                    command.args(["setpriv", "--clear-groups"]);
+                    command.arg(format!("--reuid={user}")).arg(format!("--regid={group}"));
+                }
+                command.arg(newest(program));
+                command
+            }
+        };
+        if let Some((user, group)) = self.ids.filter(|_| before.is_empty()) {
             command.uid(user).gid(group);
         }
         command.current_dir("/");

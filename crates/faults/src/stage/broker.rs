@@ -12,6 +12,7 @@ use talewire_stand::redis_cluster::RedisCluster;
 use talewire_stand::redis_sentinel::{MASTER_NAME, RedisSentinels};
 
 use super::Ground;
+use super::disk::SmallDisk;
 use crate::schedule::Whom;
 
 /// How long others may take to put another master in the place of one that is gone.
@@ -49,12 +50,14 @@ pub struct Island {
 }
 
 impl Broker {
-    /// What a ground has.
+    /// What a ground has; a server that is alone may keep its files on a small disk.
     #[must_use]
-    pub fn start(ground: Ground) -> Option<Self> {
+    pub fn start(ground: Ground, disk: Option<&SmallDisk>) -> Option<Self> {
         match ground {
             Ground::Alone | Ground::Postgres => None,
-            Ground::Redis => Some(Self::Single(Redis::lasting())),
+            Ground::Redis => Some(Self::Single(
+                disk.map_or_else(Redis::lasting, |disk| Redis::lasting_on(disk.words(), disk.inside())),
+            )),
             Ground::Sentinel => Some(Self::Sentinels(RedisSentinels::start())),
             Ground::Cluster => Some(Self::Cluster(RedisCluster::start(3, 1))),
             Ground::Nats => Some(Self::Nats(Nats::start())),

@@ -45,7 +45,7 @@ pub struct StageOptions {
     pub ground: Ground,
     /// How many nodes.
     pub nodes: usize,
-    /// Whether the data is on a disk that can be filled.
+    /// Whether the data is on a disk that can be filled: the nodes' own, or that of the PostgreSQL or Redis that they stand on, if it is one server.
     pub small_disk: bool,
     /// Whether the nodes' clock can be moved.
     pub moved_clock: bool,
@@ -117,7 +117,7 @@ pub struct Stage {
     pub broker: Option<Broker>,
     /// The network of each node, if they have their own.
     pub networks: Vec<Arc<Network>>,
-    /// Where the data of all nodes is, if it can be filled.
+    /// Where the data is, if it can be filled.
     pub disk: Option<Arc<SmallDisk>>,
     binary: PathBuf,
     other: Option<PathBuf>,
@@ -136,14 +136,20 @@ impl Stage {
         }
         let folder = tempfile::Builder::new().prefix("talewire-faults-").tempdir().context("a temporary folder")?;
         let disk = options.small_disk.then(|| Arc::new(SmallDisk::mount(folder.path())));
+        let on_disk = |ground: Ground| disk.as_ref().filter(|_| options.ground == ground);
+        let postgres = match on_disk(Ground::Postgres) {
+            Some(disk) => Some(Postgres::start_in(disk.for_postgres(folder.path())?)),
+            None => options.ground.has_postgres().then(Postgres::start),
+        };
+        let broker = Broker::start(options.ground, on_disk(Ground::Redis).map(|disk| &**disk));
         let mut stage = Self {
             nodes: Vec::new(),
             workers: Vec::new(),
             fronts: Vec::new(),
             store_ways: Vec::new(),
             broker_ways: Vec::new(),
-            postgres: options.ground.has_postgres().then(Postgres::start),
-            broker: Broker::start(options.ground),
+            postgres,
+            broker,
             networks: Vec::new(),
             disk,
             binary: options.binary.clone(),
@@ -187,10 +193,11 @@ impl Stage {
         std::fs::write(&config, written).context("writing settings")?;
         self.store_ways.extend(store);
         self.broker_ways.extend(broker);
-        let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
+        let disk = self.disk.as_ref().filter(|_| options.ground == Ground::Alone);
+        let data = disk.map_or(self.folder.path(), |disk| disk.outside()).join(&name);
         let binary = self.other.as_ref().filter(|_| number.is_multiple_of(2)).unwrap_or(&self.binary);
         let mut node = Node::new(Part::Serve, door.clone(), binary, &config, &data);
-        node.disk = self.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
+        node.disk = disk.map(|disk| (disk.inside().join(&name), disk.clone()));
         node.network.clone_from(&network);
         self.networks.extend(network);
         if options.moved_clock {

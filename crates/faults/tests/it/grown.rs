@@ -16,6 +16,7 @@ const SLOT: u16 = 5_000;
 fn run(ground: Ground, faults: &[Fault]) -> Report {
     let steps: Vec<Step> = faults.iter().map(|fault| Step { rest_ms: 300, fault: *fault }).collect();
     let mut options = on(ground, 2, steps);
+    options.stage.small_disk = ground == Ground::Redis;
     options.stories = true;
     options.log = std::env::var_os("TALEWIRE_FAULTS_LOG").map(Into::into);
     let report = run::run(&options).expect("the run is made");
@@ -36,6 +37,8 @@ fn two_nodes_on_one_redis_lose_nothing() {
         Fault::Storm { place: Place::Store(1), weather: Weather::Reset, ms: 300 },
         Fault::PauseBroker { slot: SLOT, ms: 500 },
         Fault::FillBroker { ms: 500 },
+        Fault::FillBrokerDisk { ms: 300, every_second: false },
+        Fault::FillBrokerDisk { ms: 300, every_second: true },
         Fault::Deafen { node: 1 },
         Fault::PauseWorker { ms: 5_000 },
         Fault::KillWorker { down_ms: 100 },
@@ -46,6 +49,14 @@ fn two_nodes_on_one_redis_lose_nothing() {
     assert!(counts.taken_over > 0 && counts.done_by_workers > 0, "generations changed hands: {counts:?}");
     assert_eq!(counts.gone_with_epoch, 0, "one Redis that syncs every write keeps every word");
     assert_eq!(counts.resumes_lost, 0, "and nobody is told otherwise");
+}
+
+#[test]
+fn a_full_disk_under_postgresql_loses_nothing() {
+    let mut options = on(Ground::Postgres, 1, vec![Step { rest_ms: 300, fault: Fault::FillStore { ms: 500 } }]);
+    options.stage.small_disk = true;
+    let report = run::run(&options).expect("the run is made");
+    assert!(report.verdict.is_green() && report.verdict.counts.acknowledged > 50, "{report}");
 }
 
 #[test]
