@@ -203,6 +203,12 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held
             rest(ms, stage, world);
             set_clock(&clock, 0)?;
         }
+        Fault::MoveStoreClock { seconds, ms } => {
+            let clock = stage.store_clock.clone().context("PostgreSQL's clock cannot be moved")?;
+            set_clock(&clock, seconds)?;
+            rest(ms, stage, world);
+            set_clock(&clock, 0)?;
+        }
         Fault::TakeDescriptors { node, ms } => take_descriptors(node, ms, stage, world)?,
         Fault::KillWorker { .. } | Fault::PauseWorker { .. } => working(fault, stage, world)?,
         Fault::FillStore { .. } | Fault::FillBrokerDisk { .. } => full::run(fault, stage, world)?,

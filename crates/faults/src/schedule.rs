@@ -66,6 +66,13 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
+    /// F18: the wall clock of PostgreSQL jumps, and jumps back.
+    MoveStoreClock {
+        /// By how much.
+        seconds: i64,
+        /// For how long.
+        ms: u64,
+    },
     /// F19: a node has no descriptors left.
     TakeDescriptors {
         /// Which node.
@@ -297,7 +304,7 @@ fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
         kinds.extend([5, 6]);
     }
     if ground.has_postgres() {
-        kinds.extend([20, 21, 22]);
+        kinds.extend([20, 21, 22, 24, 25]);
     }
     if ground == Ground::Postgres {
         kinds.push(23);
@@ -349,6 +356,8 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         14 => Fault::SlowReaders { node, ms },
         20 => Fault::KillStore { down_ms },
         21 => Fault::PauseStore { ms },
+        24 => Fault::MoveStoreClock { seconds: -3_600, ms },
+        25 => Fault::MoveStoreClock { seconds: 86_400, ms },
         23 => Fault::FillStore { ms },
         41 => Fault::FillBrokerDisk { ms, every_second: false },
         42 => Fault::FillBrokerDisk { ms, every_second: true },
@@ -384,6 +393,7 @@ fn shortened(fault: Fault) -> Fault {
         Fault::FillStore { .. } => Fault::FillStore { ms: 700 },
         Fault::FillBrokerDisk { every_second, .. } => Fault::FillBrokerDisk { ms: 700, every_second },
         Fault::MoveClock { node, seconds, .. } => Fault::MoveClock { node, seconds, ms: 1_300 },
+        Fault::MoveStoreClock { seconds, .. } => Fault::MoveStoreClock { seconds, ms: 1_300 },
         Fault::TakeDescriptors { node, .. } => Fault::TakeDescriptors { node, ms: 600 },
         Fault::Storm { place, weather, .. } => Fault::Storm { place, weather, ms: 700 },
         Fault::KillStore { down_ms } => Fault::KillStore { down_ms: down_ms.min(200) },
@@ -412,6 +422,7 @@ fn takes_ms(fault: Fault) -> u64 {
         Fault::KillStarting { after_ms, .. } => after_ms + 1_000,
         Fault::Pause { ms, .. }
         | Fault::MoveClock { ms, .. }
+        | Fault::MoveStoreClock { ms, .. }
         | Fault::TakeDescriptors { ms, .. }
         | Fault::PauseStore { ms }
         | Fault::PauseBroker { ms, .. }
@@ -457,7 +468,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 12, 18, 15, 21, 20]) {
+        for (ground, count) in GROUNDS.into_iter().zip([10, 13, 19, 16, 22, 21]) {
             let all = names(short(1, ground, 2, true));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

@@ -21,6 +21,7 @@ pub struct Postgres {
     /// The program: the one that starts all others of this server.
     pub process: Process,
     place: Place,
+    environment: Vec<(String, OsString)>,
     folder: TempDir,
 }
 
@@ -53,23 +54,28 @@ impl Postgres {
     /// Makes a new one and starts it.
     #[must_use]
     pub fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let own = folder.path().to_owned();
-        let place = Place { before: Vec::new(), inside: own.clone(), outside: own, options: Vec::new() };
-        Self::begin(place, folder)
+        Self::start_with(None, Vec::new())
     }
 
-    /// One whose files are elsewhere, as on a small disk.
+    /// One whose files are elsewhere, as on a small disk, or which runs with variables in its environment.
     #[must_use]
-    pub fn start_in(place: Place) -> Self {
-        Self::begin(place, tempfile::tempdir().expect("a temporary folder"))
-    }
-
-    fn begin(place: Place, folder: TempDir) -> Self {
+    pub fn start_with(place: Option<Place>, environment: Vec<(String, OsString)>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let own = || Place {
+            before: Vec::new(),
+            inside: folder.path().to_owned(),
+            outside: folder.path().to_owned(),
+            options: Vec::new(),
+        };
+        let place = place.unwrap_or_else(own);
         let account = Account::to_run_as();
         account.give(&place.outside);
         let data = place.inside.join("data");
-        let mut initdb = account.command("initdb", &place.before);
+        let mut before = place.before.clone();
+        if !before.is_empty() {
+            account.become_somebody(&mut before);
+        }
+        let mut initdb = account.command("initdb", &before);
         initdb.arg("--pgdata").arg(&data).args([
             "--username=talewire",
             "--auth=trust",
@@ -79,8 +85,8 @@ impl Postgres {
         let made = initdb.args(["--encoding=UTF8", "--locale=C"]).output().expect("initdb can be started");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = crate::free_port();
-        let process = spawn(port, &account, &place, folder.path());
-        Self { port, process, place, folder }
+        let process = spawn(port, &account, &place, &environment, folder.path());
+        Self { port, process, place, environment, folder }
     }
 
     /// How clients name its database `postgres`.
@@ -118,7 +124,8 @@ impl Postgres {
     /// Starts it again after its end, on the same port and with the same files.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = spawn(self.port, &Account::to_run_as(), &self.place, self.folder.path());
+        let account = Account::to_run_as();
+        self.process = spawn(self.port, &account, &self.place, &self.environment, self.folder.path());
     }
 }
 
@@ -128,8 +135,22 @@ fn has_memory(id: i32) -> bool {
     status.contains("VmSize:")
 }
 
-fn spawn(port: u16, account: &Account, place: &Place, folder: &Path) -> Process {
-    let mut command = account.command("postgres", &place.before);
+fn spawn(port: u16, account: &Account, place: &Place, environment: &[(String, OsString)], folder: &Path) -> Process {
+    let mut before = place.before.clone();
+    if !before.is_empty() {
+        account.become_somebody(&mut before);
+        // The words before the program run as somebody else, in an environment of their own.
+        before.push("env".into());
+        before.extend(environment.iter().map(|(name, value)| {
+            let mut set = OsString::from(format!("{name}="));
+            set.push(value);
+            set
+        }));
+    }
+    let mut command = account.command("postgres", &before);
+    if before.is_empty() {
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+    }
     command.arg("-D").arg(place.inside.join("data")).args(["-p", &port.to_string()]);
     for option in OPTIONS.into_iter().chain(place.options.iter().map(String::as_str)) {
         command.args(["-c", option]);
@@ -182,21 +203,20 @@ impl Account {
         }
     }
 
-    /// With words before the program it is these that change who runs it: they may need the rights that it is to lose.
+    /// With words before a program it is these that change who runs it: they may need the rights that it is to lose.
+    fn become_somebody(&self, before: &mut Vec<OsString>) {
+        if let Some((user, group)) = self.ids {
+            let words = ["setpriv".to_owned(), "--clear-groups".to_owned()];
+            before.extend(words.map(OsString::from));
+            before.extend([format!("--reuid={user}"), format!("--regid={group}")].map(OsString::from));
+        }
+    }
+
     fn command(&self, program: &str, before: &[OsString]) -> Command {
-        let mut command = match before {
-            [] => Command::new(newest(program)),
-            [first, others @ ..] => {
-                let mut command = Command::new(first);
-                command.args(others);
-                if let Some((user, group)) = self.ids {
-                    command.args(["setpriv", "--clear-groups"]);
-                    command.arg(format!("--reuid={user}")).arg(format!("--regid={group}"));
-                }
-                command.arg(newest(program));
-                command
-            }
-        };
+        let program = newest(program).into_os_string();
+        let mut words = before.iter().chain([&program]);
+        let mut command = Command::new(words.next().expect("the program is there in any case"));
+        command.args(words);
         if let Some((user, group)) = self.ids.filter(|_| before.is_empty()) {
             command.uid(user).gid(group);
         }

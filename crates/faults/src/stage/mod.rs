@@ -8,7 +8,9 @@ pub mod node;
 pub mod proxy;
 pub mod twist;
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -47,7 +49,7 @@ pub struct StageOptions {
     pub nodes: usize,
     /// Whether the data is on a disk that can be filled: the nodes' own, or that of the PostgreSQL or Redis that they stand on, if it is one server.
     pub small_disk: bool,
-    /// Whether the nodes' clock can be moved.
+    /// Whether the clocks of the nodes and of PostgreSQL can be moved.
     pub moved_clock: bool,
     /// Whether each node has a network of its own, so that it can be cut off from single servers.
     pub apart: bool,
@@ -113,6 +115,8 @@ pub struct Stage {
     pub broker_ways: Vec<Proxy>,
     /// PostgreSQL, if the ground has it.
     pub postgres: Option<Postgres>,
+    /// Where PostgreSQL's clock is set, if it can be.
+    pub store_clock: Option<PathBuf>,
     /// Redis or NATS, if the ground has one.
     pub broker: Option<Broker>,
     /// The network of each node, if they have their own.
@@ -137,10 +141,16 @@ impl Stage {
         let folder = tempfile::Builder::new().prefix("talewire-faults-").tempdir().context("a temporary folder")?;
         let disk = options.small_disk.then(|| Arc::new(SmallDisk::mount(folder.path())));
         let on_disk = |ground: Ground| disk.as_ref().filter(|_| options.ground == ground);
-        let postgres = match on_disk(Ground::Postgres) {
-            Some(disk) => Some(Postgres::start_in(disk.for_postgres(folder.path())?)),
-            None => options.ground.has_postgres().then(Postgres::start),
-        };
+        let store_clock =
+            (options.moved_clock && options.ground.has_postgres()).then(|| folder.path().join("store.clock"));
+        if let Some(clock) = &store_clock {
+            set_clock(clock, 0)?;
+            // It runs as somebody else, who has to get there.
+            std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).context("the stage's folder")?;
+        }
+        let place = on_disk(Ground::Postgres).map(|disk| disk.for_postgres(folder.path())).transpose()?;
+        let under = store_clock.as_deref().map(node::under_clock).unwrap_or_default();
+        let postgres = options.ground.has_postgres().then(|| Postgres::start_with(place, under));
         let broker = Broker::start(options.ground, on_disk(Ground::Redis).map(|disk| &**disk));
         let mut stage = Self {
             nodes: Vec::new(),
@@ -149,6 +159,7 @@ impl Stage {
             store_ways: Vec::new(),
             broker_ways: Vec::new(),
             postgres,
+            store_clock,
             broker,
             networks: Vec::new(),
             disk,

@@ -1,5 +1,6 @@
 //! One Talewire process, a server or a worker: started, killed, paused, asked to end, and looked at from outside.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,8 +122,7 @@ impl Node {
         };
         command.arg("--config").arg(&self.config);
         if let Some(clock) = &self.clock {
-            command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", clock);
-            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
+            command.envs(under_clock(clock));
         }
         self.starts += 1;
         self.process = Some(Process::start(&mut command, "talewire", &self.log));
@@ -252,6 +252,17 @@ pub(super) fn measure(name: &str, pid: u32, number: u32, log: &Log) {
         let (rss_bytes, descriptors) = (memory.rss_bytes, descriptors as u64);
         log.say(What::Vitals { node: name.into(), number, rss_bytes, descriptors });
     }
+}
+
+/// The environment of a program whose wall clock is what this file says.
+pub(super) fn under_clock(clock: &Path) -> Vec<(String, OsString)> {
+    let all: [(&str, OsString); 4] = [
+        ("LD_PRELOAD", faketime().into()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ("FAKETIME_CACHE_DURATION", "1".into()),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn faketime() -> PathBuf {
