@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -65,6 +66,13 @@ const LOSE_KEYS: &str = "local cut = 0 \
 /// Connections that are never given back.
 const LEAKED: usize = 80;
 
+/// The channel that is never read and never forgotten, and how often something is said in it.
+const HOARD: &str = "news:hoard";
+const HOARD_EVERY: Duration = Duration::from_millis(10);
+
+/// Channels that nobody reads.
+const HOARDED_KEYS: usize = 150;
+
 /// The channel of long texts: nobody's history is asked for at the end.
 const LONG_TEXTS_CHANNEL: &str = "news:long-texts";
 
@@ -72,6 +80,7 @@ const LONG_TEXTS_CHANNEL: &str = "news:long-texts";
 #[derive(Debug, Default)]
 pub struct Held {
     sockets: Vec<TcpStream>,
+    hoarders: Vec<JoinHandle<()>>,
 }
 
 /// Carries out all steps.
@@ -149,7 +158,13 @@ pub fn rest(ms: u64, stage: &mut Stage, world: &World) {
     }
 }
 
-fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held: &mut Held) -> anyhow::Result<()> {
+fn one(
+    fault: Fault,
+    stage: &mut Stage,
+    world: &Arc<World>,
+    promises: &Promises,
+    held: &mut Held,
+) -> anyhow::Result<()> {
     let drain = Duration::from_millis(promises.drain_ms);
     match fault {
         Fault::Kill { node, down_ms } => {
@@ -231,6 +246,14 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held
         }
         Fault::Deafen { node } => deafen(node, promises.deaf_ms + 1_000, stage, world)?,
         Fault::SlowReaders { node, ms } => slow_readers(node, ms, stage, world)?,
+        Fault::Hoard { node } => hoard(node, stage, world, held)?,
+        Fault::HoardKeys => {
+            let address = stage.nodes[0].door.direct().context("it has never listened")?;
+            for n in 0..HOARDED_KEYS {
+                let body = json!({ "channel": format!("news:unread-{n}"), "data": n });
+                http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE)?;
+            }
+        }
         Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::LoseKeys => {
             broken(fault, stage, world, held)?;
         }
@@ -492,6 +515,21 @@ fn broken(fault: Fault, stage: &mut Stage, world: &World, held: &mut Held) -> an
         }
         other => bail!("{other:?} is no break of a test"),
     }
+    Ok(())
+}
+
+/// Publishes to a history that is kept in memory, faster than anything is forgotten.
+fn hoard(node: usize, stage: &mut Stage, world: &Arc<World>, held: &mut Held) -> anyhow::Result<()> {
+    let address = stage.nodes[node].door.direct().context("it has never listened")?;
+    let world = world.clone();
+    held.hoarders.push(std::thread::spawn(move || {
+        let body = json!({ "channel": HOARD, "data": { "text": "z".repeat(LONG_TEXT_BYTES) } });
+        while !world.is_quiet() {
+            // Whatever is refused is not kept; the test sees what was.
+            let _ = http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE);
+            std::thread::sleep(HOARD_EVERY);
+        }
+    }));
     Ok(())
 }
 

@@ -201,6 +201,13 @@ pub enum Fault {
         /// Of which node.
         node: usize,
     },
+    /// A break, for tests: a node is given more and more to keep in its memory, until everything is over (I13).
+    Hoard {
+        /// Which node.
+        node: usize,
+    },
+    /// A break, for tests: channels that nobody reads, and whose keys stay in Redis (I13).
+    HoardKeys,
     /// A break, for tests: the data of a while ago is put in place of what there is (I5).
     OldBackup {
         /// Of which node.
@@ -439,6 +446,8 @@ fn takes_ms(fault: Fault) -> u64 {
         Fault::Deafen { .. } => 11_000,
         Fault::Roll => 20_000,
         Fault::Leak { .. }
+        | Fault::Hoard { .. }
+        | Fault::HoardKeys
         | Fault::OldBackup { .. }
         | Fault::LoseEntries { .. }
         | Fault::LoseKeys

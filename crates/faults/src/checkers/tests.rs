@@ -432,6 +432,24 @@ fn processes_come_back_to_what_they_used_and_never_panic() {
 }
 
 #[test]
+fn memory_that_grows_for_as_long_as_a_process_lives_is_found() {
+    let script = |mb_at: fn(u64) -> u64, descriptors_at: fn(u64) -> u64, seconds: u64| {
+        let mut script = Script::durable();
+        script.read(&[]);
+        for second in 0..seconds {
+            let (rss_bytes, descriptors) = (mb_at(second) << 20, descriptors_at(second));
+            script.wait(1_000).say(What::Vitals { node: "n1".into(), number: 1, rss_bytes, descriptors });
+        }
+        script
+    };
+    let young = |second: u64| 50 + second.min(10);
+    assert_eq!(script(young, |_| 40, 120).is_green().lives, 1);
+    script(|second| 50 + second, |_| 40, 120).is_red(&[Invariant::Bounds]);
+    script(young, |second| 40 + second, 120).is_red(&[Invariant::Bounds]);
+    assert_eq!(script(|second| 50 + second, |_| 40, 40).is_green().lives, 0, "it is too young to be judged");
+}
+
+#[test]
 fn at_the_end_everything_arrives_and_servers_end_when_asked() {
     let begin = |got_ms: u64| {
         let mut script = Script::durable();

@@ -183,6 +183,24 @@ impl Broker {
         found.context("there is no master")
     }
 
+    /// How many keys all masters have, if each of them says so.
+    #[must_use]
+    pub fn keys(&self) -> Option<u64> {
+        let masters: Vec<usize> = match self {
+            Self::Nats(_) => return None,
+            Self::Single(_) | Self::Sentinels(_) => vec![self.master(0).ok()?],
+            Self::Cluster(all) => {
+                let has_slots = |at: &usize| all.owner(own_slot(all, *at)) == Some(*at);
+                (0..all.servers.len()).filter(has_slots).collect()
+            }
+        };
+        let count = |at: usize| {
+            let said = self.servers().get(at)?.say(&["DBSIZE"]).ok()?;
+            said.trim_start_matches(':').parse::<u64>().ok()
+        };
+        masters.into_iter().map(count).sum()
+    }
+
     /// A replica of that one.
     ///
     /// # Errors

@@ -262,11 +262,9 @@ impl Stage {
         }
     }
 
-    /// Writes down how many keys Redis has: asked between faults alone, since a paused Redis does not answer.
+    /// Writes down how many keys the masters of Redis have: asked between faults alone, since a paused Redis does not answer.
     pub fn count_keys(&self, log: &Log) {
-        let Some(Broker::Single(redis)) = &self.broker else { return };
-        let said = redis.say(&["DBSIZE"]).ok();
-        if let Some(keys) = said.and_then(|said| said.trim_start_matches(':').parse().ok()) {
+        if let Some(keys) = self.broker.as_ref().and_then(Broker::keys) {
             log.say(What::Keys { keys });
         }
     }

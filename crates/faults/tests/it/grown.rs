@@ -1,4 +1,4 @@
-//! Two nodes on what many nodes stand on: PostgreSQL and Redis in each of its forms. Nodes die first, so that their members have gone
+//! Two nodes, and once four, on what many nodes stand on: PostgreSQL and Redis in each of its forms. Nodes die first, so that their members have gone
 //! from presence when everything else is over.
 
 use talewire_faults::checkers::Invariant;
@@ -14,8 +14,12 @@ use super::on;
 const SLOT: u16 = 5_000;
 
 fn run(ground: Ground, faults: &[Fault]) -> Report {
+    run_on(ground, 2, faults)
+}
+
+fn run_on(ground: Ground, nodes: usize, faults: &[Fault]) -> Report {
     let steps: Vec<Step> = faults.iter().map(|fault| Step { rest_ms: 300, fault: *fault }).collect();
-    let mut options = on(ground, 2, steps);
+    let mut options = on(ground, nodes, steps);
     options.stage.small_disk = ground == Ground::Redis;
     options.stories = true;
     options.log = std::env::var_os("TALEWIRE_FAULTS_LOG").map(Into::into);
@@ -70,6 +74,13 @@ fn what_is_taken_away_while_a_node_is_paused_stays_away() {
 }
 
 #[test]
+fn four_nodes_on_one_redis_lose_nothing() {
+    let faults = [Fault::Kill { node: 2, down_ms: 100 }, Fault::KillBroker { slot: SLOT, down_ms: 100 }];
+    let counts = run_on(Ground::Redis, 4, &faults).verdict.counts;
+    assert_eq!((counts.gone_with_epoch, counts.resumes_lost), (0, 0), "as with two: {counts:?}");
+}
+
+#[test]
 fn two_nodes_on_nats_lose_nothing() {
     let faults = [
         Fault::KillBroker { slot: SLOT, down_ms: 100 },
@@ -94,7 +105,13 @@ fn two_nodes_over_a_cluster_keep_positions_true() {
 
 #[test]
 fn two_nodes_behind_sentinels_keep_positions_true() {
-    let counts = run(Ground::Sentinel, &[Fault::FailOverToOld { lag_ms: 1_000 }]).verdict.counts;
+    let faults = [
+        Fault::PauseBroker { slot: SLOT, ms: 1_500 },
+        Fault::KillReplica { slot: SLOT, down_ms: 100 },
+        Fault::KillSentinel { number: 1, down_ms: 100 },
+        Fault::FailOverToOld { lag_ms: 1_000 },
+    ];
+    let counts = run(Ground::Sentinel, &faults).verdict.counts;
     assert!(counts.gone_with_epoch > 0, "the replica did not have the newest: {counts:?}");
     assert!(counts.resumes_lost + counts.gaps > 0, "and readers were told: {counts:?}");
 }
@@ -118,6 +135,15 @@ fn i5_a_node_that_does_not_look_whether_it_hears_is_found() {
     let verdict = run::run(&options).expect("the run is made").verdict;
     let wrong = verdict.wrong.get(&Invariant::Deaf).expect("it was deaf and said nothing");
     assert!(wrong.count > 1, "neither it nor its readers knew: {verdict}");
+    assert!(!verdict.is_red(Invariant::Valid), "{verdict}");
+}
+
+#[test]
+fn i13_keys_that_stay_in_redis_are_found() {
+    let options = on(Ground::Redis, 2, vec![Step { rest_ms: 300, fault: Fault::HoardKeys }]);
+    let verdict = run::run(&options).expect("the run is made").verdict;
+    let wrong = verdict.wrong.get(&Invariant::Bounds).expect("keys stay, and nobody noticed");
+    assert!(wrong.first.iter().any(|first| first.contains("keys at the end")), "{verdict}");
     assert!(!verdict.is_red(Invariant::Valid), "{verdict}");
 }
 
