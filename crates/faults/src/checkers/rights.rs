@@ -43,7 +43,7 @@ pub(super) fn check(events: &[Event], promises: &Promises, verdict: &mut Verdict
 fn orders(events: &[Event], promises: &Promises, verdict: &mut Verdict) {
     let mut ordered: HashMap<u32, (Option<&Name>, &Name, &Name, u64)> = HashMap::new();
     let mut is_faulty = false;
-    let mut late = HashSet::new();
+    let (mut late, mut dismissed) = (HashSet::new(), HashSet::new());
     for event in events {
         let until_us = event.at_us + promises.revoked_ms * 1_000;
         match &event.what {
@@ -68,9 +68,11 @@ fn orders(events: &[Event], promises: &Promises, verdict: &mut Verdict) {
                 }
             }
             What::Dismissed { subject, is_ordered: true, .. } => {
-                verdict.counts.orders_seen += u64::from(ordered.contains_key(subject));
+                dismissed.insert(*subject);
             }
             _ => {}
         }
     }
+    // A reader may be told before whoever gave the order has its answer.
+    verdict.counts.orders_seen = ordered.keys().filter(|subject| dismissed.contains(subject)).count() as u64;
 }
