@@ -136,6 +136,7 @@ impl Worker {
                 self.running.values().filter(|r| r.generation == generation).for_each(|r| r.nudge.notify_one());
                 false
             }
+            Ok(WakeUp::Order(_)) => false,
             // Some were missed: look at everything.
             Err(RecvError::Lagged(_)) => {
                 self.running.values().for_each(|r| r.nudge.notify_one());

@@ -1,12 +1,18 @@
 //! Orders of server programs to connections, wherever these are: made by the server API, carried to every node, and carried out there
 //! by the threads that have the connections.
 //!
-//! They are told at most once and kept nowhere: what must not be lost goes through a channel.
+//! A broker tells them at most once and keeps them nowhere. What must reach every connection is kept in the database as well, and read from there
+//! by every node, in one order (the server's `orders`); a broker then tells the others to look. A message is told alone: what of that must
+//! not be lost goes through a channel.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use talewire_proto::command::{Token, Wanted};
 use talewire_proto::{Channel, ClientId, CloseCode, Payload, UserId};
+
+use crate::NodeId;
+use crate::between::orders;
 
 /// Something to be done with connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +21,23 @@ pub struct Control {
     pub whom: Whom,
     /// What.
     pub order: Order,
+}
+
+impl Control {
+    /// As it is kept; nothing when it holds what orders do not carry (a filter).
+    #[must_use]
+    pub fn packed(&self, from: &NodeId) -> Option<Bytes> {
+        orders::write(from, self, true)
+    }
+
+    /// Reads what was kept; nothing when that is no order, or one of a newer version.
+    #[must_use]
+    pub fn unpacked(bytes: Bytes) -> Option<Self> {
+        match orders::read(bytes) {
+            Ok(orders::Told::Control { control, .. }) => Some(control),
+            Ok(_) | Err(_) => None,
+        }
+    }
 }
 
 /// Which connections are meant.

@@ -160,6 +160,8 @@ pub enum WakeUp {
     Jobs,
     /// Somebody asked to stop this generation.
     Cancel(GenerationId),
+    /// An order was kept ([`Control::packed`]): nodes find it where it is. It is told whole for those of versions that keep none.
+    Order(Bytes),
 }
 
 /// The broker. A clone is a reference count.
@@ -690,7 +692,7 @@ impl Broker {
         }
     }
 
-    /// Tells every process that runs jobs to look again. May be lost.
+    /// Tells every node to look again. May be lost.
     pub fn wake(&self, wake: WakeUp) {
         match &self.backend {
             // Nobody listening is no fault: the sweep finds the work.

@@ -22,6 +22,7 @@ mod metrics;
 mod network;
 mod node;
 mod nodes;
+mod orders;
 mod pace;
 mod perform;
 mod plain;

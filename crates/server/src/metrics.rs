@@ -49,6 +49,8 @@ pub struct Metrics {
     pub(crate) http2_floods: Counter,
     pub(crate) beats_failed: Counter,
     pub(crate) letters_dropped: Counter,
+    pub(crate) orders_kept: Counter,
+    pub(crate) orders_carried_out: Counter,
     pub(crate) nodes_differing: Gauge,
     pub(crate) nodes_unheard: Gauge,
     pub(crate) store_writable: Gauge,
@@ -130,6 +132,9 @@ impl Metrics {
         let http2_floods = counter("http2_floods", "HTTP/2 sockets closed for floods of resets or of empty frames");
         let beats_failed = counter("beats_failed", "Signs of life that the broker did not take");
         let letters_dropped = counter("letters_dropped", "Letters of other nodes for which there was no room");
+        let orders_kept = counter("orders_kept", "Orders to connections of every node that were given here and kept");
+        let orders_carried_out =
+            counter("orders_carried_out", "Kept orders that were carried out here, wherever they were given");
         let nodes_differing = Gauge::default();
         let help = "Other nodes that are set otherwise than this one, as of its last sign of life";
         registry.register("nodes_differing", help, nodes_differing.clone());
@@ -197,6 +202,8 @@ impl Metrics {
             http2_floods,
             beats_failed,
             letters_dropped,
+            orders_kept,
+            orders_carried_out,
             nodes_differing,
             nodes_unheard,
             store_writable,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use talewire_agents::counts::AgentCounts;
 use talewire_auth::{Auth, OriginRule, Seal};
@@ -21,6 +21,7 @@ use crate::inbox::Inboxes;
 use crate::logouts::LogoutsRead;
 use crate::metrics::Metrics;
 use crate::nodes::Peers;
+use crate::orders::OrdersRead;
 use crate::rates::PublishRates;
 use crate::reload::ReloadRequest;
 use crate::rules::Rules;
@@ -77,6 +78,8 @@ pub struct Node {
     pub(crate) commits: Commits,
     /// How far logouts have been read.
     pub(crate) logouts_read: LogoutsRead,
+    /// How far kept orders have been carried out.
+    pub(crate) orders_read: OrdersRead,
     /// What it knows of others.
     pub(crate) peers: Peers,
     /// When it started, on the wall clock.
@@ -108,6 +111,8 @@ pub struct NodeParts {
     pub store_name: String,
     /// Time between two signs of life, in milliseconds.
     pub beat_ms: u64,
+    /// For how long the store keeps orders to connections.
+    pub orders_age: Duration,
     /// Digests of settings that must be the same at every node over one broker, by part; that of channels' rules comes by itself.
     pub agreed: BTreeMap<String, String>,
     /// Sockets and HTTP.
@@ -148,6 +153,7 @@ impl Node {
             id: parts.id,
             commits: Commits::default(),
             logouts_read: LogoutsRead::default(),
+            orders_read: OrdersRead::new(parts.orders_age),
             peers,
             started_ms: unix_ms(),
             sessions: Sessions::default(),

@@ -16,6 +16,7 @@ mod event;
 mod jobs;
 mod log;
 mod objects;
+mod orders;
 mod postgres;
 mod settings;
 mod sqlite;
@@ -32,6 +33,7 @@ pub use objects::{
     Agent, Author, AuthorKind, Branch, Choice, Generation, Invite, Member, Reason, Role, Story, Turn, TurnGeneration,
     TurnKind,
 };
+pub use orders::KeptOrder;
 pub use settings::{StoreSettings, StoreUrl};
 pub use stories::{
     About, Accepted, BranchFacts, CallKey, ChoiceFacts, Decided, Decision, Effect, Facts, InviteFacts, InviteView,

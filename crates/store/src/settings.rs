@@ -35,6 +35,11 @@ pub struct StoreSettings {
     pub tls_ca: PathBuf,
     /// Time for which the answer of a repeated call is kept at least, in milliseconds; after it, the call counts as new.
     pub answer_ttl_ms: i64,
+    /// Time for which orders to the connections of all nodes (disconnect, unsubscribe, …) are kept, in milliseconds. A node that could not read
+    /// them for longer asks everybody whom it has to come again.
+    pub orders_age_ms: i64,
+    /// Time between two looks for orders that no other node has pointed to, in milliseconds.
+    pub orders_every_ms: u64,
     /// SQLite: bytes that must be free on the disk of the data folder; with fewer the node is not ready.
     pub free_bytes_min: u64,
     /// Time between two looks whether the store could write, in milliseconds. SQLite looks at the disk; PostgreSQL is written to, unless it was since the last look.
@@ -57,6 +62,8 @@ impl Default for StoreSettings {
             operation_ms_max: 10_000,
             tls_ca: PathBuf::new(),
             answer_ttl_ms: 24 * 60 * 60 * 1_000,
+            orders_age_ms: 60 * 60 * 1_000,
+            orders_every_ms: 1_000,
             free_bytes_min: 16_777_216,
             look_ms: 5_000,
         }

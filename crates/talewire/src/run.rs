@@ -101,6 +101,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
 
     let looks_every = Duration::from_millis(config.store.look_ms);
     let logouts_every = Duration::from_millis(config.auth.logouts_every_ms);
+    let orders_every = Duration::from_millis(config.store.orders_every_ms);
 
     // The doors open last, when everything behind them stands.
     let (reloads, requests) = mpsc::channel(RELOADS_WAITING_MAX);
@@ -109,6 +110,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
         name: config.process.name(),
         store_name: name_of(&store.secret("name").await?),
         beat_ms: config.broker.node_beat_ms,
+        orders_age: Duration::from_millis(config.store.orders_age_ms.max(0).unsigned_abs()),
         agreed: agreement::all(&config, &store.secret("agreement").await?),
         rules: config.rules()?,
         settings: config.http,
@@ -125,6 +127,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     };
     let node = Arc::new(Node::new(parts));
     node.learn_logouts().await?;
+    node.join_orders().await?;
     // Others know of this node before anybody is here.
     node.beat().await;
     if let Some(other) = node.stranger() {
@@ -138,6 +141,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     let attending = tokio::spawn(node.clone().attend());
     let watching = tokio::spawn(node.clone().watch_store(looks_every));
     let learning = tokio::spawn(node.clone().follow_logouts(logouts_every));
+    let obeying = tokio::spawn(node.clone().follow_orders(orders_every));
     let works = part == Part::Worker || config.agents.run_here;
     let server = match part {
         Part::Server => Server::start(node.clone())?,
@@ -167,6 +171,7 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     }
     attending.abort();
     learning.abort();
+    obeying.abort();
     watching.abort();
     sweeping.abort();
     broker.release(PRUNER).await;

@@ -16,6 +16,8 @@ pub(crate) enum Told {
         from: NodeId,
         /// The order.
         control: Control,
+        /// Whether it stands in the database, where whoever knows of that finds it in its order.
+        kept: bool,
     },
     /// Somebody asked to stop this generation.
     Cancel(GenerationId),
@@ -29,6 +31,7 @@ mod tag {
     pub(super) const USER: u8 = 3;
     pub(super) const CLIENT: u8 = 4;
     pub(super) const SESSION: u8 = 5;
+    pub(super) const KEPT: u8 = 6;
     pub(super) const MESSAGE: u8 = 10;
     pub(super) const DISCONNECT: u8 = 11;
     pub(super) const KEEP: u8 = 12;
@@ -45,10 +48,14 @@ mod tag {
     pub(super) const DATA: u8 = 36;
 }
 
-/// An order as it is told; nothing when it holds what orders do not carry (a filter).
-pub(crate) fn write(from: &NodeId, control: &Control) -> Option<Bytes> {
+/// An order as it is told; nothing when it holds what orders do not carry (a filter). Nodes of versions that keep no orders carry out
+/// one that says that it is kept as any other.
+pub(crate) fn write(from: &NodeId, control: &Control, kept: bool) -> Option<Bytes> {
     let mut writer = Writer::default();
     writer.put(tag::FROM, from.as_str().as_bytes());
+    if kept {
+        writer.put(tag::KEPT, b"");
+    }
     match &control.whom {
         Whom::Everyone => writer.put(tag::EVERYONE, b""),
         Whom::Of { user, client, session } => {
@@ -105,11 +112,12 @@ fn write_wanted(writer: &mut Writer, wanted: &Wanted) {
 pub(crate) fn read(bytes: Bytes) -> Result<Told, Unreadable> {
     let mut reader = Reader::new(bytes);
     let (mut from, mut everyone, mut user, mut client, mut session) = (None, false, None, None, None);
-    let mut order = None;
+    let (mut order, mut kept) = (None, false);
     while let Some((kind, value)) = reader.next()? {
         match kind {
             tag::FROM => from = Some(NodeId::named(text(&value)?)),
             tag::EVERYONE => everyone = true,
+            tag::KEPT => kept = true,
             tag::USER => user = Some(text(&value)?.parse::<UserId>().map_err(|_| Unreadable)?),
             tag::CLIENT => client = Some(read_client(&value)?),
             tag::SESSION => session = Some(Token(text(&value)?.to_owned())),
@@ -130,7 +138,7 @@ pub(crate) fn read(bytes: Bytes) -> Result<Told, Unreadable> {
     }
     let (Some(from), Some(order)) = (from, order) else { return Ok(Told::Unknown) };
     let whom = if everyone { Whom::Everyone } else { Whom::Of { user, client, session } };
-    Ok(Told::Control { from, control: Control { whom, order } })
+    Ok(Told::Control { from, control: Control { whom, order }, kept })
 }
 
 fn read_wanted(bytes: Bytes) -> Result<Wanted, Unreadable> {
@@ -210,13 +218,18 @@ mod tests {
                 Whom::Of { user: None, client: None, session: session.clone() },
             ] {
                 let control = Control { whom, order: order.clone() };
-                let bytes = write(&from, &control).expect("it holds no filter");
-                assert_eq!(read(bytes), Ok(Told::Control { from: from.clone(), control }));
+                for kept in [false, true] {
+                    let bytes = write(&from, &control, kept).expect("it holds no filter");
+                    let told = Told::Control { from: from.clone(), control: control.clone(), kept };
+                    assert_eq!(read(bytes), Ok(told));
+                }
+                assert_eq!(control.packed(&from).and_then(Control::unpacked), Some(control));
             }
         }
         let generation = GenerationId::from_random([1; 13]);
         assert_eq!(read(write_cancel(&generation)), Ok(Told::Cancel(generation)));
         assert_eq!(read(Bytes::from_static(&[99, 0, 0, 0, 0])), Ok(Told::Unknown));
+        assert_eq!(Control::unpacked(Bytes::from_static(&[99, 0, 0, 0, 0])), None);
         assert_eq!(read(Bytes::from_static(b"\x01\xff\xff\xff\xffx")), Err(Unreadable));
     }
 }

@@ -93,9 +93,12 @@ impl Outlets {
     }
 
     fn take_order(&self, bytes: Bytes) -> Result<(), Unreadable> {
-        match orders::read(bytes)? {
+        match orders::read(bytes.clone())? {
             // This node has taken its own orders before it sent them.
-            orders::Told::Control { from, control } if from != self.node => {
+            orders::Told::Control { from, kept: true, .. } if from != self.node => {
+                drop(self.wakeups.send(WakeUp::Order(bytes)));
+            }
+            orders::Told::Control { from, control, kept: false } if from != self.node => {
                 if let Some(sink) = self.controls.get()
                     && !sink(control)
                 {

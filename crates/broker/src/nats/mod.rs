@@ -190,7 +190,7 @@ impl Nats {
 
     /// Every node takes its orders from NATS but this one: its server says at once whether it has room.
     pub(crate) async fn control(&self, control: Control) -> Result<(), BrokerError> {
-        let Some(order) = orders::write(&self.node, &control) else {
+        let Some(order) = orders::write(&self.node, &control, false) else {
             return Err(unavailable("orders carry no filters"));
         };
         if let BrokerHealth::Down { reason } = self.health() {
@@ -291,6 +291,7 @@ impl Nats {
         let (subject, body) = match wake {
             WakeUp::Jobs => (self.bank.names.jobs(), Bytes::new()),
             WakeUp::Cancel(generation) => (self.bank.names.everybody(), orders::write_cancel(generation)),
+            WakeUp::Order(order) => (self.bank.names.everybody(), order.clone()),
         };
         let client = self.client.clone();
         self.ears.spawn(async move { drop(client.publish(subject, body).await) });

@@ -208,7 +208,7 @@ impl Redis {
 
     /// Every node takes its orders from Redis but this one: its server says at once whether it has room.
     pub(crate) async fn control(&self, control: Control) -> Result<(), BrokerError> {
-        let Some(order) = orders::write(&self.node, &control) else {
+        let Some(order) = orders::write(&self.node, &control, false) else {
             return Err(BrokerError::Unavailable("orders carry no filters".to_owned()));
         };
         self.announce_by(&self.servers.names.everybody(), &order).await?;
@@ -287,12 +287,14 @@ impl Redis {
     pub(crate) fn wake(&self, wake: &WakeUp) {
         match wake {
             WakeUp::Jobs => wakeups::wake(&self.servers),
-            WakeUp::Cancel(generation) => {
-                let name = self.servers.names.everybody();
-                let announcement = self.servers.announcement(&name, &orders::write_cancel(generation));
-                self.servers.tell_now(slot(&name), announcement);
-            }
+            WakeUp::Cancel(generation) => self.tell_everybody(&orders::write_cancel(generation)),
+            WakeUp::Order(order) => self.tell_everybody(order),
         }
+    }
+
+    fn tell_everybody(&self, what: &[u8]) {
+        let name = self.servers.names.everybody();
+        self.servers.tell_now(slot(&name), self.servers.announcement(&name, what));
     }
 
     /// For tests: scripts forget by a clock that goes before the server's by so much.

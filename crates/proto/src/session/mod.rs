@@ -44,6 +44,8 @@ pub struct Session {
     phase: Phase,
     /// Boxed, because a silent connection has none.
     current: Option<Box<Current>>,
+    /// What the command under way makes is to end as soon as it is made.
+    leaving: Option<Box<(Channel, UnsubscribeCode)>>,
     waiting: VecDeque<Command>,
     subscriptions: Subscriptions,
     outputs: VecDeque<Output>,
@@ -154,6 +156,7 @@ impl Session {
             namespaces: start.namespaces,
             phase: Phase::New(Box::new(newcomer)),
             current: None,
+            leaving: None,
             waiting: VecDeque::new(),
             subscriptions: Subscriptions::default(),
             outputs: VecDeque::new(),
@@ -270,6 +273,11 @@ impl Session {
 
     /// Starts the next command if none is being carried out.
     fn go_on(&mut self, now: Now) {
+        if self.current.is_none()
+            && let Some(leaving) = self.leaving.take()
+        {
+            self.drop_subscription(&leaving.0, leaving.1, None);
+        }
         while self.current.is_none() && !matches!(self.phase, Phase::Closed) {
             if let Some(wanted) = self.wanted.pop_front() {
                 self.join_for_server(wanted);
@@ -599,8 +607,25 @@ impl Session {
     }
 
     /// A right was taken away, or somebody asked for a subscription's end.
+    /// One that is just being made ends when it is made.
     pub fn handle_dropped(&mut self, channel: &Channel, code: UnsubscribeCode) {
+        self.wanted.retain(|wanted| wanted.channel != *channel);
+        if self.is_subscribing(channel) {
+            self.leaving = Some(Box::new((channel.clone(), code)));
+        }
         self.drop_subscription(channel, code, None);
+    }
+
+    /// Whether the command under way may end in a subscription to this channel. (What comes with the connection is not known to anybody yet.)
+    fn is_subscribing(&self, channel: &Channel) -> bool {
+        match self.current.as_ref().map(|current| &current.step) {
+            Some(Step::SubscriptionToken(request, _) | Step::RoleToSubscribe(request, _)) => {
+                request.channel == *channel
+            }
+            Some(Step::Joining(joining, ..)) => joining == channel,
+            Some(Step::ServerJoining(making)) => making.channel == *channel,
+            _ => false,
+        }
     }
 
     fn drop_subscription(&mut self, channel: &Channel, code: UnsubscribeCode, at: Option<Position>) {

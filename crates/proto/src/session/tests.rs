@@ -177,6 +177,10 @@ impl Stage {
                 self.session.handle_dropped(&channel, UnsubscribeCode::InsufficientState);
                 self.session.handle_ready(now);
             }
+            ["unsubscribed", channel] => {
+                self.session.handle_dropped(&channel.parse().expect("a channel"), UnsubscribeCode::Server);
+                self.session.handle_ready(now);
+            }
             ["gone"] => self.session.handle_gone(),
             ["close"] => self.session.handle_close(CloseCode::Shutdown),
             other => panic!("no such answer: {other:?}"),
@@ -516,6 +520,31 @@ fn a_slow_command_does_not_look_like_a_dead_peer() {
         + 8000ms
         ! result 1
         < {"id":2,"rpc":{"data":1}}"#,
+    );
+}
+
+#[test]
+fn what_is_taken_away_while_it_is_made_ends_when_it_is_made() {
+    check(
+        r#"
+        > {"id":2,"subscribe":{"channel":"chat:1"}}|{"id":3,"subscribe":{"channel":"chat:2"}}
+        ? join chat:1
+        ! unsubscribed chat:1
+        ! unsubscribed chat:3
+        ! joined 9
+        < {"id":2,"subscribe":{"recoverable":true,"epoch":"E","offset":9,"positioned":true}}
+        ? leave chat:1
+        < {"push":{"channel":"chat:1","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}
+        ? join chat:2
+        ! unsubscribed chat:2
+        ! unavailable
+        < {"id":3,"error":{"code":503,"message":"temporarily unavailable","temporary":true}}
+        ! wanted chat:2
+        ? join chat:2
+        ! wanted chat:1
+        ! unsubscribed chat:1
+        ! joined 4
+        < {"push":{"channel":"chat:2","subscribe":{"recoverable":true,"epoch":"E","offset":4,"positioned":true}}}"#,
     );
 }
 

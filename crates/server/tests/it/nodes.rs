@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use talewire_broker::{NodeId, NodeReport};
-use talewire_proto::{Kind, Limits, Namespace, Namespaces};
+use talewire_broker::{Control, NodeId, NodeReport, Order, Whom};
+use talewire_proto::command::Wanted;
+use talewire_proto::{CloseCode, Kind, Limits, Namespace, Namespaces, UserId};
 use talewire_server::{Rules, ServerSettings};
 
 use crate::api::{ask, call, push, subscribe};
@@ -17,10 +18,14 @@ async fn two() -> (Stage, Stage) {
 }
 
 async fn two_with(change: impl Fn(ServerSettings) -> ServerSettings) -> (Stage, Stage) {
-    let settings = || {
+    two_of(|| {
         let base = Settings::default();
         Settings { http: change(base.http), ..Settings::default() }
-    };
+    })
+    .await
+}
+
+async fn two_of(settings: impl Fn() -> Settings) -> (Stage, Stage) {
     let a = Stage::with(settings()).await;
     let b = a.beside(settings()).await;
     (a, b)
@@ -64,6 +69,39 @@ async fn orders_reach_a_user_on_every_node() {
     assert_eq!(first.closed().await.0, 3_503);
     assert_eq!(second.closed().await.0, 3_503);
     assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_nobody_heard_are_carried_out_in_their_order() {
+    let (a, b) = two().await;
+    let (ana, token) = a.guest("Ana").await;
+    let (mut client, _) = b.client_of(&token).await;
+    let mut other = b.client().await;
+    let channel = || "chat:1".parse().expect("a channel");
+    let user: UserId = ana.parse().expect("an id");
+    let disconnect = Order::Disconnect { code: CloseCode::ForceDisconnect, keep: Vec::new() };
+    // As another node would, whose word was lost.
+    let keep = async |order: Order| {
+        let control = Control { whom: Whom::user(user.clone()), order };
+        let packed = control.packed(&NodeId::new()).expect("no filter");
+        a.node.store.keep_order(packed).await.expect("a store");
+    };
+    keep(Order::Subscribe(Box::new(Wanted::new(channel())))).await;
+    assert_eq!(push(&mut client).await["channel"], "chat:1");
+    a.node.store.keep_order("something new".into()).await.expect("a store");
+    keep(Order::Unsubscribe(channel())).await;
+    assert_eq!(push(&mut client).await["unsubscribe"]["code"], 2_000);
+    keep(disconnect).await;
+    assert_eq!(client.closed().await.0, 3_503);
+    assert_eq!(subscribe(&mut other, "chat:1").await["recoverable"], true, "others stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_at_a_node_that_may_have_missed_orders_comes_again() {
+    let (a, _b) = two_of(|| Settings { orders_age: Duration::ZERO, ..Settings::default() }).await;
+    let (_, token) = a.guest("Ana").await;
+    let (mut client, _) = a.client_of(&token).await;
+    assert_eq!(client.closed().await.0, 3_011, "force reconnect");
 }
 
 #[tokio::test(flavor = "multi_thread")]

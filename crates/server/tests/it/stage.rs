@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) namespaces: Namespaces,
     pub(crate) free_bytes_min: u64,
     pub(crate) reloads: Option<tokio::sync::mpsc::Sender<ReloadRequest>>,
+    pub(crate) orders_age: Duration,
 }
 
 impl Default for Settings {
@@ -62,6 +63,7 @@ impl Default for Settings {
             namespaces: namespaces(),
             free_bytes_min: 0,
             reloads: None,
+            orders_age: Duration::from_secs(3_600),
         }
     }
 }
@@ -133,6 +135,7 @@ impl Stage {
             name: name.into(),
             store_name: "stage".into(),
             beat_ms: 1_000,
+            orders_age: settings.orders_age,
             agreed: Default::default(),
             traces: None,
             settings: settings.http,
@@ -155,6 +158,8 @@ impl Stage {
         tokio::spawn(node.clone().attend());
         node.learn_logouts().await.expect("a store");
         tokio::spawn(node.clone().follow_logouts(Duration::from_millis(100)));
+        node.join_orders().await.expect("a store");
+        tokio::spawn(node.clone().follow_orders(Duration::from_millis(100)));
         let server = Server::start(node.clone())?;
         let (address, admin) = (server.address(), server.admin_address());
         Ok(Self { node, store, address, admin, server: Some(server), _folder: None })

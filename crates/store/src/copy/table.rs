@@ -212,5 +212,6 @@ pub(crate) static TABLES: &[Table] = &[
         since: 3,
         ..counted("logouts", &[integer("seq"), text("user"), integer("issued_at"), integer("expires_at")])
     },
+    Table { since: 4, ..counted("orders", &[integer("seq"), integer("at"), bytes("body")]) },
     Table { name: "secrets", order: "name", counter: None, since: 1, columns: &[text("name"), bytes("value")] },
 ];

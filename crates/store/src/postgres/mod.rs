@@ -18,6 +18,7 @@ mod facts;
 mod failure;
 mod jobs;
 mod log;
+mod orders;
 mod pool;
 mod probe;
 mod rows;
@@ -103,6 +104,7 @@ pub(crate) struct Postgres {
     reads: Arc<Semaphore>,
     reads_max: usize,
     answer_ttl_ms: i64,
+    orders_age_ms: i64,
     /// Commits that had succeeded at the last look.
     probed: AtomicU64,
     closed: AtomicBool,
@@ -138,6 +140,7 @@ impl Postgres {
             reads: Arc::new(Semaphore::new(reads_max)),
             reads_max,
             answer_ttl_ms: settings.answer_ttl_ms,
+            orders_age_ms: settings.orders_age_ms,
             probed: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             running: Arc::default(),

@@ -32,6 +32,8 @@ pub(super) const STEPS: &[Step] = &[
     Step { sql: include_str!("schema_2.sql"), since: 1 },
     // Logouts: a program that knows less goes on to believe logins that were logged out.
     Step { sql: include_str!("schema_3.sql"), since: 1 },
+    // Kept orders: a program that knows less hears them as they are told, or not.
+    Step { sql: include_str!("schema_4.sql"), since: 1 },
 ];
 
 /// The lock under which steps are made.

@@ -7,6 +7,7 @@ use talewire_proto::{Payload, UserId};
 use super::accounts::prune_logouts;
 use super::connection::{CLOCK, Work};
 use super::failure::{Failure, Tried};
+use super::orders::prune_orders;
 use super::{Postgres, apply, facts, storable};
 use crate::StoreError;
 use crate::stories::{Accepted, CallKey, Decided, Decision, Facts, Question, Refusal, Rule};
@@ -59,9 +60,10 @@ impl Postgres {
     }
 
     pub(crate) async fn prune(&self) -> Result<u64, StoreError> {
-        self.change(self.answer_ttl_ms, |work, ttl_ms| {
+        self.change((self.answer_ttl_ms, self.orders_age_ms), |work, (ttl_ms, orders_age_ms)| {
             Box::pin(async move {
-                Ok(prune(work, *ttl_ms, PRUNED_PER_CALL).await? + prune_logouts(work, PRUNED_PER_CALL).await?)
+                let orders = prune_orders(work, *orders_age_ms, PRUNED_PER_CALL).await?;
+                Ok(prune(work, *ttl_ms, PRUNED_PER_CALL).await? + prune_logouts(work, PRUNED_PER_CALL).await? + orders)
             })
         })
         .await

@@ -13,6 +13,7 @@ mod facts;
 mod folder;
 mod jobs;
 mod log;
+mod orders;
 mod queue;
 mod reader;
 mod rows;
@@ -56,6 +57,7 @@ pub(crate) struct Sqlite {
     clock_shift_ms: Arc<AtomicI64>,
     disk: disk::Disk,
     answer_ttl_ms: i64,
+    orders_age_ms: i64,
     /// Every thread holds a receiver: none is left when all have ended and closed their connections.
     ended: watch::Sender<()>,
 }
@@ -73,7 +75,8 @@ impl Sqlite {
         let clock_shift_ms = Arc::new(AtomicI64::new(0));
         let (ended, alive) = watch::channel(());
         let disk = disk::Disk::new(&settings.path, settings.free_bytes_min);
-        let open = Self { writes, reads, counters, clock_shift_ms, disk, answer_ttl_ms: settings.answer_ttl_ms, ended };
+        let StoreSettings { answer_ttl_ms, orders_age_ms, .. } = *settings;
+        let open = Self { writes, reads, counters, clock_shift_ms, disk, answer_ttl_ms, orders_age_ms, ended };
         for number in 0..settings.reader_threads.max(1) {
             let conn = schema::connect_reader(&path)?;
             let reader = reader::Reader {

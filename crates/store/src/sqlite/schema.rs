@@ -10,8 +10,12 @@ use rusqlite::{Connection, OpenFlags};
 use crate::StoreError;
 
 /// The steps. Tables are rowid tables: blobs in a clustered tree made appends three times slower when measured.
-pub(super) const STEPS: &[&str] =
-    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+pub(super) const STEPS: &[&str] = &[
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// The writer's connection.
 pub(super) fn connect(path: &Path) -> Result<Connection, StoreError> {

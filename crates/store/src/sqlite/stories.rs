@@ -5,6 +5,7 @@ use talewire_proto::{Payload, UserId};
 
 use super::Sqlite;
 use super::accounts::prune_logouts;
+use super::orders::prune_orders;
 use super::writer::Work;
 use super::{apply, facts};
 use crate::StoreError;
@@ -22,9 +23,12 @@ impl Sqlite {
     }
 
     pub(crate) async fn prune(&self) -> Result<u64, StoreError> {
-        let answer_ttl_ms = self.answer_ttl_ms;
-        self.write(move |work| Ok(prune(work, answer_ttl_ms, PRUNED_PER_CALL)? + prune_logouts(work, PRUNED_PER_CALL)?))
-            .await
+        let (answer_ttl_ms, orders_age_ms) = (self.answer_ttl_ms, self.orders_age_ms);
+        self.write(move |work| {
+            let orders = prune_orders(work, orders_age_ms, PRUNED_PER_CALL)?;
+            Ok(prune(work, answer_ttl_ms, PRUNED_PER_CALL)? + prune_logouts(work, PRUNED_PER_CALL)? + orders)
+        })
+        .await
     }
 }
 

@@ -51,6 +51,7 @@ async fn fill(store: &Store) {
     request(store, "copied", "copied-open").await.unwrap();
     store.insert_guest(&user("guest"), "Guest").await.unwrap();
     store.log_out(&user("guest"), 5, i64::MAX).await.unwrap();
+    store.keep_order("end".into()).await.unwrap();
     invite(store).await;
 }
 

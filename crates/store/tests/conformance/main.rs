@@ -9,6 +9,7 @@ mod faults;
 mod jobs;
 mod log;
 mod many;
+mod orders;
 mod server;
 mod stories;
 mod world;
@@ -53,6 +54,8 @@ async fn suite(home: impl AsyncFn() -> Home) {
     log::what_is_erased_leaves_its_place(&home().await).await;
     accounts::guests_and_secrets_stay(&home().await).await;
     accounts::logouts_stay_until_their_logins_would_have_ended(&home().await).await;
+    orders::orders_stay_for_their_time(&home().await).await;
+    orders::no_order_turns_up_behind_a_reader(&home().await).await;
     stories::a_story_is_rows_and_log_at_once(&home().await).await;
     stories::a_repeated_call_gets_its_answer_again(&home().await).await;
     stories::a_refused_or_failing_rule_leaves_nothing(&home().await).await;

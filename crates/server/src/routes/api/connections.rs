@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use talewire_broker::{Control, NodeId, Order, Whom};
+use talewire_broker::{NodeId, Order, Whom};
 use talewire_proto::command::{Recover, Token, Wanted};
 use talewire_proto::session::Refused;
 use talewire_proto::{Channel, ClientId, CloseCode, ErrorCode, Payload, Position, UserId};
@@ -18,7 +18,7 @@ use crate::listing::{self, ConnectionsAsked, Seen};
 use crate::node::Node;
 
 async fn order(node: &Node, whom: Whom, order: Order) -> Answer {
-    node.broker.control(Control { whom, order }).await.map_err(|_| ErrorCode::Unavailable)?;
+    node.order(whom, order).await?;
     done()
 }
 
