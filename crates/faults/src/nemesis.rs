@@ -29,8 +29,9 @@ mod full;
 /// How often processes are looked at while nothing else is to do.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How long a fault of a worker waits until that writes something.
-const WRITING_MAX: Duration = Duration::from_secs(6);
+/// How long a fault of a worker waits until that begins to write something; and what says so.
+const WRITING_MAX: Duration = Duration::from_secs(15);
+const CLAIMED: &str = "talewire_agents_claimed_total";
 
 /// The numbers of those from whom something is taken away begin here.
 const SUBJECTS_FROM: u32 = 1_000;
@@ -352,9 +353,10 @@ fn split(node: usize, slot: u16, ms: u64, stage: &mut Stage, world: &World) -> a
 /// A worker goes while it writes, if it does soon. What it has done is read before it is forgotten with the process.
 fn working(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
     let deadline = Instant::now() + WRITING_MAX;
-    while stage.workers.first().context("no worker")?.metric("talewire_agents_running").unwrap_or(0) == 0
-        && Instant::now() < deadline
-    {
+    let claimed = |stage: &Stage| stage.workers.first().and_then(|worker| worker.metric(CLAIMED).ok());
+    let before = claimed(stage);
+    // As it begins with one: the rest of an older one might be over before anybody misses it.
+    while claimed(stage) == before && Instant::now() < deadline {
         rest(20, stage, world);
     }
     stage.workers[0].worked(&world.log);

@@ -21,12 +21,13 @@ fn run_on(ground: Ground, nodes: usize, faults: &[Fault]) -> Report {
     let steps: Vec<Step> = faults.iter().map(|fault| Step { rest_ms: 300, fault: *fault }).collect();
     let mut options = on(ground, nodes, steps);
     options.stage.small_disk = ground == Ground::Redis;
-    options.stories = true;
+    (options.stories, options.orders) = (true, true);
     options.log = std::env::var_os("TALEWIRE_FAULTS_LOG").map(Into::into);
     let report = run::run(&options).expect("the run is made");
     assert!(report.verdict.is_green(), "{report}");
     let counts = &report.verdict.counts;
     assert!(counts.acknowledged > 100 && counts.delivered > 800 && counts.jobs > 0, "{report}");
+    assert_eq!(counts.orders, counts.orders_seen, "what was taken away is away: {report}");
     assert!(counts.presence_reads > 3, "each node said who is there: {report}");
     report
 }
@@ -120,7 +121,7 @@ fn two_nodes_behind_sentinels_keep_positions_true() {
 #[test]
 fn a_node_that_is_cut_off_and_a_partition_lose_nothing_in_silence() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_talewire-faults"));
-    command.args(["run", "--stage", "cluster", "--only", "CutOff,Split", "--no-orders", "--binary"]);
+    command.args(["run", "--stage", "cluster", "--only", "CutOff,Split", "--binary"]);
     let done = command.arg(talewire_faults::stage::binary().expect("talewire is built")).output().expect("it runs");
     let [said, why] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     assert!(done.status.success() && said.contains("GREEN"), "{said}{why}");
