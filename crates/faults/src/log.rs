@@ -149,6 +149,13 @@ pub enum What {
     /// A server program has been told that this reader has no longer a place in the channel.
     Revoked { reader: u32, channel: Name },
 
+    /// A node has acknowledged the order to take a channel, or with none the connection, away from somebody who is on another node.
+    Ordered { subject: u32, channel: Option<Name>, on: Name, by: Name },
+    /// Somebody who is the subject of an order got an entry.
+    Heard { subject: u32, channel: Name },
+    /// What it has was ended: by the order, or otherwise.
+    Dismissed { subject: u32, is_ordered: bool, how: String },
+
     /// Everything that one node gives as a channel's history, at the end.
     Read { node: Name, channel: Name, top: Position, entries: Vec<(u64, Content)> },
 
@@ -183,6 +190,8 @@ pub enum What {
     Over,
     /// What a process uses.
     Vitals { node: Name, number: u32, rss_bytes: u64, descriptors: u64 },
+    /// What the agents of a process have done since it was started for the so many-th time.
+    Worked { node: Name, number: u32, claimed: u64, done: u64, fenced: u64 },
     /// What stands in Redis, while all is whole.
     Keys { keys: u64 },
     /// A line of a log that nobody should ever see.

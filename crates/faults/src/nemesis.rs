@@ -2,24 +2,42 @@
 
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use talewire_stand::redis_sentinel::RedisSentinels;
 
 use crate::checkers::Promises;
+use crate::clients::subject::{SUBJECTS, Subjects};
 use crate::clients::{PATIENCE, World};
 use crate::http::{self, Who};
 use crate::log::What;
+use crate::run::RunOptions;
 use crate::schedule::{Fault, Place, Step, Whom};
 use crate::socket::Socket;
-use crate::stage::broker::Broker;
+use crate::stage::apart;
+use crate::stage::broker::{Broker, PROMOTION_MAX};
 use crate::stage::proxy::Weather;
 use crate::stage::{API_KEY, Stage, set_clock};
 
+mod full;
+
 /// How often processes are looked at while nothing else is to do.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a fault of a worker waits until that begins to write something; and what says so.
+const WRITING_MAX: Duration = Duration::from_secs(15);
+const CLAIMED: &str = "talewire_agents_claimed_total";
+
+/// The numbers of those from whom something is taken away begin here.
+const SUBJECTS_FROM: u32 = 1_000;
+
+/// How long they are listened to beyond the time when nothing may come any more.
+const JUDGED_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Descriptors that a node keeps when the others are taken.
 const DESCRIPTORS_LEFT: u64 = 3;
@@ -49,6 +67,13 @@ const LOSE_KEYS: &str = "local cut = 0 \
 /// Connections that are never given back.
 const LEAKED: usize = 80;
 
+/// The channel that is never read and never forgotten, and how often something is said in it.
+const HOARD: &str = "news:hoard";
+const HOARD_EVERY: Duration = Duration::from_millis(10);
+
+/// Channels that nobody reads.
+const HOARDED_KEYS: usize = 150;
+
 /// The channel of long texts: nobody's history is asked for at the end.
 const LONG_TEXTS_CHANNEL: &str = "news:long-texts";
 
@@ -56,28 +81,69 @@ const LONG_TEXTS_CHANNEL: &str = "news:long-texts";
 #[derive(Debug, Default)]
 pub struct Held {
     sockets: Vec<TcpStream>,
+    hoarders: Vec<JoinHandle<()>>,
 }
 
 /// Carries out all steps.
 ///
 /// # Errors
 /// If the stage cannot be made whole again: the run is void.
-pub fn run(
-    steps: &[Step],
-    stage: &mut Stage,
-    world: &World,
-    promises: &Promises,
-    held: &mut Held,
-) -> anyhow::Result<()> {
+pub fn run(options: &RunOptions, stage: &mut Stage, world: &Arc<World>, held: &mut Held) -> anyhow::Result<()> {
+    let RunOptions { steps, promises, orders, .. } = options;
+    let mut subjects = Vec::new();
+    let mut judged = Instant::now();
     for (number, step) in (1..).zip(steps) {
         rest(step.rest_ms, stage, world);
         stage.count_keys(&world.log);
         let Step { fault, .. } = step;
+        let of_fault = if *orders { subjects_of(*fault, number, stage, world)? } else { None };
         world.log.say(What::Fault { number, fault: format!("{fault:?}") });
+        if let Some((all, by)) = of_fault {
+            subjects.push(all.ordered(world, by));
+        }
         one(*fault, stage, world, promises, held).with_context(|| format!("{fault:?}"))?;
         world.log.say(What::Healed { number });
+        if subjects.iter().any(|all: &Subjects| !all.are_over()) {
+            judged = Instant::now() + Duration::from_millis(promises.revoked_ms) + JUDGED_AFTER;
+        }
+    }
+    while Instant::now() < judged && subjects.iter().any(|all| !all.are_over()) {
+        rest(100, stage, world);
     }
     Ok(())
+}
+
+/// Those from whom something is taken away while this fault goes on, connected to the node that it strikes, and who takes the orders.
+fn subjects_of(
+    fault: Fault,
+    number: u32,
+    stage: &mut Stage,
+    world: &Arc<World>,
+) -> anyhow::Result<Option<(Subjects, usize)>> {
+    let nodes = stage.nodes.len();
+    let node = match fault {
+        Fault::Pause { node, .. } | Fault::CutOff { node, .. } | Fault::Split { node, .. } | Fault::Deafen { node } => {
+            node
+        }
+        Fault::KillBroker { slot, .. } => usize::from(slot) % nodes,
+        _ => return Ok(None),
+    };
+    if nodes < 2 {
+        return Ok(None);
+    }
+    let first = SUBJECTS_FROM + number * SUBJECTS;
+    let user = |number: u32| format!("subject-{number}");
+    let named = (first..first + SUBJECTS).map(|number| Ok((user(number), stage.token(&user(number))?)));
+    let tokens = named.collect::<anyhow::Result<Vec<_>>>()?;
+    // The fault before may not be over for everybody yet.
+    let deadline = Instant::now() + SLOW_READERS_BEGIN_MAX;
+    loop {
+        match Subjects::begin(world, node, first, &tokens) {
+            Ok(subjects) => return Ok(Some((subjects, (node + 1) % nodes))),
+            Err(trouble) if Instant::now() > deadline => bail!("somebody to take a channel away from: {trouble}"),
+            Err(_) => rest(100, stage, world),
+        }
+    }
 }
 
 /// Waits, and keeps an eye on the processes.
@@ -93,7 +159,13 @@ pub fn rest(ms: u64, stage: &mut Stage, world: &World) {
     }
 }
 
-fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held: &mut Held) -> anyhow::Result<()> {
+fn one(
+    fault: Fault,
+    stage: &mut Stage,
+    world: &Arc<World>,
+    promises: &Promises,
+    held: &mut Held,
+) -> anyhow::Result<()> {
     let drain = Duration::from_millis(promises.drain_ms);
     match fault {
         Fault::Kill { node, down_ms } => {
@@ -147,16 +219,27 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held
             rest(ms, stage, world);
             set_clock(&clock, 0)?;
         }
+        Fault::MoveStoreClock { seconds, ms } => {
+            let clock = stage.store_clock.clone().context("PostgreSQL's clock cannot be moved")?;
+            set_clock(&clock, seconds)?;
+            rest(ms, stage, world);
+            set_clock(&clock, 0)?;
+        }
         Fault::TakeDescriptors { node, ms } => take_descriptors(node, ms, stage, world)?,
+        Fault::KillWorker { .. } | Fault::PauseWorker { .. } => working(fault, stage, world)?,
+        Fault::FillStore { .. } | Fault::FillBrokerDisk { .. } => full::run(fault, stage, world)?,
         Fault::KillStore { .. }
         | Fault::PauseStore { .. }
         | Fault::KillBroker { .. }
         | Fault::PauseBroker { .. }
         | Fault::FillBroker { .. }
+        | Fault::KillReplica { .. }
+        | Fault::KillSentinel { .. }
         | Fault::FailOver { .. }
         | Fault::FailOverToOld { .. }
         | Fault::MoveSlots { .. }
-        | Fault::CutOff { .. } => underneath(fault, stage, world)?,
+        | Fault::CutOff { .. }
+        | Fault::Split { .. } => underneath(fault, stage, world)?,
         Fault::Storm { place, weather, ms } => {
             stage.way(place)?.set(weather);
             rest(ms, stage, world);
@@ -164,6 +247,14 @@ fn one(fault: Fault, stage: &mut Stage, world: &World, promises: &Promises, held
         }
         Fault::Deafen { node } => deafen(node, promises.deaf_ms + 1_000, stage, world)?,
         Fault::SlowReaders { node, ms } => slow_readers(node, ms, stage, world)?,
+        Fault::Hoard { node } => hoard(node, stage, world, held)?,
+        Fault::HoardKeys => {
+            let address = stage.nodes[0].door.direct().context("it has never listened")?;
+            for n in 0..HOARDED_KEYS {
+                let body = json!({ "channel": format!("news:unread-{n}"), "data": n });
+                http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE)?;
+            }
+        }
         Fault::Leak { .. } | Fault::OldBackup { .. } | Fault::LoseEntries { .. } | Fault::LoseKeys => {
             broken(fault, stage, world, held)?;
         }
@@ -192,6 +283,17 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
         }
         Fault::KillBroker { slot, down_ms } => {
             broker(stage)?.kill_master(slot, Duration::from_millis(down_ms))?;
+        }
+        Fault::KillReplica { slot, down_ms } => {
+            let at = broker(stage)?.replica(slot)?;
+            broker(stage)?.kill(at);
+            rest(down_ms, stage, world);
+            broker(stage)?.restart(at);
+        }
+        Fault::KillSentinel { number, down_ms } => {
+            sentinels(stage)?.kill_sentinel(number);
+            rest(down_ms, stage, world);
+            sentinels(stage)?.restart_sentinel(number);
         }
         Fault::PauseBroker { slot, ms } => {
             let at = broker(stage)?.master(slot)?;
@@ -222,7 +324,54 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             rest(ms, stage, world);
             network.cut(&ports, loud, false)?;
         }
+        Fault::Split { node, slot, ms } => split(node, slot, ms, stage, world)?,
         other => bail!("{other:?} is above the ground"),
+    }
+    Ok(())
+}
+
+/// The master and one node stay together; all others, and the Sentinels, are on the other side.
+fn split(node: usize, slot: u16, ms: u64, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    let island = broker(stage)?.island(slot)?;
+    let cut = |stage: &Stage, is_cut: bool| -> anyhow::Result<()> {
+        for (number, network) in stage.networks.iter().enumerate() {
+            let across = if number == node { &island.others } else { &island.ports };
+            network.cut(across, false, is_cut)?;
+        }
+        apart::split(&island.ports, island.source, is_cut)
+    };
+    if stage.networks.is_empty() {
+        bail!("the nodes have no networks of their own");
+    }
+    cut(stage, true)?;
+    let taken_over = broker(stage)?.wait_for_another(island.master, slot, PROMOTION_MAX);
+    rest(ms, stage, world);
+    cut(stage, false)?;
+    taken_over
+}
+
+/// A worker goes while it writes, if it does soon. What it has done is read before it is forgotten with the process.
+fn working(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<()> {
+    let deadline = Instant::now() + WRITING_MAX;
+    let claimed = |stage: &Stage| stage.workers.first().and_then(|worker| worker.metric(CLAIMED).ok());
+    let before = claimed(stage);
+    // As it begins with one: the rest of an older one might be over before anybody misses it.
+    while claimed(stage) == before && Instant::now() < deadline {
+        rest(20, stage, world);
+    }
+    stage.workers[0].worked(&world.log);
+    match fault {
+        Fault::KillWorker { down_ms } => {
+            stage.workers[0].kill();
+            rest(down_ms, stage, world);
+            stage.workers[0].start()?;
+        }
+        Fault::PauseWorker { ms } => {
+            stage.workers[0].pause();
+            rest(ms, stage, world);
+            stage.workers[0].go_on();
+        }
+        other => bail!("{other:?} is not a worker's"),
     }
     Ok(())
 }
@@ -251,6 +400,13 @@ fn deafen(node: usize, most_ms: u64, stage: &mut Stage, world: &World) -> anyhow
 
 fn broker(stage: &mut Stage) -> anyhow::Result<&mut Broker> {
     stage.broker.as_mut().context("no broker")
+}
+
+fn sentinels(stage: &mut Stage) -> anyhow::Result<&mut RedisSentinels> {
+    match broker(stage)? {
+        Broker::Sentinels(all) => Ok(all),
+        _ => bail!("there are no Sentinels"),
+    }
 }
 
 /// A process of ours and those that it has started: PostgreSQL has one for each connection.
@@ -361,6 +517,21 @@ fn broken(fault: Fault, stage: &mut Stage, world: &World, held: &mut Held) -> an
         }
         other => bail!("{other:?} is no break of a test"),
     }
+    Ok(())
+}
+
+/// Publishes to a history that is kept in memory, faster than anything is forgotten.
+fn hoard(node: usize, stage: &mut Stage, world: &Arc<World>, held: &mut Held) -> anyhow::Result<()> {
+    let address = stage.nodes[node].door.direct().context("it has never listened")?;
+    let world = world.clone();
+    held.hoarders.push(std::thread::spawn(move || {
+        let body = json!({ "channel": HOARD, "data": { "text": "z".repeat(LONG_TEXT_BYTES) } });
+        while !world.is_quiet() {
+            // Whatever is refused is not kept; the test sees what was.
+            let _ = http::post(address, "/api/publish", Who::Key(API_KEY), &body, PATIENCE);
+            std::thread::sleep(HOARD_EVERY);
+        }
+    }));
     Ok(())
 }
 

@@ -60,6 +60,9 @@ pub struct Run {
     /// Never cut nodes off from single servers of Redis: that needs root, and is done on `sentinel` and `cluster`
     #[arg(long)]
     pub together: bool,
+    /// Take nothing away from anybody during faults
+    #[arg(long)]
+    pub no_orders: bool,
     /// This process is in a network of its own
     #[arg(long, hide = true)]
     pub apart: bool,
@@ -145,7 +148,7 @@ impl Run {
             other: self.other.clone(),
             ground,
             nodes,
-            small_disk: ground == Ground::Alone,
+            small_disk: matches!(ground, Ground::Alone | Ground::Postgres | Ground::Redis),
             moved_clock: true,
             apart: self.cuts_off(),
             unwatched: false,
@@ -157,6 +160,7 @@ impl Run {
             seed: self.seed,
             promises: Promises::default(),
             calm_ms: 2_000,
+            orders: !self.no_orders,
             stories: true,
             log: self.log.clone(),
         })

@@ -152,6 +152,11 @@ impl fmt::Display for Report {
             job_texts,
             job_texts_cut,
             presence_reads,
+            taken_over,
+            done_by_workers,
+            fenced,
+            orders,
+            orders_seen,
             ..
         } = &verdict.counts;
         writeln!(
@@ -161,8 +166,10 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "generations {jobs}, texts compared {job_texts} (cut off {job_texts_cut}); presence compared {presence_reads} times"
+            "generations {jobs} (by the worker {done_by_workers}, taken over {taken_over}, attempts fenced off {fenced}), texts \
+             compared {job_texts} (cut off {job_texts_cut}); presence compared {presence_reads} times"
         )?;
+        writeln!(f, "orders given during faults {orders}, carried out before their readers' eyes {orders_seen}")?;
         let Counts { lost, doubled, out_of_order, lies, needless, .. } = &verdict.counts;
         writeln!(f, "lost {lost}, doubled {doubled}, out of order {out_of_order}, lies {lies}, needless {needless}")?;
         write!(f, "{verdict}")?;

@@ -53,6 +53,8 @@ pub struct RunOptions {
     pub promises: Promises,
     /// How long everything runs before the first fault, in milliseconds.
     pub calm_ms: u64,
+    /// Whether channels and connections are taken away during faults, at other nodes than their readers'.
+    pub orders: bool,
     /// Whether somebody has stories written.
     pub stories: bool,
     /// Where the log goes, if it is wanted.
@@ -88,7 +90,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<Report> {
         world.log.say(What::Void { why: format!("{error:#}") });
         world.stop();
     }
-    for node in &mut stage.nodes {
+    for node in stage.nodes.iter_mut().chain(&mut stage.workers) {
         node.look(&world.log);
         node.panics(&world.log);
     }
@@ -111,7 +113,7 @@ fn whole(
 ) -> anyhow::Result<()> {
     nemesis::rest(options.calm_ms, stage, world);
     revoke(world)?;
-    nemesis::run(&options.steps, stage, world, &options.promises, held)?;
+    nemesis::run(options, stage, world, held)?;
     nemesis::rest(300, stage, world);
     world.log.say(What::Quiet);
     world.stop_publishing();
@@ -120,6 +122,7 @@ fn whole(
     presence(options, stage, world);
     nemesis::rest(100, stage, world);
     stage.count_keys(&world.log);
+    stage.worked(&world.log);
     read_all(world)?;
     if let Some(story) = story {
         read_story(world, &story)?;

@@ -45,6 +45,18 @@ pub enum Fault {
         /// Whether the first node is killed and started again meanwhile.
         kill: bool,
     },
+    /// F12: the disk of PostgreSQL is full.
+    FillStore {
+        /// For how long.
+        ms: u64,
+    },
+    /// F11: the disk of Redis is full. One that syncs every write ends then; one that syncs once a second refuses to write.
+    FillBrokerDisk {
+        /// For how long.
+        ms: u64,
+        /// Whether it syncs once a second meanwhile.
+        every_second: bool,
+    },
     /// F18: the wall clock of a node jumps, and jumps back.
     MoveClock {
         /// Which node.
@@ -54,10 +66,27 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
+    /// F18: the wall clock of PostgreSQL jumps, and jumps back.
+    MoveStoreClock {
+        /// By how much.
+        seconds: i64,
+        /// For how long.
+        ms: u64,
+    },
     /// F19: a node has no descriptors left.
     TakeDescriptors {
         /// Which node.
         node: usize,
+        /// For how long.
+        ms: u64,
+    },
+    /// F21: SIGKILL to a worker that writes, and started again.
+    KillWorker {
+        /// How long it stays down.
+        down_ms: u64,
+    },
+    /// F21: SIGSTOP to a worker that writes, beyond its lease, then SIGCONT.
+    PauseWorker {
         /// For how long.
         ms: u64,
     },
@@ -76,6 +105,20 @@ pub enum Fault {
         /// Of a cluster, the master that has this slot.
         slot: u16,
         /// How long it stays down at least.
+        down_ms: u64,
+    },
+    /// F2: SIGKILL to a replica of Redis, and started again.
+    KillReplica {
+        /// One of the replicas, of a cluster of the master that has this slot.
+        slot: u16,
+        /// How long it stays down.
+        down_ms: u64,
+    },
+    /// F2: SIGKILL to a Sentinel, and started again.
+    KillSentinel {
+        /// Which.
+        number: usize,
+        /// How long it stays down.
         down_ms: u64,
     },
     /// F5: SIGSTOP to the Redis master, or to NATS, then SIGCONT: where there are others, it comes back as one who does not know that it is
@@ -129,6 +172,16 @@ pub enum Fault {
         /// For how long.
         ms: u64,
     },
+    /// F6: the master and one node are on one side, all other servers and nodes on the other, where a replica takes its place. It needs
+    /// networks of their own.
+    Split {
+        /// Which node.
+        node: usize,
+        /// Of a cluster, the master that has this slot.
+        slot: u16,
+        /// For how long after a replica has taken over.
+        ms: u64,
+    },
     /// F10: announcements of Redis do not reach a node, whose connections all stand. Until it says so, and for the time that it
     /// may take at most.
     Deafen {
@@ -148,6 +201,13 @@ pub enum Fault {
         /// Of which node.
         node: usize,
     },
+    /// A break, for tests: a node is given more and more to keep in its memory, until everything is over (I13).
+    Hoard {
+        /// Which node.
+        node: usize,
+    },
+    /// A break, for tests: channels that nobody reads, and whose keys stay in Redis (I13).
+    HoardKeys,
     /// A break, for tests: the data of a while ago is put in place of what there is (I5).
     OldBackup {
         /// Of which node.
@@ -206,6 +266,9 @@ pub struct Step {
 /// How long rests are in a long run, in milliseconds.
 const REST_MS: std::ops::Range<u64> = 2_000..8_000;
 
+/// How long a worker is paused at least, in milliseconds: the lease of the stage's settings, and two looks at the queue.
+const PAUSED_WORKER_MS: u64 = 5_000;
+
 /// Steps in the given time.
 #[must_use]
 pub fn long(seed: u64, time: Duration, ground: Ground, nodes: usize, apart: bool) -> Vec<Step> {
@@ -248,21 +311,27 @@ fn kinds(ground: Ground, nodes: usize, apart: bool) -> Vec<usize> {
         kinds.extend([5, 6]);
     }
     if ground.has_postgres() {
-        kinds.extend([20, 21, 22]);
+        kinds.extend([20, 21, 22, 24, 25]);
+    }
+    if ground == Ground::Postgres {
+        kinds.push(23);
     }
     if nodes > 1 {
         kinds.push(40);
     }
-    match ground {
-        Ground::Alone | Ground::Postgres => {}
-        Ground::Redis => kinds.extend([30, 31, 32, 36, 37]),
-        Ground::Nats => kinds.extend([30, 30, 31, 32]),
-        Ground::Sentinel => kinds.extend([30, 31, 33, 35]),
-        Ground::Cluster => kinds.extend([30, 31, 33, 34]),
+    if ground.has_worker() {
+        kinds.extend([60, 61]);
     }
     match ground {
-        Ground::Sentinel if apart => kinds.extend([50, 51, 52, 53]),
-        Ground::Cluster if apart => kinds.extend([51, 53, 54]),
+        Ground::Alone | Ground::Postgres => {}
+        Ground::Redis => kinds.extend([30, 31, 32, 36, 37, 41, 42]),
+        Ground::Nats => kinds.extend([30, 30, 31, 32]),
+        Ground::Sentinel => kinds.extend([30, 31, 33, 35, 38, 39]),
+        Ground::Cluster => kinds.extend([30, 31, 33, 34, 38]),
+    }
+    match ground {
+        Ground::Sentinel if apart => kinds.extend([50, 51, 52, 53, 55]),
+        Ground::Cluster if apart => kinds.extend([51, 53, 54, 55]),
         _ => {}
     }
     kinds
@@ -294,6 +363,11 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         14 => Fault::SlowReaders { node, ms },
         20 => Fault::KillStore { down_ms },
         21 => Fault::PauseStore { ms },
+        24 => Fault::MoveStoreClock { seconds: -3_600, ms },
+        25 => Fault::MoveStoreClock { seconds: 86_400, ms },
+        23 => Fault::FillStore { ms },
+        41 => Fault::FillBrokerDisk { ms, every_second: false },
+        42 => Fault::FillBrokerDisk { ms, every_second: true },
         22 => Fault::Storm { place: Place::Store(node), weather: any, ms },
         30 => Fault::KillBroker { slot, down_ms },
         31 => Fault::PauseBroker { slot, ms },
@@ -303,10 +377,16 @@ fn fault(kind: usize, rng: &mut fastrand::Rng, nodes: usize) -> Fault {
         37 => Fault::Deafen { node },
         35 => Fault::FailOverToOld { lag_ms: rng.u64(500..3_000) },
         34 => Fault::MoveSlots { count: rng.usize(1..4) },
+        38 => Fault::KillReplica { slot, down_ms },
+        39 => Fault::KillSentinel { number: rng.usize(0..3), down_ms },
+        60 => Fault::KillWorker { down_ms },
+        // Longer than its lease, and than others take to look for jobs whose leases are over.
+        61 => Fault::PauseWorker { ms: rng.u64(PAUSED_WORKER_MS..10_000) },
         50 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: false, ms },
         51 => Fault::CutOff { node, whom: Whom::Master(slot), loud: rng.bool(), fail_over: false, ms },
         52 => Fault::CutOff { node, whom: Whom::Sentinels, loud: rng.bool(), fail_over: true, ms },
         53 => Fault::CutOff { node, whom: Whom::Master(slot), loud: rng.bool(), fail_over: true, ms },
+        55 => Fault::Split { node, slot, ms },
         54 => Fault::CutOff { node, whom: Whom::Servers, loud: rng.bool(), fail_over: false, ms },
         _ => Fault::Storm { place: Place::Broker(node), weather: any, ms },
     }
@@ -317,15 +397,23 @@ fn shortened(fault: Fault) -> Fault {
         Fault::Kill { node, down_ms } => Fault::Kill { node, down_ms: down_ms.min(200) },
         Fault::Pause { node, .. } => Fault::Pause { node, ms: 800 },
         Fault::FillDisk { kill, .. } => Fault::FillDisk { ms: 700, kill },
+        Fault::FillStore { .. } => Fault::FillStore { ms: 700 },
+        Fault::FillBrokerDisk { every_second, .. } => Fault::FillBrokerDisk { ms: 700, every_second },
         Fault::MoveClock { node, seconds, .. } => Fault::MoveClock { node, seconds, ms: 1_300 },
+        Fault::MoveStoreClock { seconds, .. } => Fault::MoveStoreClock { seconds, ms: 1_300 },
         Fault::TakeDescriptors { node, .. } => Fault::TakeDescriptors { node, ms: 600 },
         Fault::Storm { place, weather, .. } => Fault::Storm { place, weather, ms: 700 },
         Fault::KillStore { down_ms } => Fault::KillStore { down_ms: down_ms.min(200) },
         Fault::PauseStore { .. } => Fault::PauseStore { ms: 700 },
         Fault::KillBroker { slot, down_ms } => Fault::KillBroker { slot, down_ms: down_ms.min(200) },
         Fault::PauseBroker { slot, .. } => Fault::PauseBroker { slot, ms: 700 },
+        Fault::KillReplica { slot, down_ms } => Fault::KillReplica { slot, down_ms: down_ms.min(200) },
+        Fault::KillSentinel { number, down_ms } => Fault::KillSentinel { number, down_ms: down_ms.min(200) },
+        Fault::KillWorker { down_ms } => Fault::KillWorker { down_ms: down_ms.min(200) },
+        Fault::PauseWorker { .. } => Fault::PauseWorker { ms: PAUSED_WORKER_MS },
         Fault::FillBroker { .. } => Fault::FillBroker { ms: 700 },
         Fault::SlowReaders { node, .. } => Fault::SlowReaders { node, ms: 700 },
+        Fault::Split { node, slot, .. } => Fault::Split { node, slot, ms: 1_500 },
         Fault::CutOff { node, whom, loud, fail_over, .. } => Fault::CutOff { node, whom, loud, fail_over, ms: 1_500 },
         other => other,
     }
@@ -335,9 +423,13 @@ fn shortened(fault: Fault) -> Fault {
 fn takes_ms(fault: Fault) -> u64 {
     match fault {
         Fault::Kill { down_ms, .. } | Fault::KillStore { down_ms } | Fault::KillBroker { down_ms, .. } => down_ms + 500,
+        Fault::KillReplica { down_ms, .. } | Fault::KillSentinel { down_ms, .. } => down_ms + 1_000,
+        Fault::KillWorker { down_ms } => down_ms + 3_000,
+        Fault::PauseWorker { ms } => ms + 4_000,
         Fault::KillStarting { after_ms, .. } => after_ms + 1_000,
         Fault::Pause { ms, .. }
         | Fault::MoveClock { ms, .. }
+        | Fault::MoveStoreClock { ms, .. }
         | Fault::TakeDescriptors { ms, .. }
         | Fault::PauseStore { ms }
         | Fault::PauseBroker { ms, .. }
@@ -345,13 +437,17 @@ fn takes_ms(fault: Fault) -> u64 {
         | Fault::Storm { ms, .. }
         | Fault::SlowReaders { ms, .. } => ms + 100,
         Fault::FillDisk { ms, .. } => ms + 1_000,
+        Fault::FillStore { ms } | Fault::FillBrokerDisk { ms, .. } => ms + 3_000,
         Fault::FailOverToOld { lag_ms } => lag_ms + 2_000,
+        Fault::Split { ms, .. } => ms + 3_000,
         Fault::CutOff { ms, fail_over, .. } => ms + if fail_over { 2_000 } else { 200 },
         Fault::FailOver { .. } | Fault::MoveSlots { .. } => 2_000,
         Fault::Drain { .. } | Fault::PauseInDrain { .. } => 6_000,
         Fault::Deafen { .. } => 11_000,
         Fault::Roll => 20_000,
         Fault::Leak { .. }
+        | Fault::Hoard { .. }
+        | Fault::HoardKeys
         | Fault::OldBackup { .. }
         | Fault::LoseEntries { .. }
         | Fault::LoseKeys
@@ -381,7 +477,7 @@ mod tests {
     fn every_kind_comes_in_a_short_run_and_in_ten_minutes() {
         let name = |step: &Step| format!("{:?}", step.fault).split(' ').next().unwrap_or_default().to_owned();
         let names = |steps: Vec<Step>| steps.iter().map(name).collect::<std::collections::BTreeSet<_>>();
-        for (ground, count) in GROUNDS.into_iter().zip([10, 11, 15, 13, 16, 16]) {
+        for (ground, count) in GROUNDS.into_iter().zip([10, 13, 19, 16, 22, 21]) {
             let all = names(short(1, ground, 2, true));
             assert_eq!(all.len(), count, "{all:?}");
             for seed in 1..5 {

@@ -1,5 +1,6 @@
 //! One PostgreSQL server with an empty database.
 
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,9 +22,22 @@ pub struct Postgres {
     pub port: u16,
     /// The program: the one that starts all others of this server.
     pub process: Process,
-    /// Settings of this one, which go before [`OPTIONS`].
-    further: Vec<String>,
+    place: Place,
+    environment: Vec<(String, OsString)>,
     folder: TempDir,
+}
+
+/// Where a server keeps its files.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// What is to be said before its programs, so that they find them.
+    pub before: Vec<OsString>,
+    /// The folder, for its programs; it is there.
+    pub inside: PathBuf,
+    /// The folder, for us.
+    pub outside: PathBuf,
+    /// Further settings (`name=value`).
+    pub options: Vec<String>,
 }
 
 /// Settings beside the defaults: durable as in production, small, and as many connections as tests want. After a kill it syncs
@@ -48,21 +62,44 @@ impl Postgres {
     /// The same with further settings, such as `fsync=off`.
     #[must_use]
     pub fn with(further: &[&str]) -> Self {
-        Self::made(further, None)
+        Self::made(None, Vec::new(), further, None)
     }
 
     /// The same with TLS for whoever asks for it, by these certificates.
     #[must_use]
     pub fn with_tls(certificates: &Certificates) -> Self {
-        Self::made(&["ssl=on"], Some(certificates))
+        Self::made(None, Vec::new(), &["ssl=on"], Some(certificates))
     }
 
-    fn made(further: &[&str], certificates: Option<&Certificates>) -> Self {
+    /// One whose files are elsewhere, as on a small disk, or which runs with variables in its environment.
+    #[must_use]
+    pub fn start_with(place: Option<Place>, environment: Vec<(String, OsString)>) -> Self {
+        Self::made(place, environment, &[], None)
+    }
+
+    fn made(
+        place: Option<Place>,
+        environment: Vec<(String, OsString)>,
+        further: &[&str],
+        certificates: Option<&Certificates>,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let own = || Place {
+            before: Vec::new(),
+            inside: folder.path().to_owned(),
+            outside: folder.path().to_owned(),
+            options: Vec::new(),
+        };
+        let mut place = place.unwrap_or_else(own);
+        place.options.extend(further.iter().map(|option| (*option).to_owned()));
         let account = Account::to_run_as();
-        account.give(folder.path());
-        let data = folder.path().join("data");
-        let mut initdb = account.command("initdb");
+        account.give(&place.outside);
+        let data = place.inside.join("data");
+        let mut before = place.before.clone();
+        if !before.is_empty() {
+            account.become_somebody(&mut before);
+        }
+        let mut initdb = account.command("initdb", &before);
         initdb.arg("--pgdata").arg(&data).args([
             "--username=talewire",
             "--auth=trust",
@@ -81,9 +118,8 @@ impl Postgres {
             }
         }
         let port = crate::free_port();
-        let further: Vec<String> = further.iter().map(|option| (*option).to_owned()).collect();
-        let process = spawn(port, &account, folder.path(), &further);
-        Self { port, process, further, folder }
+        let process = spawn(port, &account, &place, &environment, folder.path());
+        Self { port, process, place, environment, folder }
     }
 
     /// How clients name its database `postgres`.
@@ -115,13 +151,14 @@ impl Postgres {
             std::thread::sleep(Duration::from_millis(2));
         }
         // None of them is left to write; the file would only make the next start wait.
-        let _ = std::fs::remove_file(self.folder.path().join("data/postmaster.pid"));
+        let _ = std::fs::remove_file(self.place.outside.join("data/postmaster.pid"));
     }
 
     /// Starts it again after its end, on the same port and with the same files.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = spawn(self.port, &Account::to_run_as(), self.folder.path(), &self.further);
+        let account = Account::to_run_as();
+        self.process = spawn(self.port, &account, &self.place, &self.environment, self.folder.path());
     }
 }
 
@@ -131,11 +168,25 @@ fn has_memory(id: i32) -> bool {
     status.contains("VmSize:")
 }
 
-fn spawn(port: u16, account: &Account, folder: &Path, further: &[String]) -> Process {
-    let mut command = account.command("postgres");
-    command.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]);
+fn spawn(port: u16, account: &Account, place: &Place, environment: &[(String, OsString)], folder: &Path) -> Process {
+    let mut before = place.before.clone();
+    if !before.is_empty() {
+        account.become_somebody(&mut before);
+        // The words before the program run as somebody else, in an environment of their own.
+        before.push("env".into());
+        before.extend(environment.iter().map(|(name, value)| {
+            let mut set = OsString::from(format!("{name}="));
+            set.push(value);
+            set
+        }));
+    }
+    let mut command = account.command("postgres", &before);
+    if before.is_empty() {
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+    }
+    command.arg("-D").arg(place.inside.join("data")).args(["-p", &port.to_string()]);
     // The last word counts.
-    for option in OPTIONS.into_iter().chain(further.iter().map(String::as_str)) {
+    for option in OPTIONS.into_iter().chain(place.options.iter().map(String::as_str)) {
         command.args(["-c", option]);
     }
     let mut process = Process::start(&mut command, "postgresql", &folder.join("postgres.log"));
@@ -186,9 +237,21 @@ impl Account {
         }
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(newest(program));
+    /// With words before a program it is these that change who runs it: they may need the rights that it is to lose.
+    fn become_somebody(&self, before: &mut Vec<OsString>) {
         if let Some((user, group)) = self.ids {
+            let words = ["setpriv".to_owned(), "--clear-groups".to_owned()];
+            before.extend(words.map(OsString::from));
+            before.extend([format!("--reuid={user}"), format!("--regid={group}")].map(OsString::from));
+        }
+    }
+
+    fn command(&self, program: &str, before: &[OsString]) -> Command {
+        let program = newest(program).into_os_string();
+        let mut words = before.iter().chain([&program]);
+        let mut command = Command::new(words.next().expect("the program is there in any case"));
+        command.args(words);
+        if let Some((user, group)) = self.ids.filter(|_| before.is_empty()) {
             command.uid(user).gid(group);
         }
         command.current_dir("/");

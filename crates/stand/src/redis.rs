@@ -1,5 +1,6 @@
 //! One `redis-server`.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,15 @@ pub struct Redis {
     /// The program.
     pub process: Process,
     options: Vec<String>,
+    place: Place,
     folder: TempDir,
+}
+
+/// Where a server keeps its files, and what is to be said before its program so that it finds them there.
+#[derive(Debug, Clone)]
+struct Place {
+    before: Vec<OsString>,
+    folder: PathBuf,
 }
 
 impl Redis {
@@ -38,10 +47,23 @@ impl Redis {
     #[must_use]
     pub fn with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let place = Place { before: Vec::new(), folder: folder.path().to_owned() };
+        Self::begin(place, folder, options)
+    }
+
+    /// A lasting one whose files are in a folder of another disk; `before` are the words that let a program see it.
+    #[must_use]
+    pub fn lasting_on(before: Vec<OsString>, disk: &Path) -> Self {
+        let place = Place { before, folder: disk.to_owned() };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::begin(place, folder, &["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    fn begin(place: Place, folder: TempDir, options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let port = crate::free_port();
-        let process = spawn(port, &options, folder.path());
-        Self { port, process, options, folder }
+        let process = spawn(port, &options, &place, folder.path());
+        Self { port, process, options, place, folder }
     }
 
     /// How clients name it.
@@ -64,7 +86,7 @@ impl Redis {
     /// Starts it again after its end, on the same port and with the same files.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(self.port, &self.options, self.folder.path());
+        self.process = spawn(self.port, &self.options, &self.place, self.folder.path());
     }
 
     /// Lets as much time pass for everything that it is to forget.
@@ -94,12 +116,16 @@ const PASS: &str = "for _, key in ipairs(redis.call('KEYS', '*')) do \
 /// Names another program than `redis-server`, for example `valkey-server`.
 pub const PROGRAM_VARIABLE: &str = "TALEWIRE_TEST_REDIS_SERVER";
 
-fn spawn(port: u16, options: &[String], folder: &Path) -> Process {
-    let mut command = Command::new(std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| "redis-server".into()));
+fn spawn(port: u16, options: &[String], place: &Place, folder: &Path) -> Process {
+    let program = std::env::var_os(PROGRAM_VARIABLE).unwrap_or_else(|| "redis-server".into());
+    let mut words = place.before.iter().chain([&program]);
+    let mut command = Command::new(words.next().expect("the program is there in any case"));
+    command.args(words);
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
     // It listens on the loopback address alone: whoever comes from elsewhere was led there by a test.
     command.args(["--protected-mode", "no"]);
-    command.args(["--dir", folder.to_str().expect("temporary folders are UTF-8"), "--maxmemory-policy", "noeviction"]);
+    let files = place.folder.to_str().expect("temporary folders are UTF-8");
+    command.args(["--dir", files, "--maxmemory-policy", "noeviction"]);
     command.args(options).current_dir(folder);
     let mut process = Process::start(&mut command, "redis-server", &folder.join("redis.log"));
     // While it loads its file it answers with an error.

@@ -1,5 +1,7 @@
 //! A Redis cluster: masters that share the slots, and a replica for each if wanted.
 
+use std::net::Ipv4Addr;
+
 use crate::redis::{Redis, say, say_all};
 
 /// Slots of a cluster.
@@ -21,13 +23,18 @@ impl RedisCluster {
     #[must_use]
     pub fn start(masters: usize, replicas: usize) -> Self {
         let mut servers = Vec::new();
-        for _ in 0..masters * (1 + replicas) {
+        for at in 0..masters * (1 + replicas) {
             let bus = crate::free_port().to_string();
+            let source = source_of(at).to_string();
             servers.push(Redis::with(&[
                 "--cluster-enabled",
                 "yes",
                 "--cluster-port",
                 &bus,
+                "--bind-source-addr",
+                &source,
+                "--cluster-announce-ip",
+                "127.0.0.1",
                 "--cluster-node-timeout",
                 "1000",
                 "--cluster-require-full-coverage",
@@ -96,6 +103,21 @@ impl RedisCluster {
         self.servers[at].say(&["CLUSTER", "MYID"]).expect("the server answers")
     }
 
+    /// Where the server at a place listens for the others of its cluster.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn bus(&self, at: usize) -> u16 {
+        bus_of(&self.servers[at]).parse().expect("a port is a number")
+    }
+
+    /// From where the server at a place speaks to the others: each has an address of its own, so that a test can tell them apart on the way.
+    #[must_use]
+    pub fn source(&self, at: usize) -> Ipv4Addr {
+        source_of(at)
+    }
+
     /// The slot of a key.
     ///
     /// # Panics
@@ -152,6 +174,11 @@ impl RedisCluster {
 fn is_ok(port: u16, words: &[&str]) {
     let answer = say(port, words).expect("the server answers");
     assert_eq!(answer, "+OK", "{words:?}");
+}
+
+fn source_of(at: usize) -> Ipv4Addr {
+    let last = u8::try_from(at + 11).expect("clusters of tests are small");
+    Ipv4Addr::new(127, 0, 0, last)
 }
 
 fn bus_of(server: &Redis) -> String {

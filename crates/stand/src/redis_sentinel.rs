@@ -1,5 +1,6 @@
 //! A Redis master with two replicas, watched by three Sentinels that agree by two.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ pub struct RedisSentinels {
     pub sentinels: Vec<Process>,
     /// Where the Sentinels listen.
     pub ports: Vec<u16>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl RedisSentinels {
@@ -38,19 +39,16 @@ impl RedisSentinels {
         let (mut sentinels, mut ports) = (Vec::new(), Vec::new());
         for at in 0..3 {
             let port = crate::free_port();
-            let file = folder.path().join(format!("sentinel-{at}.conf"));
+            let file = settings_of(folder.path(), at);
             let config = format!(
                 "port {port}\nbind 127.0.0.1\nsentinel monitor {MASTER_NAME} 127.0.0.1 {master} 2\n\
                  sentinel down-after-milliseconds {MASTER_NAME} 500\nsentinel failover-timeout {MASTER_NAME} 3000\n"
             );
             std::fs::write(&file, config).expect("the temporary folder can be written to");
-            let mut command = Command::new("redis-sentinel");
-            command.arg(&file).current_dir(folder.path());
-            let log = folder.path().join(format!("sentinel-{at}.log"));
-            sentinels.push(Process::start(&mut command, "redis-sentinel", &log));
+            sentinels.push(spawn(folder.path(), at));
             ports.push(port);
         }
-        let mut all = Self { servers, sentinels, ports, _folder: folder };
+        let mut all = Self { servers, sentinels, ports, folder };
         let ports = all.ports.clone();
         for (sentinel, port) in all.sentinels.iter_mut().zip(&ports) {
             sentinel.wait_until("redis-sentinel", || {
@@ -63,6 +61,20 @@ impl RedisSentinels {
             });
         }
         all
+    }
+
+    /// Kills a Sentinel with -9.
+    pub fn kill_sentinel(&mut self, at: usize) {
+        self.sentinels[at].kill();
+    }
+
+    /// Starts it again on the same port, with what it wrote down, and waits until it answers.
+    pub fn restart_sentinel(&mut self, at: usize) {
+        self.sentinels[at].kill();
+        self.sentinels[at] = spawn(self.folder.path(), at);
+        let port = self.ports[at];
+        self.sentinels[at]
+            .wait_until("redis-sentinel", || say(port, &["PING"]).is_ok_and(|answer| answer.starts_with("+PONG")));
     }
 
     /// How clients name the Sentinels.
@@ -78,6 +90,17 @@ impl RedisSentinels {
         let port = words.get(1)?.parse().ok()?;
         self.servers.iter().position(|server| server.port == port)
     }
+}
+
+/// The file with its settings, in which it writes down what it learns.
+fn settings_of(folder: &Path, at: usize) -> PathBuf {
+    folder.join(format!("sentinel-{at}.conf"))
+}
+
+fn spawn(folder: &Path, at: usize) -> Process {
+    let mut command = Command::new("redis-sentinel");
+    command.arg(settings_of(folder, at)).current_dir(folder);
+    Process::start(&mut command, "redis-sentinel", &folder.join(format!("sentinel-{at}.log")))
 }
 
 fn both_run(port: u16) -> bool {

@@ -12,8 +12,12 @@ pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
     let may_be_cut = !log::kinds(events).values().any(in_memory);
     let mut ends: BTreeMap<&Name, Vec<&JobEnd>> = BTreeMap::new();
     let mut texts: HashMap<&Name, (u64, &str, Option<u64>)> = HashMap::new();
+    let mut worked: BTreeMap<(&Name, u32), (u64, u64)> = BTreeMap::new();
     for event in events {
         match &event.what {
+            What::Worked { node, number, done, fenced, .. } => {
+                worked.insert((node, *number), (*done, *fenced));
+            }
             What::JobAccepted { job } => {
                 ends.entry(job).or_default();
             }
@@ -29,6 +33,11 @@ pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
             }
             _ => {}
         }
+    }
+    verdict.counts.taken_over = texts.values().filter(|(attempt, ..)| *attempt > 1).count() as u64;
+    for ((node, _), (done, fenced)) in worked {
+        verdict.counts.fenced += fenced;
+        verdict.counts.done_by_workers += if node.starts_with("worker") { done } else { 0 };
     }
     for (job, ends) in ends {
         verdict.counts.jobs += 1;

@@ -6,6 +6,7 @@ mod bounds;
 mod contents;
 mod deaf;
 mod deliveries;
+mod growth;
 mod jobs;
 mod kept;
 mod presence;
@@ -105,6 +106,12 @@ pub struct Promises {
     pub rss_percent: u64,
     /// See `rss_percent`: what a young process may grow by in any case.
     pub rss_bytes: u64,
+    /// How long a process must have lived so that its growth is judged.
+    pub life_ms: u64,
+    /// By how much more memory it may have in the last quarter of its life than in the second, in percent and in bytes.
+    pub growth_percent: u64,
+    /// See `growth_percent`.
+    pub growth_bytes: u64,
     /// By how many descriptors a process may then be above what it had.
     pub descriptors: u64,
     /// By how many keys Redis may have more at the end than before the first fault.
@@ -125,6 +132,9 @@ impl Default for Promises {
             back_ms: 60_000,
             rss_percent: 25,
             rss_bytes: 64 * 1024 * 1024,
+            life_ms: 60_000,
+            growth_percent: 15,
+            growth_bytes: 24 * 1024 * 1024,
             descriptors: 24,
             keys: 80,
             needless_percent: 1,
@@ -187,6 +197,18 @@ pub struct Counts {
     pub job_texts: u64,
     /// Of those, streams that ended before their text did, while the broker was away.
     pub job_texts_cut: u64,
+    /// Generations whose readers saw more than one attempt: somebody took over.
+    pub taken_over: u64,
+    /// Generations that a worker's own process wrote to their end.
+    pub done_by_workers: u64,
+    /// Attempts that stopped because a newer one wrote, as all processes counted them.
+    pub fenced: u64,
+    /// Orders to take a channel or a connection away that were acknowledged during a fault, at another node than the reader's.
+    pub orders: u64,
+    /// Of those, carried out as far as their readers could see. Connections of others ended before.
+    pub orders_seen: u64,
+    /// Lives of processes whose growth was judged.
+    pub lives: u64,
     /// Comparisons of presence with the truth.
     pub presence_reads: u64,
 }
@@ -250,6 +272,7 @@ pub fn check(events: &[Event], promises: &Promises) -> Verdict {
     jobs::check(events, &mut verdict);
     rights::check(events, promises, &mut verdict);
     bounds::check(events, promises, &mut verdict);
+    growth::check(events, promises, &mut verdict);
     alive::check(events, promises, &mut verdict);
     verdict
 }

@@ -380,6 +380,30 @@ fn what_was_taken_away_and_what_is_foreign_is_found() {
 }
 
 #[test]
+fn an_order_that_was_acknowledged_during_a_fault_holds_soon_after_it() {
+    let script = |channel: Option<&str>| {
+        let mut script = Script::durable();
+        script.read(&[]).say(What::Fault { number: 1, fault: "Deafen".to_owned() });
+        let channel = channel.map(Name::from);
+        script.say(What::Ordered { subject: 9, channel, on: "n1".into(), by: "n2".into() });
+        script.wait(60_000).say(What::Healed { number: 1 });
+        script
+    };
+    let heard = |channel: &str| What::Heard { subject: 9, channel: channel.into() };
+    script(Some(CHANNEL)).wait(4_000).say(heard(CHANNEL)).is_green();
+    script(Some(CHANNEL)).wait(6_000).say(heard("talk:other")).is_green();
+    let counts =
+        script(Some(CHANNEL)).wait(6_000).say(heard(CHANNEL)).say(heard(CHANNEL)).is_red(&[Invariant::Revoked]);
+    assert_eq!((counts.orders, counts.orders_seen), (1, 0));
+    script(None).wait(6_000).say(heard("talk:other")).is_red(&[Invariant::Revoked]);
+    let dismissed = What::Dismissed { subject: 9, is_ordered: true, how: "told".to_owned() };
+    assert_eq!(script(None).say(dismissed).is_green().orders_seen, 1);
+    let mut calm = Script::durable();
+    calm.read(&[]).say(What::Ordered { subject: 9, channel: None, on: "n1".into(), by: "n2".into() });
+    calm.wait(6_000).say(heard(CHANNEL)).is_red(&[Invariant::Revoked]);
+}
+
+#[test]
 fn processes_come_back_to_what_they_used_and_never_panic() {
     let script = || {
         let mut script = Script::durable();
@@ -405,6 +429,24 @@ fn processes_come_back_to_what_they_used_and_never_panic() {
     script().say(What::Panic { node: "n1".into(), line: "x".to_owned() }).is_red(&[Invariant::Panics]);
     script().say(What::Died { node: "n1".into(), how: "signal 11".to_owned() }).is_red(&[Invariant::Panics]);
     script().say(What::Void { why: "no disk".to_owned() }).is_red(&[Invariant::Valid]);
+}
+
+#[test]
+fn memory_that_grows_for_as_long_as_a_process_lives_is_found() {
+    let script = |mb_at: fn(u64) -> u64, descriptors_at: fn(u64) -> u64, seconds: u64| {
+        let mut script = Script::durable();
+        script.read(&[]);
+        for second in 0..seconds {
+            let (rss_bytes, descriptors) = (mb_at(second) << 20, descriptors_at(second));
+            script.wait(1_000).say(What::Vitals { node: "n1".into(), number: 1, rss_bytes, descriptors });
+        }
+        script
+    };
+    let young = |second: u64| 50 + second.min(10);
+    assert_eq!(script(young, |_| 40, 120).is_green().lives, 1);
+    script(|second| 50 + second, |_| 40, 120).is_red(&[Invariant::Bounds]);
+    script(young, |second| 40 + second, 120).is_red(&[Invariant::Bounds]);
+    assert_eq!(script(|second| 50 + second, |_| 40, 40).is_green().lives, 0, "it is too young to be judged");
 }
 
 #[test]

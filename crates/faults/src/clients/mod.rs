@@ -4,6 +4,7 @@
 pub mod events;
 pub mod publisher;
 pub mod reader;
+pub mod subject;
 pub mod teller;
 
 use std::collections::BTreeMap;

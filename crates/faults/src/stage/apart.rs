@@ -12,18 +12,27 @@ use std::process::{Command, ExitStatus, Stdio};
 use anyhow::{Context as _, bail};
 use talewire_stand::process::Process;
 
+/// A network of its own. Who is not root gets it with a namespace of users, in which they stay who they are and may do this.
+fn alone() -> Command {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    command.arg("--net").arg("--");
+    command
+}
+
 /// Runs this program again in a network of its own, with the same arguments and one more.
 ///
 /// # Errors
 /// If the system does not let us.
 pub fn again(argument: &str) -> anyhow::Result<ExitStatus> {
-    if !rustix::process::geteuid().is_root() {
-        bail!(
-            "cutting nodes off from single servers needs networks, which root alone may make; --together leaves it out"
-        );
-    }
-    let mut command = Command::new("unshare");
-    command.arg("--net").arg("--").arg(std::env::current_exe().context("where this program is")?);
+    said(alone().arg("true")).context(
+        "cutting nodes off from single servers needs networks: from root, or from a system that lets users have \
+         namespaces; --together leaves it out",
+    )?;
+    let mut command = alone();
+    command.arg(std::env::current_exe().context("where this program is")?);
     command.args(std::env::args_os().skip(1)).arg(argument);
     command.status().context("unshare --net (apt-get install util-linux)")
 }
@@ -112,6 +121,29 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// Nothing goes any more between one server and the others of the run's own network, or everything again: it listens on these ports,
+/// and speaks from this address. Nodes, who have networks of their own, still reach it. Whoever begins a connection to it is refused, all
+/// others wait.
+///
+/// # Errors
+/// If the system does not let us.
+pub fn split(ports: &[u16], source: Option<Ipv4Addr>, is_cut: bool) -> anyhow::Result<()> {
+    let way = if is_cut { "-I" } else { "-D" };
+    let rule = |words: &[&str]| run(&[&["iptables", way, "INPUT", "-i", "lo"], words].concat());
+    for port in ports {
+        let port = port.to_string();
+        rule(&["-p", "tcp", "--dport", &port, "-j", "DROP"])?;
+        // The newest rule is asked first; and the refusal itself has to come through.
+        rule(&["-p", "tcp", "--dport", &port, "--syn", "-j", "REJECT", "--reject-with", "tcp-reset"])?;
+        rule(&["-p", "tcp", "--sport", &port, "--tcp-flags", "RST", "NONE", "-j", "DROP"])?;
+    }
+    if let Some(source) = source {
+        rule(&["-s", &source.to_string(), "-j", "DROP"])?;
+        rule(&["-d", &source.to_string(), "-j", "DROP"])?;
+    }
+    Ok(())
 }
 
 fn run(words: &[&str]) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! What carries publications under a stage, Redis in each of the forms that Talewire knows or NATS: which server is the master now, how
 //! it is taken away, and how nodes are told of all this.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -12,10 +12,11 @@ use talewire_stand::redis_cluster::RedisCluster;
 use talewire_stand::redis_sentinel::{MASTER_NAME, RedisSentinels};
 
 use super::Ground;
+use super::disk::SmallDisk;
 use crate::schedule::Whom;
 
 /// How long others may take to put another master in the place of one that is gone.
-const PROMOTION_MAX: Duration = Duration::from_secs(30);
+pub const PROMOTION_MAX: Duration = Duration::from_secs(30);
 
 /// How long one ordered failover of the Sentinels may take, until they are asked for another.
 const FAIL_OVER_TRY: Duration = Duration::from_secs(6);
@@ -35,13 +36,28 @@ pub enum Broker {
     Nats(Nats),
 }
 
+/// One side of a partition of servers.
+#[derive(Debug)]
+pub struct Island {
+    /// Which server is on it.
+    pub master: usize,
+    /// Where that listens, for nodes first.
+    pub ports: Vec<u16>,
+    /// From where it speaks to other servers, if it does that at all.
+    pub source: Option<Ipv4Addr>,
+    /// Where all listen that are not on it.
+    pub others: Vec<u16>,
+}
+
 impl Broker {
-    /// What a ground has.
+    /// What a ground has; a server that is alone may keep its files on a small disk.
     #[must_use]
-    pub fn start(ground: Ground) -> Option<Self> {
+    pub fn start(ground: Ground, disk: Option<&SmallDisk>) -> Option<Self> {
         match ground {
             Ground::Alone | Ground::Postgres => None,
-            Ground::Redis => Some(Self::Single(Redis::lasting())),
+            Ground::Redis => Some(Self::Single(
+                disk.map_or_else(Redis::lasting, |disk| Redis::lasting_on(disk.words(), disk.inside())),
+            )),
             Ground::Sentinel => Some(Self::Sentinels(RedisSentinels::start())),
             Ground::Cluster => Some(Self::Cluster(RedisCluster::start(3, 1))),
             Ground::Nats => Some(Self::Nats(Nats::start())),
@@ -112,7 +128,30 @@ impl Broker {
         }
     }
 
-    fn kill(&mut self, at: usize) {
+    /// What a partition has on its smaller side: the master, of a cluster the one that has this slot.
+    ///
+    /// # Errors
+    /// If there is only one server.
+    pub fn island(&self, slot: u16) -> anyhow::Result<Island> {
+        let master = self.master(slot)?;
+        let ports = self.servers().iter().map(|server| server.port).enumerate();
+        let mut others: Vec<u16> = ports.filter(|(at, _)| *at != master).map(|(_, port)| port).collect();
+        let own = self.servers().get(master).map(|server| server.port).into_iter();
+        match self {
+            Self::Single(_) | Self::Nats(_) => bail!("one server cannot be cut in two"),
+            Self::Sentinels(all) => {
+                others.extend(&all.ports);
+                Ok(Island { master, ports: own.collect(), source: None, others })
+            }
+            Self::Cluster(all) => {
+                let ports = own.chain([all.bus(master)]).collect();
+                Ok(Island { master, ports, source: Some(all.source(master)), others })
+            }
+        }
+    }
+
+    /// Kills a server that holds data.
+    pub fn kill(&mut self, at: usize) {
         match self {
             Self::Single(redis) => redis.kill(),
             Self::Sentinels(all) => all.servers[at].kill(),
@@ -121,8 +160,8 @@ impl Broker {
         }
     }
 
-    /// On the same port, with the files that it had.
-    fn restart(&mut self, at: usize) {
+    /// Starts it on the same port, with the files that it had.
+    pub fn restart(&mut self, at: usize) {
         match self {
             Self::Single(redis) => redis.restart(),
             Self::Sentinels(all) => all.servers[at].restart(),
@@ -144,6 +183,37 @@ impl Broker {
         found.context("there is no master")
     }
 
+    /// How many keys all masters have, if each of them says so.
+    #[must_use]
+    pub fn keys(&self) -> Option<u64> {
+        let masters: Vec<usize> = match self {
+            Self::Nats(_) => return None,
+            Self::Single(_) | Self::Sentinels(_) => vec![self.master(0).ok()?],
+            Self::Cluster(all) => {
+                let has_slots = |at: &usize| all.owner(own_slot(all, *at)) == Some(*at);
+                (0..all.servers.len()).filter(has_slots).collect()
+            }
+        };
+        let count = |at: usize| {
+            let said = self.servers().get(at)?.say(&["DBSIZE"]).ok()?;
+            said.trim_start_matches(':').parse::<u64>().ok()
+        };
+        masters.into_iter().map(count).sum()
+    }
+
+    /// A replica of that one.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn replica(&self, slot: u16) -> anyhow::Result<usize> {
+        let master = self.master(slot)?;
+        match self {
+            Self::Single(_) | Self::Nats(_) => bail!("there are no replicas"),
+            Self::Sentinels(all) => Ok((master + 1 + usize::from(slot % 2)) % all.servers.len()),
+            Self::Cluster(all) => Ok((master + all.servers.len() / 2) % all.servers.len()),
+        }
+    }
+
     /// Kills the master, and starts it again: at once if it is the only one, else when another has taken its place.
     ///
     /// # Errors
@@ -160,7 +230,10 @@ impl Broker {
     }
 
     /// Waits until the servers agree that somebody else is the master. A master that came back empty before that would be followed.
-    fn wait_for_another(&self, master: usize, slot: u16, most: Duration) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// If nobody else becomes it in time.
+    pub fn wait_for_another(&self, master: usize, slot: u16, most: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + most;
         while self.master(slot).map_or(true, |now| now == master) {
             if Instant::now() > deadline {
@@ -211,8 +284,7 @@ impl Broker {
                 }
             }
             Self::Cluster(all) => {
-                let half = all.servers.len() / 2;
-                let replica = if master < half { master + half } else { master - half };
+                let replica = self.replica(slot)?;
                 all.servers[replica].say(&["CLUSTER", "FAILOVER"]).context("CLUSTER FAILOVER")?;
             }
         }

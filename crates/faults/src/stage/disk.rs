@@ -1,10 +1,14 @@
 //! A small disk that can be filled: a tmpfs in a mount namespace of its own, held by a process that sleeps. Nothing is mounted for
 //! anybody else, and no right is needed where the system lets users have namespaces.
 
+use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use talewire_stand::postgres::Place;
 use talewire_stand::process::Process;
 
 /// Its size when it is not full.
@@ -34,10 +38,10 @@ impl SmallDisk {
         let mut command = Command::new("unshare");
         command.arg("--mount");
         if !rustix::process::geteuid().is_root() {
-            command.arg("--map-root-user");
+            command.args(["--user", "--map-current-user", "--keep-caps"]);
         }
         let script =
-            format!("mount -t tmpfs -o size={BYTES},mode=700 talewire \"$0\" && echo mounted && exec sleep 10800");
+            format!("mount -t tmpfs -o size={BYTES},mode=711 talewire \"$0\" && echo mounted && exec sleep 10800");
         command.args(["sh", "-c", &script]).arg(&inside);
         let log = folder.join("disk.log");
         let mut holder = Process::start(&mut command, "util-linux", &log);
@@ -62,13 +66,36 @@ impl SmallDisk {
     /// A program that sees the disk.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--mount", "--target", &self.holder.id().to_string()]);
-        if !rustix::process::geteuid().is_root() {
-            command.args(["--user", "--preserve-credentials"]);
-        }
-        command.arg("--").arg(program);
+        let words = self.words();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(program);
         command
+    }
+
+    /// What is said before a program so that it sees the disk.
+    #[must_use]
+    pub fn words(&self) -> Vec<OsString> {
+        let id = self.holder.id().to_string();
+        let mut words = vec!["nsenter", "--mount", "--target", &id];
+        if !rustix::process::geteuid().is_root() {
+            words.extend(["--user", "--preserve-credentials"]);
+        }
+        words.push("--");
+        words.into_iter().map(OsString::from).collect()
+    }
+
+    /// A folder on it for a PostgreSQL server.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn for_postgres(&self, above: &Path) -> anyhow::Result<Place> {
+        // It runs as somebody else, who has to get there.
+        std::fs::set_permissions(above, Permissions::from_mode(0o711)).context("the stage's folder")?;
+        let (inside, outside) = (self.inside.join("postgres"), self.path.join("postgres"));
+        std::fs::create_dir(&outside).context("a folder on the small disk")?;
+        // Small files of its log of writes, few of them kept for later: what is allotted is no room on a full disk.
+        let options = ["max_wal_size=96MB", "min_wal_size=32MB"].map(str::to_owned).to_vec();
+        Ok(Place { before: self.words(), inside, outside, options })
     }
 
     /// Makes it as small as what is on it, so that there is no room for much more.

@@ -8,7 +8,9 @@ pub mod node;
 pub mod proxy;
 pub mod twist;
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use tempfile::TempDir;
 use self::apart::Network;
 use self::broker::Broker;
 use self::disk::SmallDisk;
-use self::node::Node;
+use self::node::{Node, Part};
 use self::proxy::Proxy;
 use self::twist::{Liar, Lie};
 use crate::clients::Door;
@@ -45,9 +47,9 @@ pub struct StageOptions {
     pub ground: Ground,
     /// How many nodes.
     pub nodes: usize,
-    /// Whether the data is on a disk that can be filled.
+    /// Whether the data is on a disk that can be filled: the nodes' own, or that of the PostgreSQL or Redis that they stand on, if it is one server.
     pub small_disk: bool,
-    /// Whether the nodes' clock can be moved.
+    /// Whether the clocks of the nodes and of PostgreSQL can be moved.
     pub moved_clock: bool,
     /// Whether each node has a network of its own, so that it can be cut off from single servers.
     pub apart: bool,
@@ -81,6 +83,12 @@ impl Ground {
         self != Self::Alone
     }
 
+    /// Whether processes share what they stand on, so that there is a worker of its own.
+    #[must_use]
+    pub fn has_worker(self) -> bool {
+        !matches!(self, Self::Alone | Self::Postgres)
+    }
+
     /// What history channels promise here.
     #[must_use]
     pub fn history(self) -> Lasts {
@@ -97,7 +105,9 @@ impl Ground {
 pub struct Stage {
     /// Talewire's own processes.
     pub nodes: Vec<Node>,
-    /// One in front of each.
+    /// Processes that write generations and take no connections.
+    pub workers: Vec<Node>,
+    /// One in front of each node.
     pub fronts: Vec<Proxy>,
     /// One between each node and PostgreSQL, if there is one.
     pub store_ways: Vec<Proxy>,
@@ -105,11 +115,13 @@ pub struct Stage {
     pub broker_ways: Vec<Proxy>,
     /// PostgreSQL, if the ground has it.
     pub postgres: Option<Postgres>,
+    /// Where PostgreSQL's clock is set, if it can be.
+    pub store_clock: Option<PathBuf>,
     /// Redis or NATS, if the ground has one.
     pub broker: Option<Broker>,
     /// The network of each node, if they have their own.
     pub networks: Vec<Arc<Network>>,
-    /// Where the data of all nodes is, if it can be filled.
+    /// Where the data is, if it can be filled.
     pub disk: Option<Arc<SmallDisk>>,
     binary: PathBuf,
     other: Option<PathBuf>,
@@ -128,13 +140,27 @@ impl Stage {
         }
         let folder = tempfile::Builder::new().prefix("talewire-faults-").tempdir().context("a temporary folder")?;
         let disk = options.small_disk.then(|| Arc::new(SmallDisk::mount(folder.path())));
+        let on_disk = |ground: Ground| disk.as_ref().filter(|_| options.ground == ground);
+        let store_clock =
+            (options.moved_clock && options.ground.has_postgres()).then(|| folder.path().join("store.clock"));
+        if let Some(clock) = &store_clock {
+            set_clock(clock, 0)?;
+            // It runs as somebody else, who has to get there.
+            std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).context("the stage's folder")?;
+        }
+        let place = on_disk(Ground::Postgres).map(|disk| disk.for_postgres(folder.path())).transpose()?;
+        let under = store_clock.as_deref().map(node::under_clock).unwrap_or_default();
+        let postgres = options.ground.has_postgres().then(|| Postgres::start_with(place, under));
+        let broker = Broker::start(options.ground, on_disk(Ground::Redis).map(|disk| &**disk));
         let mut stage = Self {
             nodes: Vec::new(),
+            workers: Vec::new(),
             fronts: Vec::new(),
             store_ways: Vec::new(),
             broker_ways: Vec::new(),
-            postgres: options.ground.has_postgres().then(Postgres::start),
-            broker: Broker::start(options.ground),
+            postgres,
+            store_clock,
+            broker,
             networks: Vec::new(),
             disk,
             binary: options.binary.clone(),
@@ -144,6 +170,9 @@ impl Stage {
         let lie = options.lie.map(|lie| Arc::new(Mutex::new(Liar::new(lie))));
         for number in 1..=options.nodes {
             stage.add_node(number, options, lie.clone())?;
+        }
+        if options.ground.has_worker() {
+            stage.add_worker()?;
         }
         Ok(stage)
     }
@@ -165,16 +194,21 @@ impl Stage {
         let network = options.apart.then(|| Network::make(number, self.folder.path())).transpose()?.map(Arc::new);
         let address = network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.address);
         let mut written = settings(address, store_at, of_broker);
+        // The last writes, too: it takes over what the worker leaves behind.
+        if options.ground.has_worker() && number < options.nodes {
+            written = written.replacen("[agents]\n", "[agents]\nrun_here = false\n", 1);
+        }
         if options.unwatched {
             written.push_str(UNWATCHED);
         }
         std::fs::write(&config, written).context("writing settings")?;
         self.store_ways.extend(store);
         self.broker_ways.extend(broker);
-        let data = self.disk.as_ref().map_or(self.folder.path(), |disk| disk.outside()).join(&name);
+        let disk = self.disk.as_ref().filter(|_| options.ground == Ground::Alone);
+        let data = disk.map_or(self.folder.path(), |disk| disk.outside()).join(&name);
         let binary = self.other.as_ref().filter(|_| number.is_multiple_of(2)).unwrap_or(&self.binary);
-        let mut node = Node::new(door.clone(), binary, &config, &data);
-        node.disk = self.disk.as_ref().map(|disk| (disk.inside().join(&name), disk.clone()));
+        let mut node = Node::new(Part::Serve, door.clone(), binary, &config, &data);
+        node.disk = disk.map(|disk| (disk.inside().join(&name), disk.clone()));
         node.network.clone_from(&network);
         self.networks.extend(network);
         if options.moved_clock {
@@ -190,6 +224,20 @@ impl Stage {
         Ok(())
     }
 
+    /// It stands straight on everything: no proxy and no network is between.
+    fn add_worker(&mut self) -> anyhow::Result<()> {
+        let name = "worker";
+        let config = self.folder.path().join(format!("{name}.toml"));
+        let store = self.postgres.as_ref().map(|postgres| (Ipv4Addr::LOCALHOST, postgres.port).into());
+        let of_broker = self.broker.as_ref().map(|all| all.settings(None));
+        std::fs::write(&config, settings(Ipv4Addr::LOCALHOST, store, of_broker)).context("writing settings")?;
+        let data = self.folder.path().join(name);
+        let mut worker = Node::new(Part::Work, Arc::new(Door::new(name)), &self.binary, &config, &data);
+        worker.start()?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
     /// Where each node is reached.
     #[must_use]
     pub fn doors(&self) -> Vec<Arc<Door>> {
@@ -198,7 +246,7 @@ impl Stage {
 
     /// Writes down what everything uses, and who ended by themselves.
     pub fn look(&mut self, log: &Log) {
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().chain(&mut self.workers) {
             node.look(log);
             node.measure(log);
         }
@@ -207,11 +255,16 @@ impl Stage {
         }
     }
 
-    /// Writes down how many keys Redis has: asked between faults alone, since a paused Redis does not answer.
+    /// Writes down what the agents of all processes have done.
+    pub fn worked(&self, log: &Log) {
+        for node in self.nodes.iter().chain(&self.workers) {
+            node.worked(log);
+        }
+    }
+
+    /// Writes down how many keys the masters of Redis have: asked between faults alone, since a paused Redis does not answer.
     pub fn count_keys(&self, log: &Log) {
-        let Some(Broker::Single(redis)) = &self.broker else { return };
-        let said = redis.say(&["DBSIZE"]).ok();
-        if let Some(keys) = said.and_then(|said| said.trim_start_matches(':').parse().ok()) {
+        if let Some(keys) = self.broker.as_ref().and_then(Broker::keys) {
             log.say(What::Keys { keys });
         }
     }

@@ -1,5 +1,6 @@
-//! One Talewire process: started, killed, paused, asked to end, and looked at from outside.
+//! One Talewire process, a server or a worker: started, killed, paused, asked to end, and looked at from outside.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,8 @@ use talewire_stand::process::Process;
 
 use super::apart::Network;
 use super::disk::SmallDisk;
-use crate::clients::Door;
+use crate::clients::{Door, PATIENCE};
+use crate::http;
 use crate::log::{Log, What};
 
 /// How long a node may take until it says that it is ready.
@@ -25,9 +27,19 @@ const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
 /// Panics that are written down for one node.
 const PANICS_MAX: usize = 20;
 
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It takes connections.
+    Serve,
+    /// It writes generations, and takes no connections.
+    Work,
+}
+
 /// A node.
 #[derive(Debug)]
 pub struct Node {
+    part: Part,
     /// Where clients reach it.
     pub door: Arc<Door>,
     /// Its data folder, for us.
@@ -51,10 +63,11 @@ pub struct Node {
 impl Node {
     /// One that does not run yet.
     #[must_use]
-    pub fn new(door: Arc<Door>, binary: &Path, config: &Path, data: &Path) -> Self {
+    pub fn new(part: Part, door: Arc<Door>, binary: &Path, config: &Path, data: &Path) -> Self {
         let (binary, config, data) = (binary.to_owned(), config.to_owned(), data.to_owned());
         let log = config.with_extension("log");
         Self {
+            part,
             door,
             data,
             disk: None,
@@ -80,7 +93,9 @@ impl Node {
         loop {
             let said = self.said();
             if let Some((address, admin)) = said.get(before..).and_then(ready_at) {
-                self.door.opened(address);
+                if let Some(address) = address {
+                    self.door.opened(address);
+                }
                 self.admin = Some(admin);
                 return Ok(());
             }
@@ -100,11 +115,14 @@ impl Node {
             (None, None) => (Command::new(&self.binary), &self.data),
         };
         without_surroundings(&mut command);
-        command.args(["serve", "--log-format", "json", "--config"]).arg(&self.config);
-        command.arg("--data").arg(data);
+        match self.part {
+            Part::Serve => command.args(["serve", "--log-format", "json"]).arg("--data").arg(data),
+            // It has no such flags; its log is JSON where nobody sits before it.
+            Part::Work => command.arg("worker").env("TALEWIRE_STORE_PATH", data),
+        };
+        command.arg("--config").arg(&self.config);
         if let Some(clock) = &self.clock {
-            command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", clock);
-            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
+            command.envs(under_clock(clock));
         }
         self.starts += 1;
         self.process = Some(Process::start(&mut command, "talewire", &self.log));
@@ -157,6 +175,27 @@ impl Node {
     pub fn measure(&self, log: &Log) {
         if let Some(pid) = self.id() {
             measure(&self.door.name, pid, self.starts, log);
+        }
+    }
+
+    /// What one of its metrics says now.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let address = self.admin.context("it has never listened")?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let answer = http::exchange(address, request.as_bytes(), PATIENCE)?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.with_context(|| format!("{} has no metric {name}", self.door.name))
+    }
+
+    /// Writes down what its agents have done since it was started, if it says so.
+    pub fn worked(&self, log: &Log) {
+        let all = ["claimed", "done", "fenced"].map(|name| self.metric(&format!("talewire_agents_{name}_total")));
+        if let [Ok(claimed), Ok(done), Ok(fenced)] = all {
+            log.say(What::Worked { node: self.door.name.clone(), number: self.starts, claimed, done, fenced });
         }
     }
 
@@ -215,19 +254,30 @@ pub(super) fn measure(name: &str, pid: u32, number: u32, log: &Log) {
     }
 }
 
+/// The environment of a program whose wall clock is what this file says.
+pub(super) fn under_clock(clock: &Path) -> Vec<(String, OsString)> {
+    let all: [(&str, OsString); 4] = [
+        ("LD_PRELOAD", faketime().into()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ("FAKETIME_CACHE_DURATION", "1".into()),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 fn faketime() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let found = folders.map(|folder| folder.path().join(FAKETIME)).find(|library| library.is_file());
     found.expect("/usr/lib/*/faketime/libfaketimeMT.so.1 is there (apt-get install libfaketime)")
 }
 
-/// The addresses in the line that says that it is ready: for everybody, and for operators.
-fn ready_at(said: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let line = said.lines().find(|line| line.contains("talewire is ready"))?;
-    let line: Value = serde_json::from_str(line).ok()?;
-    let page = line["page"].as_str().or_else(|| line["fields"]["page"].as_str())?;
-    let admin = line["admin"].as_str().or_else(|| line["fields"]["admin"].as_str())?;
-    Some((page.strip_prefix("http://")?.parse().ok()?, admin.parse().ok()?))
+/// The addresses in the line that says that it is ready: for everybody, if it is a server, and for operators.
+fn ready_at(said: &str) -> Option<(Option<SocketAddr>, SocketAddr)> {
+    let is_it = |line: &&str| line.contains("talewire is ready") || line.contains("the worker is ready");
+    let line: Value = serde_json::from_str(said.lines().find(is_it)?).ok()?;
+    let named = |name: &str| line[name].as_str().or_else(|| line["fields"][name].as_str());
+    let page = named("page").and_then(|page| page.strip_prefix("http://")?.parse().ok());
+    Some((page, named("admin")?.parse().ok()?))
 }
 
 /// What the machine's own environment says is not for the program under test.

@@ -161,6 +161,17 @@ fn i13_descriptors_that_are_never_given_back_are_found() {
 }
 
 #[test]
+fn i13_memory_that_grows_and_grows_is_found() {
+    let mut steps = broken(Fault::Hoard { node: 0 });
+    steps.push(Step { rest_ms: 14_000, fault: Fault::Pause { node: 0, ms: 10 } });
+    let mut options = short(steps);
+    (options.promises.life_ms, options.promises.growth_bytes) = (10_000, 4 << 20);
+    let verdict = verdict(&options);
+    let wrong = verdict.wrong.get(&Invariant::Bounds).expect("it grew, and nobody noticed");
+    assert!(wrong.first.iter().any(|first| first.contains("in the last quarter")), "{verdict}");
+}
+
+#[test]
 fn i14_a_panic_in_a_log_is_found() {
     let mut options = short(calm());
     let folder = tempfile::tempdir().expect("a folder");

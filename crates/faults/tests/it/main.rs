@@ -20,7 +20,7 @@ fn on(ground: Ground, nodes: usize, steps: Vec<Step>) -> RunOptions {
     let stage =
         StageOptions { binary, other: None, ground, nodes, small_disk, moved_clock, apart, unwatched, lie: None };
     let promises = Promises::default();
-    RunOptions { stage, steps, seed: 1, promises, calm_ms: 1_000, stories: false, log: None }
+    RunOptions { stage, steps, seed: 1, promises, calm_ms: 1_000, orders: false, stories: false, log: None }
 }
 
 #[test]

@@ -6,9 +6,16 @@ local function micros()
   return time[1] * 1000000 + time[2]
 end
 
+-- A serial, or nil: what is no number of ours, or one beyond which none could rise, is none.
+local function read_serial(text)
+  local serial = string.match(text or '', '^%d+$')
+  serial = serial and tonumber(serial)
+  return serial and serial < 9000000000000000 and serial or nil
+end
+
 -- Rises in all of a part, also after everything was lost, as far as the clock does.
 local function next_serial()
-  local last = tonumber(redis.call('HGET', KEYS[1], '') or '') or 0
+  local last = read_serial(redis.call('HGET', KEYS[1], '')) or 0
   local serial = whole(math.max(micros(), last + 1))
   redis.call('HSET', KEYS[1], '', serial)
   return serial
@@ -17,7 +24,7 @@ end
 -- A channel's record, or nil; what is no record is none.
 local function find(channel)
   local serial, teller, names = string.match(redis.call('HGET', KEYS[1], channel) or '', '^(%d+) (%w+)(.*)$')
-  return serial and { serial = serial, teller = teller, names = names }
+  return read_serial(serial) and { serial = serial, teller = teller, names = names }
 end
 
 local function keep(channel, record)

@@ -338,6 +338,30 @@ async fn a_change_is_told_also_where_a_key_is_of_another_type() {
     wait_until(|| records(&server) == 0).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serials_that_are_none_silence_nobody() {
+    let server = Server::start();
+    let (a, _b, heard) = two(&server).await;
+    let name = "chat:a";
+    let key = format!("talewire:n:{{held-{}}}", crate::redis::Ledger::part_of(&channel(name)));
+    for field in ["", name] {
+        for bad in ["99999999999999999999999", "9100000000000000", "1e400", "nan", "-5", "1.5", "{}"] {
+            let bad = if field.is_empty() { bad.to_owned() } else { format!("{bad} teller name") };
+            let spoil = || server.say(&["HSET", &key, field, &bad]).unwrap();
+            spoil();
+            hold(&a, name, true);
+            wait_until(|| heard.is_occupied(name)).await;
+            settled(&a).await;
+            spoil();
+            hold(&a, name, false);
+            wait_until(|| !heard.is_occupied(name)).await;
+            settled(&a).await;
+        }
+    }
+    let highest = heard.0.lock()[name].iter().map(|(serial, ..)| *serial).max();
+    assert!(highest < Some(9_000_000_000_000_000), "{highest:?}");
+}
+
 /// Whether what is known of a channel is with a server of a cluster.
 fn lies_with(cluster: &RedisCluster, at: usize, name: &str) -> bool {
     let part = crate::redis::Ledger::part_of(&channel(name));
