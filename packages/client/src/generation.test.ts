@@ -113,7 +113,7 @@ describe('on a network that loses, doubles and reorders', () => {
     return kept;
   }
 
-  it('never shows a wrong text, knows when something is missing, and is whole after a snapshot', () => {
+  it('never shows a wrong text, knows when something is missing, and is whole after a snapshot', { timeout: 60_000 }, () => {
     for (let seed = 1; seed <= 1000; seed += 1) {
       const random = randomFrom(seed);
       const { frames, texts, last } = aRun(random);
