@@ -38,7 +38,7 @@ pub enum Lasts {
     /// For good: the broker syncs every write. What stands before the `.` of the epoch never changes.
     Synced,
     /// For good, but for the newest, which may go when a replica takes over. Then what stands behind the `.` of the epoch
-    /// changes, and whoever had them is told.
+    /// changes, and whoever had them is told. Promotions in a row may also lose all of it.
     Replicated,
 }
 

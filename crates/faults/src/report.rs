@@ -135,12 +135,22 @@ impl fmt::Display for Report {
                  news after {delivery}{gone}"
             )?;
         }
-        let Counts { published, acknowledged, unknown, unknown_kept, refused, repeated, gone_with_epoch, .. } =
-            &verdict.counts;
+        let Counts {
+            published,
+            acknowledged,
+            unknown,
+            unknown_kept,
+            refused,
+            repeated,
+            gone_with_epoch,
+            begun_anew,
+            ..
+        } = &verdict.counts;
+        let anew = if *begun_anew == 0 { String::new() } else { format!(" (histories begun anew: {begun_anew})") };
         writeln!(
             f,
             "published {published}: acknowledged {acknowledged}, refused {refused}, unknown {unknown} (of which kept \
-             {unknown_kept}); said again {repeated}; gone with their epoch, which was told: {gone_with_epoch}"
+             {unknown_kept}); said again {repeated}; gone with their epoch, which was told: {gone_with_epoch}{anew}"
         )?;
         let Counts {
             delivered,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::anew::Anew;
 use super::{Invariant, Verdict};
 use crate::log::{self, Event, Kind, Lasts, Name, Outcome, Position, What};
 
@@ -122,6 +123,7 @@ fn epochs(events: &[Event], contents: &Contents<'_>, verdict: &mut Verdict) {
             });
         }
     }
+    let anew = Anew::find(events);
     for (channel, kind) in &contents.kinds {
         let named = |epoch: &'_ str| match kind {
             // The rest of the epoch may change with the server that is asked.
@@ -129,7 +131,10 @@ fn epochs(events: &[Event], contents: &Contents<'_>, verdict: &mut Verdict) {
             Kind::Durable => epoch.to_owned(),
         };
         let of_channel = contents.said.keys().filter(|(of, _)| *of == channel);
-        let epochs: BTreeSet<String> = of_channel.map(|(_, epoch)| named(epoch)).collect();
+        let mut epochs: BTreeSet<String> = of_channel.map(|(_, epoch)| named(epoch)).collect();
+        let all = epochs.len();
+        epochs.retain(|epoch| !anew.has(channel, &format!("{epoch}.")));
+        verdict.counts.begun_anew += (all - epochs.len()) as u64;
         let may_change = matches!(kind, Kind::History { lasts: Lasts::InMemory, .. });
         if !may_change && epochs.len() > 1 {
             verdict.is_wrong(Invariant::Epochs, || format!("{channel} lasts and has the epochs {epochs:?}"));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::anew::Anew;
 use super::{Invariant, Verdict};
 use crate::log::{self, Content, Event, Kind, Name, Outcome, Position, What};
 
@@ -35,13 +36,13 @@ struct Reading<'a> {
 
 pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
     let kinds = log::kinds(events);
-    let tries = tries(events);
+    let (tries, anew) = (tries(events), Anew::find(events));
     count(&tries, verdict);
-    equal_acknowledgements(&tries, &kinds, verdict);
+    equal_acknowledgements(&tries, &kinds, &anew, verdict);
     for event in events {
         let What::Read { node, channel, top, entries } = &event.what else { continue };
         let Some(kind) = kinds.get(channel) else { continue };
-        one_read(&Reading { node, channel, top, entries }, *kind, &tries, verdict);
+        one_read(&Reading { node, channel, top, entries }, *kind, &tries, &anew, verdict);
     }
     for channel in kinds.keys() {
         if !events.iter().any(|event| matches!(&event.what, What::Read { channel: read, .. } if read == channel)) {
@@ -91,20 +92,20 @@ fn count(tries: &ByKey<'_>, verdict: &mut Verdict) {
 }
 
 /// I6, the answers: in a history channel, for as long as its epoch.
-fn equal_acknowledgements(tries: &ByKey<'_>, kinds: &BTreeMap<Name, Kind>, verdict: &mut Verdict) {
+fn equal_acknowledgements(tries: &ByKey<'_>, kinds: &BTreeMap<Name, Kind>, anew: &Anew, verdict: &mut Verdict) {
     for ((channel, key), tries) in tries {
         let Some(kind) = kinds.get(*channel) else { continue };
         for pair in tries.kept.windows(2) {
             let [a, b] = pair else { continue };
             let is_same = a.offset == b.offset && kind.history(&a.epoch) == kind.history(&b.epoch);
-            if !is_same && !kind.may_forget(&a.epoch, &b.epoch) {
+            if !is_same && !anew.forgets(*kind, channel, &a.epoch, &b.epoch) {
                 verdict.is_wrong(Invariant::Keys, || format!("{channel}, {key}: acknowledged as {a:?} and as {b:?}"));
             }
         }
     }
 }
 
-fn one_read(read: &Reading<'_>, kind: Kind, tries: &ByKey<'_>, verdict: &mut Verdict) {
+fn one_read(read: &Reading<'_>, kind: Kind, tries: &ByKey<'_>, anew: &Anew, verdict: &mut Verdict) {
     let Reading { node, channel, top, entries } = read;
     let mut at: HashMap<&Name, u64> = HashMap::new();
     for (offset, content) in *entries {
@@ -145,7 +146,7 @@ fn one_read(read: &Reading<'_>, kind: Kind, tries: &ByKey<'_>, verdict: &mut Ver
         if is_there || is_old {
             continue;
         }
-        if kind.may_forget(&position.epoch, &top.epoch) {
+        if anew.forgets(kind, channel, &position.epoch, &top.epoch) {
             verdict.counts.gone_with_epoch += 1;
             verdict.gone_us.insert(tries.kept_us);
         } else {

@@ -2,6 +2,7 @@
 //! over, and by `talewire-faults check` for a log that was kept.
 
 mod alive;
+mod anew;
 mod bounds;
 mod contents;
 mod deaf;
@@ -171,6 +172,8 @@ pub struct Counts {
     pub repeated: u64,
     /// Acknowledged entries of history channels whose epoch ended, which readers were told.
     pub gone_with_epoch: u64,
+    /// Histories that began anew because a server without data was promoted, the last of several promotions in a row.
+    pub begun_anew: u64,
     /// Entries that readers got.
     pub delivered: u64,
     /// Acknowledged entries that are not in the history, and entries that a reader silently never got.

@@ -242,6 +242,25 @@ fn a_broker_may_forget_only_what_it_said_it_may() {
 }
 
 #[test]
+fn only_promotions_in_a_row_may_lose_a_whole_history() {
+    let script = |apart_ms: u64, masters: &[&str]| {
+        let mut script = Script::new(Kind::History { size: 100, lasts: Lasts::Replicated });
+        script.published("a", Outcome::Kept(in_epoch("e.1", 1)));
+        for (offset, master) in (2..).zip(masters) {
+            script.wait(apart_ms).published("x", Outcome::Kept(in_epoch(&format!("e.{master}"), offset)));
+        }
+        script.wait(apart_ms).published("b", Outcome::Kept(in_epoch("f.9", 1)));
+        let (top, entries) = (in_epoch("f.9", 1), vec![(1, content("b"))]);
+        script.say(What::Read { node: "n1".into(), channel: CHANNEL.into(), top, entries });
+        script
+    };
+    let verdict = script(3_000, &["2", "3"]).is_green();
+    assert_eq!((verdict.begun_anew, verdict.lost), (1, 0));
+    assert_eq!(script(3_000, &[]).is_red(&[Invariant::Kept, Invariant::Epochs]).begun_anew, 0);
+    assert!(script(60_000, &["2", "3"]).is_red(&[Invariant::Kept, Invariant::Epochs]).lost > 0);
+}
+
+#[test]
 fn a_stream_of_events_does_not_say_under_which_master_an_entry_was_written() {
     let script = |wire: &str, key: &str| {
         let mut script = Script::new(Kind::History { size: 100, lasts: Lasts::Replicated });
