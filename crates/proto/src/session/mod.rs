@@ -733,7 +733,10 @@ impl Session {
 
     /// The answer to [`Output::Perform`].
     pub fn handle_done(&mut self, answer: Result<Done, Refused>, now: Now) {
-        let Some(Current { id, step: Step::Performing }) = self.take_current() else { return };
+        let Some(Current { id, step }) = self.take_current() else { return };
+        if !matches!(step, Step::Performing) {
+            return self.wait_for(id, step);
+        }
         match answer {
             Err(refused) => self.refuse(id, refused),
             Ok(done) => self.outputs.push_back(Output::Send(match done {

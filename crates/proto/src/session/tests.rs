@@ -534,6 +534,18 @@ fn a_slow_command_does_not_look_like_a_dead_peer() {
 }
 
 #[test]
+fn an_answer_that_nobody_waits_for_changes_nothing() {
+    check(
+        r#"
+        > {"id":2,"subscribe":{"channel":"chat:1"}}
+        ? join chat:1
+        ! published
+        ! joined 9
+        < {"id":2,"subscribe":{"recoverable":true,"epoch":"E","offset":9,"positioned":true}}"#,
+    );
+}
+
+#[test]
 fn what_is_taken_away_while_it_is_made_ends_when_it_is_made() {
     check(
         r#"
