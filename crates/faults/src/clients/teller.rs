@@ -132,7 +132,7 @@ impl Telling<'_> {
         let subscribed = socket.call("subscribe", json!({ "channel": channel }), PATIENCE)?;
         text.trail.push_str("subscribed: ");
         Self::take(&subscribed["data"], text);
-        let mut heard = Instant::now();
+        let (mut heard, mut ended_by_stream) = (Instant::now(), false);
         while !text.has_ended && Instant::now() < deadline && !self.world.is_over() {
             if heard.elapsed() > STREAM_SILENCE_MAX {
                 return Err(Trouble::Unknown("no word of the generation".to_owned()));
@@ -144,6 +144,7 @@ impl Telling<'_> {
                 let kind = data["type"].as_str();
                 let is_ours = data["attempt"].as_u64() >= Some(text.attempt);
                 let names = is_ours && matches!(kind, Some("delta" | "end"));
+                ended_by_stream |= names && kind == Some("end");
                 let is_missing = names && at > text.text.encode_utf16().count();
                 if !is_missing || kind == Some("end") {
                     Self::take(data, text);
@@ -156,13 +157,16 @@ impl Telling<'_> {
                 }
             }
         }
-        // Whoever writes behind the end is found by staying for a moment.
+        // Whoever writes behind the end is found by staying for a moment. A snapshot that was asked for overtakes what is on its way already: behind one that
+        // has the end, only what it does not have is late.
         let until = Instant::now() + Duration::from_millis(100);
         while text.has_ended && Instant::now() < until {
             if let Some(push) = socket.next_push()? {
-                let (attempt, is_delta) =
-                    (push["pub"]["data"]["attempt"].as_u64(), push["pub"]["data"]["type"] == "delta");
-                if is_delta && attempt.is_some_and(|attempt| attempt >= text.attempt) {
+                let data = &push["pub"]["data"];
+                let (attempt, is_delta) = (data["attempt"].as_u64(), data["type"] == "delta");
+                let is_known = data["at"].as_u64() < Some(text.text.encode_utf16().count() as u64);
+                if is_delta && (ended_by_stream || !is_known) && attempt.is_some_and(|attempt| attempt >= text.attempt)
+                {
                     self.world.log.say(What::JobLate { job: job.into(), attempt: text.attempt });
                 }
             }

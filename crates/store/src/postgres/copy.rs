@@ -4,22 +4,19 @@
 //! broken off leaves nothing behind.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_postgres::types::ToSql;
 
 use super::connection::Connection;
 use super::failure::{Failure, Tried};
-use super::pool::{Address, IN_USE_LOCK};
+use super::pool::{Address, IN_USE_LOCK, SETTLED, SETTLED_EVERY};
 use super::{schema, storable};
 use crate::copy::{Column, Gone, Row, TABLES, Table, Type, Value, moved, moving, not_empty};
 use crate::{StoreError, StoreSettings};
 
 /// Rows that are read at once.
 const ROWS: usize = 500;
-
-/// Time for which sessions of servers may still be there.
-const SETTLED: Duration = Duration::from_secs(2);
 
 /// Copies take their time.
 const PATIENT: &str = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
@@ -61,7 +58,7 @@ async fn alone(settings: &StoreSettings) -> Result<Connection, StoreError> {
             if alone.try_get(0)? {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(SETTLED_EVERY).await;
         }
         let used = format!("{} is in use: stop its servers first", settings.url);
         Err(StoreError::Refused(used).into())

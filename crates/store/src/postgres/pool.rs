@@ -253,13 +253,23 @@ impl Lease {
     }
 }
 
+/// Time for which sessions of those who have just ended may still be there, and how often it is looked.
+pub(super) const SETTLED: Duration = Duration::from_secs(2);
+pub(super) const SETTLED_EVERY: Duration = Duration::from_millis(50);
+
 /// Takes the lock that says that a server uses the database.
 async fn share(conn: &Connection) -> Result<(), StoreError> {
     let sql = "SELECT pg_try_advisory_lock_shared($1)";
-    let row = conn.row(sql, &[&IN_USE_LOCK]).await.map_err(failure::Failure::into_error)?;
-    if row.try_get(0).map_err(|error| failure::told(&error))? {
-        Ok(())
-    } else {
-        Err(StoreError::Unavailable("a move or a restore has the database for itself at the moment".into()))
+    let began = Instant::now();
+    loop {
+        let row = conn.row(sql, &[&IN_USE_LOCK]).await.map_err(failure::Failure::into_error)?;
+        if row.try_get(0).map_err(|error| failure::told(&error))? {
+            return Ok(());
+        }
+        if began.elapsed() >= SETTLED {
+            let used = "a move or a restore has the database for itself at the moment";
+            return Err(StoreError::Unavailable(used.into()));
+        }
+        tokio::time::sleep(SETTLED_EVERY).await;
     }
 }

@@ -486,12 +486,13 @@ async fn what_an_earlier_name_holds_is_given_up_while_channels_come_and_go() {
     });
     let part = crate::redis::Ledger::part_of(&channel("chat:stays"));
     let record = || server.say(&["HGET", &format!("talewire:n:{{held-{part}}}"), "chat:stays"]).unwrap();
-    let (before, after) = (format!("{}0000", stamp_of(&a)), format!("{}0001", stamp_of(&a)));
+    let before = format!("{}0000", stamp_of(&a));
     assert!(record().contains(&format!(" {before}")));
     server.say(&["ZREM", "talewire:n:{nodes}", &stamp_of(&a)]).unwrap();
-    let names = || record().splitn(3, ' ').nth(2).map(str::to_owned);
-    wait_until(|| names().is_some_and(|names| names.ends_with(&after))).await;
-    wait_until(|| names().is_some_and(|names| names == after)).await;
+    // On a busy machine it may lapse once more, and have a third name.
+    let names = || -> Vec<String> { record().split_whitespace().skip(2).map(str::to_owned).collect() };
+    wait_until(|| names().last().is_some_and(|last| *last != before)).await;
+    wait_until(|| names().len() == 1 && names()[0] != before).await;
     let told = heard.of("chat:stays");
     assert!(told.iter().all(|(is_occupied, _)| *is_occupied), "nothing is vacated on the way: {told:?}");
     is_over.store(true, Ordering::Relaxed);
