@@ -80,11 +80,11 @@ async fn what_has_no_key_is_one_entry_though_its_answer_is_lost() {
             other.unwrap();
         }
     });
-    let mut unknown = 0;
+    let (mut unknown, mut acknowledged) = (0, Vec::new());
     for n in 0..20 {
         proxy.lose_the_next_answer();
         match node.broker.publish(&channel("small:a"), &small, says(&n.to_string()).into()).await {
-            Ok(_) => {}
+            Ok(_) => acknowledged.push(n.to_string()),
             Err(BrokerError::Unknown(_)) => unknown += 1,
             Err(error) => panic!("{error}"),
         }
@@ -102,7 +102,8 @@ async fn what_has_no_key_is_one_entry_though_its_answer_is_lost() {
             word => assert!(heard.insert(word.to_owned()), "{word} came twice"),
         }
     }
-    assert_eq!(heard.len(), 20);
+    // The answer that was lost may have been that of a sign of life: then the publication was never sent, and nobody can tell.
+    assert!(acknowledged.iter().all(|word| heard.contains(word)), "{acknowledged:?} {heard:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
