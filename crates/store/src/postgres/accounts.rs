@@ -19,7 +19,7 @@ const LOG_OUT: &str = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($
          ORDER BY expires_at LIMIT $6::bigint FOR UPDATE SKIP LOCKED))
     INSERT INTO logouts (\"user\", issued_at, expires_at) SELECT $1::text, $2::bigint, $3::bigint FROM turn
     ON CONFLICT DO NOTHING";
-const LOGOUT_TURN_LOCK: i64 = 0x7461_6c65_6c6f_7574;
+pub(super) const LOGOUT_TURN_LOCK: i64 = 0x7461_6c65_6c6f_7574;
 const IS_LOGGED_OUT: &str = "SELECT EXISTS (SELECT FROM logouts WHERE \"user\" = $1 AND issued_at = $2)";
 const LOGOUTS: &str = "SELECT seq, \"user\", issued_at FROM logouts WHERE seq > $1 ORDER BY seq LIMIT $2";
 /// Rows that somebody else removes at this moment are left to them.
@@ -57,19 +57,20 @@ impl Postgres {
     }
 
     pub(crate) async fn log_out(&self, user: UserId, issued_at: i64, expires_at: i64) -> Result<(), StoreError> {
-        // One at a time of this node waits for the turn, or many logouts would take all connections.
-        let turn = self.logouts.clone().acquire_owned().await;
-        let turn = turn.map_err(|_| StoreError::Unavailable("it is closed".into()))?;
-        self.statement((user, issued_at, expires_at, turn), |work, (user, issued_at, expires_at, _turn)| {
-            Box::pin(async move {
-                let (user, shift_ms) = (user.as_str(), work.shift_ms());
-                let prune = LOGOUTS_PRUNED_PER_WRITE;
-                work.conn
-                    .execute(LOG_OUT, &[&user, issued_at, expires_at, &LOGOUT_TURN_LOCK, &shift_ms, &prune])
-                    .await
-                    .map(drop)
-            })
-        })
+        self.statement_in_turn(
+            &self.logout_turn,
+            (user, issued_at, expires_at),
+            |work, (user, issued_at, expires_at)| {
+                Box::pin(async move {
+                    let (user, shift_ms) = (user.as_str(), work.shift_ms());
+                    let prune = LOGOUTS_PRUNED_PER_WRITE;
+                    work.conn
+                        .execute(LOG_OUT, &[&user, issued_at, expires_at, &LOGOUT_TURN_LOCK, &shift_ms, &prune])
+                        .await
+                        .map(drop)
+                })
+            },
+        )
         .await
     }
 

@@ -84,8 +84,7 @@ impl Postgres {
         // Places are as many as a lane holds: it is never full.
         lane.try_send(Waiting { append, reply, _place: place }).map_err(|_| not_answered())?;
         // One group may be under way before this one, and it may be waiting for its time to pass.
-        let patience = self.shared.pool.acquire_time() + self.shared.operation_time;
-        match tokio::time::timeout(patience, answer).await {
+        match tokio::time::timeout(self.shared.patience(), answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(not_answered())),
             Err(_) => Err(self.shared.too_late()),
         }

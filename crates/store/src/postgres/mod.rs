@@ -40,8 +40,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
-use tokio::time::timeout_at;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, RwLock, Semaphore};
+use tokio::time::{timeout, timeout_at};
 
 use self::appends::Lanes;
 use self::connection::{CLOCK, Connection, Work};
@@ -105,14 +105,18 @@ pub(crate) struct Postgres {
     reads_max: usize,
     answer_ttl_ms: i64,
     orders_age_ms: i64,
-    /// The place of the one logout that is under way.
-    logouts: Arc<Semaphore>,
+    logout_turn: Turn,
+    order_turn: Turn,
     /// Commits that had succeeded at the last look.
     probed: AtomicU64,
     closed: AtomicBool,
     /// Every operation that runs holds it for reading.
     running: Arc<RwLock<()>>,
 }
+
+/// Of operations that take turns in the database one of this node is under way there, and the others wait for it here: there, each
+/// would hold a connection.
+type Turn = Arc<Mutex<()>>;
 
 /// An operation's place; given back at its end.
 struct Place {
@@ -143,7 +147,8 @@ impl Postgres {
             reads_max,
             answer_ttl_ms: settings.answer_ttl_ms,
             orders_age_ms: settings.orders_age_ms,
-            logouts: Arc::new(Semaphore::new(1)),
+            logout_turn: Turn::default(),
+            order_turn: Turn::default(),
             probed: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             running: Arc::default(),
@@ -193,17 +198,21 @@ impl Postgres {
         Ok(Place { _waiting: waiting, _running: running })
     }
 
-    /// Does an operation to its end, in a task of its own.
-    async fn run<A, T, F>(&self, kind: Kind, args: A, op: F) -> Result<T, StoreError>
+    /// Does an operation to its end, in a task of its own, when it has its turn.
+    async fn run<A, T, F>(&self, kind: Kind, turn: Option<&Turn>, args: A, op: F) -> Result<T, StoreError>
     where
         A: Send + Sync + 'static,
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
         let place = self.place(kind.is_write())?;
-        let shared = self.shared.clone();
+        let (shared, turn) = (self.shared.clone(), turn.cloned());
         let task = self.runtime.spawn(async move {
             let _place = place;
+            let _turn = match &turn {
+                Some(turn) => Some(timeout(shared.patience(), turn.lock()).await.map_err(|_| shared.too_late())?),
+                None => None,
+            };
             shared.tries(kind, &args, &op).await
         });
         task.await.unwrap_or_else(|lost| {
@@ -221,7 +230,7 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Look, args, op).await
+        self.run(Kind::Look, None, args, op).await
     }
 
     async fn snapshot<A, T, F>(&self, args: A, op: F) -> Result<T, StoreError>
@@ -230,7 +239,7 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Snapshot, args, op).await
+        self.run(Kind::Snapshot, None, args, op).await
     }
 
     async fn statement<A, T, F>(&self, args: A, op: F) -> Result<T, StoreError>
@@ -239,7 +248,17 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Statement, args, op).await
+        self.run(Kind::Statement, None, args, op).await
+    }
+
+    /// A statement that waits for its turn in the database, and in this node before that.
+    async fn statement_in_turn<A, T, F>(&self, turn: &Turn, args: A, op: F) -> Result<T, StoreError>
+    where
+        A: Send + Sync + 'static,
+        T: Send + 'static,
+        F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
+    {
+        self.run(Kind::Statement, Some(turn), args, op).await
     }
 
     async fn change<A, T, F>(&self, args: A, op: F) -> Result<T, StoreError>
@@ -248,7 +267,7 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Change, args, op).await
+        self.run(Kind::Change, None, args, op).await
     }
 }
 
@@ -338,6 +357,11 @@ impl Shared {
         if in_order {
             self.pool.give_back(lease);
         }
+    }
+
+    /// How long an operation may take that has another one of its kind before it.
+    fn patience(&self) -> Duration {
+        self.pool.acquire_time() + self.operation_time
     }
 
     fn too_late(&self) -> StoreError {

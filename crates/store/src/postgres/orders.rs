@@ -17,7 +17,7 @@ const KEEP: &str = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1::
     pruned AS (DELETE FROM orders WHERE seq IN
         (SELECT seq FROM orders WHERE at <= (SELECT now_ms FROM time) - $4::bigint ORDER BY at LIMIT $5::bigint FOR UPDATE SKIP LOCKED))
     INSERT INTO orders (at, body) SELECT now_ms, $3::bytea FROM time RETURNING seq";
-const TURN_LOCK: i64 = 0x7461_6c65_6f72_6465;
+pub(super) const TURN_LOCK: i64 = 0x7461_6c65_6f72_6465;
 const READ: &str = "SELECT seq, body FROM orders WHERE seq > $1 ORDER BY seq LIMIT $2";
 /// Rows that somebody else removes at this moment are left to them.
 const PRUNE: &str = "DELETE FROM orders WHERE seq IN
@@ -25,7 +25,7 @@ const PRUNE: &str = "DELETE FROM orders WHERE seq IN
 
 impl Postgres {
     pub(crate) async fn keep_order(&self, body: Bytes) -> Result<i64, StoreError> {
-        self.statement((body, self.orders_age_ms), |work, (body, age_ms)| {
+        self.statement_in_turn(&self.order_turn, (body, self.orders_age_ms), |work, (body, age_ms)| {
             Box::pin(async move {
                 let params: [&(dyn ToSql + Sync); 5] =
                     [&TURN_LOCK, &work.shift_ms(), &body.as_ref(), age_ms, &ORDERS_PRUNED_PER_WRITE];

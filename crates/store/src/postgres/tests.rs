@@ -202,6 +202,40 @@ async fn no_load_opens_more_sessions_than_are_allowed() {
     }
 }
 
+/// What takes turns in the database holds one connection each, however many wait for theirs, and nothing else waits with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_turn_holds_no_connection() {
+    let server = Server::start();
+    let settings = StoreSettings { url: StoreUrl::new(server.url()), connections_max: 3, ..StoreSettings::default() };
+    let store = std::sync::Arc::new(Postgres::open(&settings, "").await.unwrap());
+    let other = Address::new(&settings).unwrap().connect().await.unwrap();
+    other.row("SELECT 1 FROM pg_advisory_lock($1)", &[&super::accounts::LOGOUT_TURN_LOCK]).await.unwrap();
+    other.row("SELECT 1 FROM pg_advisory_lock($1)", &[&super::orders::TURN_LOCK]).await.unwrap();
+    let waiting: Vec<_> = (0..20)
+        .flat_map(|number| {
+            let (logs_out, orders) = (store.clone(), store.clone());
+            [
+                tokio::spawn(async move { logs_out.log_out("ana".parse().unwrap(), number, i64::MAX).await }),
+                tokio::spawn(async move { orders.keep_order(vec![b'x'].into()).await.map(drop) }),
+            ]
+        })
+        .collect();
+    let blocked = async || -> i64 {
+        let sql = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        other.once(sql).await.unwrap()[0].get(0)
+    };
+    while blocked().await < 2 {}
+    for _ in 0..20 {
+        store.newest_order().await.unwrap();
+        assert_eq!(blocked().await, 2, "one of each kind");
+    }
+    other.once("SELECT pg_advisory_unlock_all()::text").await.unwrap();
+    for one in waiting {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!(store.newest_order().await.unwrap(), 20);
+}
+
 async fn every_column_is_copied(conn: &Connection) {
     let tables =
         "SELECT tablename::text FROM pg_tables WHERE schemaname = 'talewire' AND tablename <> 'steps' ORDER BY 1";
