@@ -71,6 +71,12 @@ impl Default for StoreSettings {
 }
 
 impl StoreSettings {
+    /// Where everything is kept, for people: the folder, or the address without its password.
+    #[must_use]
+    pub fn place(&self) -> String {
+        if self.url.is_empty() { self.path.display().to_string() } else { self.url.to_string() }
+    }
+
     /// What is wrong with the address, if there is one. It is not asked whether anybody is there.
     #[must_use]
     pub fn url_problem(&self) -> Option<String> {

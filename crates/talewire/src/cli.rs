@@ -111,7 +111,7 @@ impl Check {
 
     pub(crate) fn print_good(&self, config: &Config) {
         let from = self.file().config.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
-        println!("{from}: good ({} namespaces, data in {})", config.namespaces.len(), config.data());
+        println!("{from}: good ({} namespaces, data in {})", config.namespaces.len(), config.store.place());
     }
 }
 

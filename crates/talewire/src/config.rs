@@ -124,12 +124,6 @@ impl Config {
         Namespaces::new(self.namespaces.iter().map(|(name, rules)| (unnamed(name), rules.clone())))
     }
 
-    /// Where everything is kept, for people.
-    pub(crate) fn data(&self) -> String {
-        let StoreSettings { url, path, .. } = &self.store;
-        if url.is_empty() { path.display().to_string() } else { url.to_string() }
-    }
-
     /// What can be exchanged while connections are open.
     pub(crate) fn rules(&self) -> Result<Rules, BadSchema> {
         Rules::new(self.namespaces(), self.limits.clone())

@@ -19,10 +19,9 @@ pub(crate) fn move_to(typed: &Move, config: &Config) -> anyhow::Result<()> {
     } else {
         StoreSettings { url: StoreUrl::default(), path: PathBuf::from(&typed.to), ..config.store.clone() }
     };
-    let place = if to.url.is_empty() { to.path.display().to_string() } else { to.url.to_string() };
     let copied = run(talewire_store::move_all(&config.store, &to, &mut tell()))?;
     let setting = if to.url.is_empty() { "empty store.url and this store.path" } else { "this store.url" };
-    println!("moved {} from {} to {place}", counted(&copied), config.data());
+    println!("moved {} from {} to {}", counted(&copied), config.store.place(), to.place());
     println!("start the servers with {setting}; the old place refuses to be used");
     Ok(())
 }
@@ -30,7 +29,7 @@ pub(crate) fn move_to(typed: &Move, config: &Config) -> anyhow::Result<()> {
 /// Writes the configured store into a file.
 pub(crate) fn backup(typed: &Backup, config: &Config) -> anyhow::Result<()> {
     let copied = run(talewire_store::backup(&config.store, &typed.backup, &mut tell()))?;
-    println!("wrote {} from {} to {}", counted(&copied), config.data(), typed.backup.display());
+    println!("wrote {} from {} to {}", counted(&copied), config.store.place(), typed.backup.display());
     Ok(())
 }
 
@@ -38,7 +37,7 @@ pub(crate) fn backup(typed: &Backup, config: &Config) -> anyhow::Result<()> {
 pub(crate) fn restore(typed: &Restore, config: &Config) -> anyhow::Result<()> {
     let epochs = if typed.nothing_is_missing { Epochs::Kept } else { Epochs::Fresh };
     let copied = run(talewire_store::restore(&typed.backup, &config.store, epochs, &mut tell()))?;
-    println!("restored {} from {} to {}", counted(&copied), typed.backup.display(), config.data());
+    println!("restored {} from {} to {}", counted(&copied), typed.backup.display(), config.store.place());
     if epochs == Epochs::Fresh {
         println!("readers who come back are told that their history was lost, and load it again");
     }

@@ -41,7 +41,7 @@ pub(crate) fn start(config: Config, source: Source, part: Part) -> anyhow::Resul
 }
 
 async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<()> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %config.data(), "talewire starts");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %config.store.place(), "talewire starts");
     if config.process.insecure {
         tracing::warn!("insecure: everything is allowed to everybody in configured namespaces; for development only");
     }

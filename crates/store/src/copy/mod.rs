@@ -50,14 +50,8 @@ pub async fn move_all(
     to: &StoreSettings,
     progress: &mut (dyn FnMut(CopyProgress) + Send),
 ) -> Result<Copied, StoreError> {
-    let place = if to.url.is_empty() { to.path.display().to_string() } else { to.url.to_string() };
-    let (mut source, was_leaving) = if from.url.is_empty() {
-        let (source, was_leaving) = sqlite::Source::alone(&from.path, &place)?;
-        (Source::Sqlite(source), was_leaving)
-    } else {
-        let (source, was_leaving) = postgres::Source::alone(from, &place).await?;
-        (Source::Postgres(Box::new(source)), was_leaving)
-    };
+    let place = to.place();
+    let (mut source, was_leaving) = Source::alone(from, &place).await?;
     if was_leaving && let Some(copied) = arrived(&mut source, to).await? {
         source.leave(&place, Gone::Wholly).await?;
         return Ok(copied);
@@ -83,12 +77,7 @@ pub(crate) enum Gone {
 /// What the target of a move that was broken off has, if it has the source's data: a target is filled at once or not at all, and no
 /// other data has the same secrets.
 async fn arrived(source: &mut Source, to: &StoreSettings) -> Result<Option<Copied>, StoreError> {
-    let there = if to.url.is_empty() {
-        sqlite::Source::beside(&to.path).map(Source::Sqlite)
-    } else {
-        postgres::Source::beside(to).await.map(|there| Source::Postgres(Box::new(there)))
-    };
-    let Ok(mut there) = there else { return Ok(None) };
+    let Ok(mut there) = Source::beside(to).await else { return Ok(None) };
     let secrets = table::secrets();
     let (ours, theirs) = (source.all_of(secrets).await?, there.all_of(secrets).await?);
     if ours.is_empty() || !ours.iter().all(|secret| theirs.contains(secret)) {
@@ -110,11 +99,7 @@ pub async fn backup(
     file: &Path,
     progress: &mut (dyn FnMut(CopyProgress) + Send),
 ) -> Result<Copied, StoreError> {
-    let mut source = if from.url.is_empty() {
-        Source::Sqlite(sqlite::Source::beside(&from.path)?)
-    } else {
-        Source::Postgres(Box::new(postgres::Source::beside(from).await?))
-    };
+    let mut source = Source::beside(from).await?;
     let mut rows = BTreeMap::new();
     for table in source.tables() {
         rows.insert(table.name.to_owned(), source.count(table).await?);
@@ -158,6 +143,26 @@ enum Source {
 }
 
 impl Source {
+    /// For a move to `place`: nobody uses the store. Says whether it was about to leave for there before.
+    async fn alone(settings: &StoreSettings, place: &str) -> Result<(Self, bool), StoreError> {
+        Ok(if settings.url.is_empty() {
+            let (source, was_leaving) = sqlite::Source::alone(&settings.path, place)?;
+            (Self::Sqlite(source), was_leaving)
+        } else {
+            let (source, was_leaving) = postgres::Source::alone(settings, place).await?;
+            (Self::Postgres(Box::new(source)), was_leaving)
+        })
+    }
+
+    /// Only to read: servers may go on beside it.
+    async fn beside(settings: &StoreSettings) -> Result<Self, StoreError> {
+        Ok(if settings.url.is_empty() {
+            Self::Sqlite(sqlite::Source::beside(&settings.path)?)
+        } else {
+            Self::Postgres(Box::new(postgres::Source::beside(settings).await?))
+        })
+    }
+
     /// The step of the schema that the rows belong to.
     fn schema(&self) -> u32 {
         match self {

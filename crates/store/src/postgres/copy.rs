@@ -4,13 +4,12 @@
 //! broken off leaves nothing behind.
 
 use std::borrow::Cow;
-use std::time::Instant;
 
 use tokio_postgres::types::ToSql;
 
 use super::connection::Connection;
 use super::failure::{Failure, Tried};
-use super::pool::{Address, IN_USE_LOCK, SETTLED, SETTLED_EVERY};
+use super::pool::{Address, lock_alone};
 use super::{schema, storable};
 use crate::copy::{Column, Gone, Row, TABLES, Table, Type, Value, moved, moving, not_empty};
 use crate::{StoreError, StoreSettings};
@@ -51,17 +50,10 @@ async fn alone(settings: &StoreSettings) -> Result<Connection, StoreError> {
     let conn = Address::new(settings)?.connect().await?;
     let outcome = async {
         conn.plain(PATIENT).await?;
-        // Sessions of a server that was just stopped end a moment later.
-        let began = Instant::now();
-        while began.elapsed() < SETTLED {
-            let alone = conn.row("SELECT pg_try_advisory_lock($1)", &[&IN_USE_LOCK]).await?;
-            if alone.try_get(0)? {
-                return Ok(());
-            }
-            tokio::time::sleep(SETTLED_EVERY).await;
+        if lock_alone(&conn).await? {
+            return Ok(());
         }
-        let used = format!("{} is in use: stop its servers first", settings.url);
-        Err(StoreError::Refused(used).into())
+        Err(StoreError::Refused(format!("{} is in use: stop its servers first", settings.url)).into())
     };
     outcome.await.map_err(Failure::into_error)?;
     Ok(conn)

@@ -10,7 +10,8 @@ use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::connection::Connection;
-use super::{failure, tls};
+use super::failure::{self, Failure, Tried};
+use super::tls;
 use crate::{StoreError, StoreSettings};
 
 /// After a failed attempt to connect, others are told the same for this long instead of knocking too.
@@ -20,7 +21,7 @@ const DOWN_FOR: Duration = Duration::from_millis(100);
 const VERSION_MIN: u32 = 15;
 
 /// The advisory lock that every session of a server shares, so that whoever wants the database alone sees them.
-pub(super) const IN_USE_LOCK: i64 = 0x7461_6c65_7769_7265;
+const IN_USE_LOCK: i64 = 0x7461_6c65_7769_7265;
 
 /// How sessions are called; with a name behind it those of a node.
 pub(super) const PROGRAM: &str = "talewire";
@@ -117,7 +118,7 @@ impl Address {
             (client, tokio::spawn(until_closed(driver)))
         };
         let conn = Connection::new(client, driver.abort_handle());
-        conn.plain(&self.session).await.map_err(failure::Failure::into_error)?;
+        conn.plain(&self.session).await.map_err(Failure::into_error)?;
         Ok(conn)
     }
 }
@@ -254,21 +255,31 @@ impl Lease {
 }
 
 /// Time for which sessions of those who have just ended may still be there, and how often it is looked.
-pub(super) const SETTLED: Duration = Duration::from_secs(2);
-pub(super) const SETTLED_EVERY: Duration = Duration::from_millis(50);
+const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED_EVERY: Duration = Duration::from_millis(50);
 
 /// Takes the lock that says that a server uses the database.
 async fn share(conn: &Connection) -> Result<(), StoreError> {
-    let sql = "SELECT pg_try_advisory_lock_shared($1)";
+    if lock_when_settled(conn, "SELECT pg_try_advisory_lock_shared($1)").await.map_err(Failure::into_error)? {
+        return Ok(());
+    }
+    Err(StoreError::Unavailable("a move or a restore has the database for itself at the moment".into()))
+}
+
+/// Takes the lock that says that no server uses the database, if that is so.
+pub(super) async fn lock_alone(conn: &Connection) -> Tried<bool> {
+    lock_when_settled(conn, "SELECT pg_try_advisory_lock($1)").await
+}
+
+/// Tries for [`IN_USE_LOCK`] until those who have just ended have let it go. Says whether it was got.
+async fn lock_when_settled(conn: &Connection, tries: &str) -> Tried<bool> {
     let began = Instant::now();
     loop {
-        let row = conn.row(sql, &[&IN_USE_LOCK]).await.map_err(failure::Failure::into_error)?;
-        if row.try_get(0).map_err(|error| failure::told(&error))? {
-            return Ok(());
+        if conn.row(tries, &[&IN_USE_LOCK]).await?.try_get(0)? {
+            return Ok(true);
         }
         if began.elapsed() >= SETTLED {
-            let used = "a move or a restore has the database for itself at the moment";
-            return Err(StoreError::Unavailable(used.into()));
+            return Ok(false);
         }
         tokio::time::sleep(SETTLED_EVERY).await;
     }

@@ -122,9 +122,7 @@ async fn moved(from: &Home, to: &Home) {
     let before = all(&store, true).await;
     let in_use = move_all(&from.settings, &to.settings, &mut |_| {}).await.err().unwrap();
     assert!(in_use.to_string().contains("in use"), "{in_use}");
-    store.close().await;
-    drop(store);
-    settled(&from.settings).await;
+    left(from, store).await;
 
     let mut steps = Vec::new();
     let copied = move_all(&from.settings, &to.settings, &mut |step| steps.push(step)).await.unwrap();
@@ -137,9 +135,7 @@ async fn moved(from: &Home, to: &Home) {
     let store = to.open().await;
     assert_eq!(all(&store, true).await, before);
     goes_on(&store).await;
-    store.close().await;
-    drop(store);
-    settled(&to.settings).await;
+    left(to, store).await;
     // Nothing is ever written over something.
     let other = Home::folder();
     other.open().await.close().await;
@@ -211,6 +207,13 @@ async fn damaged(file: &Path, folder: &Path) {
     restore(file, &target.settings, Epochs::Fresh, &mut |_| {}).await.unwrap();
 }
 
+/// Closes a store, so that nobody uses its home any more.
+async fn left(home: &Home, store: Store) {
+    store.close().await;
+    drop(store);
+    settled(&home.settings).await;
+}
+
 /// Sessions end a moment after their connections.
 async fn settled(settings: &StoreSettings) {
     if settings.url.is_empty() {
@@ -250,9 +253,7 @@ pub(crate) async fn a_move_that_was_broken_off_is_begun_again(server: &Server) {
         let store = from.open().await;
         fill(&store).await;
         let before = all(&store, true).await;
-        store.close().await;
-        drop(store);
-        settled(&from.settings).await;
+        left(&from, store).await;
         let middle = tokio::sync::Notify::new();
         let mut steps = |step: talewire_store::CopyProgress| {
             if step.table == "log" {
@@ -269,9 +270,7 @@ pub(crate) async fn a_move_that_was_broken_off_is_begun_again(server: &Server) {
         // The source is as it was: it may go on, or the move be made again.
         let store = from.open().await;
         assert_eq!(all(&store, true).await, before);
-        store.close().await;
-        drop(store);
-        settled(&from.settings).await;
+        left(&from, store).await;
         move_all(&from.settings, &to.settings, &mut |_| {}).await.unwrap();
         let store = to.open().await;
         assert_eq!(all(&store, true).await, before);
@@ -283,15 +282,11 @@ pub(crate) async fn a_move_that_was_broken_off_is_begun_again(server: &Server) {
 async fn leaving(from: &Home, to: &Home) {
     if from.is_alone {
         let _ = std::fs::remove_file(from.settings.path.join("moved"));
-        std::fs::write(from.settings.path.join("moving"), format!("{}\n", place(to))).unwrap();
+        std::fs::write(from.settings.path.join("moving"), format!("{}\n", to.settings.place())).unwrap();
     } else {
-        let comment = format!("COMMENT ON SCHEMA talewire IS 'moving to {}'", place(to));
+        let comment = format!("COMMENT ON SCHEMA talewire IS 'moving to {}'", to.settings.place());
         ask(&from.settings.url.to_string(), &comment).await;
     }
-}
-
-fn place(of: &Home) -> String {
-    if of.is_alone { of.settings.path.display().to_string() } else { of.settings.url.to_string() }
 }
 
 /// Killed before or after the moment at which the target is there: nobody goes on at the source, and the same move finishes it.
@@ -300,13 +295,11 @@ pub(crate) async fn a_move_that_was_broken_off_at_its_end_is_finished(server: &S
         let store = from.open().await;
         fill(&store).await;
         let before = all(&store, true).await;
-        store.close().await;
-        drop(store);
-        settled(&from.settings).await;
+        left(&from, store).await;
 
         leaving(&from, &to).await;
         let refused = Store::open(&from.settings).await.err().unwrap().to_string();
-        assert!(refused.contains("was broken off at its end") && refused.contains(&place(&to)), "{refused}");
+        assert!(refused.contains("was broken off at its end") && refused.contains(&to.settings.place()), "{refused}");
         let elsewhere = Home::folder();
         let refused = move_all(&from.settings, &elsewhere.settings, &mut |_| {}).await.err().unwrap().to_string();
         assert!(refused.contains("was broken off at its end"), "{refused}");
