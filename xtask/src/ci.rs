@@ -38,6 +38,7 @@ const CARGO_TEST: Step = step("test", "cargo", &["test", "--workspace", "--locke
 const SOURCES: &str = "kafka,rabbitmq";
 
 const AFTER_TESTS: &[Step] = &[
+    // And the program with both of them.
     step(
         "lint: sources",
         "cargo",
@@ -45,21 +46,6 @@ const AFTER_TESTS: &[Step] = &[
             "clippy",
             "--package",
             "talewire-sources",
-            "--features",
-            SOURCES,
-            "--all-targets",
-            "--locked",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    ),
-    // The program with both of them: what it costs beyond the step before is its own crate.
-    step(
-        "lint: program with sources",
-        "cargo",
-        &[
-            "clippy",
             "--package",
             "talewire",
             "--features",

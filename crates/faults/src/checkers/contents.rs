@@ -65,7 +65,7 @@ fn text(said: Said<'_>) -> String {
     said.sum.map_or_else(|| said.key.to_string(), |sum| format!("{} ({sum:x})", said.key))
 }
 
-pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
+pub(super) fn check(events: &[Event], anew: &Anew, verdict: &mut Verdict) {
     let mut contents = Contents { said: BTreeMap::new(), kinds: log::kinds(events) };
     let mut asked = HashMap::new();
     let mut streams = BTreeSet::new();
@@ -104,11 +104,11 @@ pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
     for (channel, position, said) in guessed {
         contents.guess(channel, position, said, verdict);
     }
-    epochs(events, &contents, verdict);
+    epochs(events, &contents, anew, verdict);
 }
 
 /// I5. A durable channel has one epoch for ever; any channel ends, at the last read, at the newest position that anybody saw.
-fn epochs(events: &[Event], contents: &Contents<'_>, verdict: &mut Verdict) {
+fn epochs(events: &[Event], contents: &Contents<'_>, anew: &Anew, verdict: &mut Verdict) {
     for event in events {
         let What::Read { node, channel, top, .. } = &event.what else { continue };
         let epoch = contents.history(channel, &top.epoch);
@@ -123,7 +123,6 @@ fn epochs(events: &[Event], contents: &Contents<'_>, verdict: &mut Verdict) {
             });
         }
     }
-    let anew = Anew::find(events);
     for (channel, kind) in &contents.kinds {
         let named = |epoch: &'_ str| match kind {
             // The rest of the epoch may change with the server that is asked.

@@ -34,15 +34,15 @@ struct Reading<'a> {
     entries: &'a [(u64, Content)],
 }
 
-pub(super) fn check(events: &[Event], verdict: &mut Verdict) {
+pub(super) fn check(events: &[Event], anew: &Anew, verdict: &mut Verdict) {
     let kinds = log::kinds(events);
-    let (tries, anew) = (tries(events), Anew::find(events));
+    let tries = tries(events);
     count(&tries, verdict);
-    equal_acknowledgements(&tries, &kinds, &anew, verdict);
+    equal_acknowledgements(&tries, &kinds, anew, verdict);
     for event in events {
         let What::Read { node, channel, top, entries } = &event.what else { continue };
         let Some(kind) = kinds.get(channel) else { continue };
-        one_read(&Reading { node, channel, top, entries }, *kind, &tries, &anew, verdict);
+        one_read(&Reading { node, channel, top, entries }, *kind, &tries, anew, verdict);
     }
     for channel in kinds.keys() {
         if !events.iter().any(|event| matches!(&event.what, What::Read { channel: read, .. } if read == channel)) {

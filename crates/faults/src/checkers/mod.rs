@@ -20,6 +20,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use self::anew::Anew;
 use crate::log::Event;
 
 /// What must hold, whatever happens to the machines.
@@ -267,8 +268,9 @@ impl fmt::Display for Verdict {
 #[must_use]
 pub fn check(events: &[Event], promises: &Promises) -> Verdict {
     let mut verdict = Verdict::default();
-    kept::check(events, &mut verdict);
-    contents::check(events, &mut verdict);
+    let anew = Anew::find(events);
+    kept::check(events, &anew, &mut verdict);
+    contents::check(events, &anew, &mut verdict);
     deliveries::check(events, promises, &mut verdict);
     deaf::check(events, promises, &mut verdict);
     presence::check(events, promises, &mut verdict);
