@@ -30,7 +30,7 @@ mod full;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a fault of a worker waits until that begins to write something; and what says so.
-const WRITING_MAX: Duration = Duration::from_secs(15);
+const WRITING_MAX: Duration = Duration::from_secs(40);
 const CLAIMED: &str = "talewire_agents_claimed_total";
 
 /// The numbers of those from whom something is taken away begin here.
