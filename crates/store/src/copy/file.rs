@@ -17,13 +17,15 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
 use super::{Column, Row, TABLES, Table, Value};
 use crate::{StoreError, sqlite};
 
+/// What every form of a backup begins with, and this one's number behind it.
+const NAME: &[u8] = b"talewire-backup ";
 const FIRST_LINE: &[u8] = b"talewire-backup 1\n";
 /// Rows that are read at once, and the bytes after which fewer are.
 const ROWS: usize = 500;
@@ -187,9 +189,14 @@ impl Reader {
         let file = File::open(path).map_err(wrong)?;
         let mut input = BufReader::new(GzDecoder::new(BufReader::new(file)));
         let mut first = vec![0; FIRST_LINE.len()];
-        let is_ours = input.read_exact(&mut first).is_ok() && first == FIRST_LINE;
-        if !is_ours {
-            return Err(StoreError::Refused(format!("{} is no backup of talewire", path.display())));
+        let is_read = input.read_exact(&mut first).is_ok();
+        if !is_read || first != FIRST_LINE {
+            let is = if is_read && first.starts_with(NAME) {
+                "is a backup in a form that only a newer version of talewire knows"
+            } else {
+                "is no backup of talewire"
+            };
+            return Err(StoreError::Refused(format!("{} {is}", path.display())));
         }
         let head = Head { schema: 0, rows: BTreeMap::new() };
         let mut reader = Self { path: path.to_owned(), input, head, columns: 0, left: 0, next: 0 };
@@ -297,9 +304,11 @@ impl Reader {
 
     /// Whether the last word has come behind the last table, and nothing behind it.
     pub(super) fn ended(&mut self) -> Result<(), StoreError> {
-        // What gzip has to say about the whole comes with its end.
         let mut rest = [0];
-        if self.next == b'E' && matches!(self.input.read(&mut rest), Ok(0)) { Ok(()) } else { Err(self.damaged()) }
+        // What gzip has to say about the whole comes with its end, and that is the end of the file.
+        let is_over = matches!(self.input.read(&mut rest), Ok(0))
+            && matches!(self.input.get_mut().get_mut().read(&mut rest), Ok(0));
+        if self.next == b'E' && is_over { Ok(()) } else { Err(self.damaged()) }
     }
 }
 
@@ -397,6 +406,23 @@ mod tests {
         check(&head(now, 0), &without_end[..without_end.len() - 1], None);
         check(&head(now, 0), &[&without_end[..], b"more"].concat(), None);
         check(&head(now, 0).replace("secrets", "strange"), &tables(now, b""), None);
+        // Behind all that was packed, where gzip does not look.
+        let path = file(folder.path(), &head(now, 0), &tables(now, b""));
+        std::fs::write(&path, [std::fs::read(&path).unwrap(), b"more".to_vec()].concat()).unwrap();
+        assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn a_file_of_another_form_is_told_from_one_that_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup");
+        for (first, said) in [("talewire-backup 2\n", "only a newer version"), ("something else, or", "is no backup")] {
+            let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+            out.write_all(first.as_bytes()).unwrap();
+            std::fs::write(&path, out.finish().unwrap()).unwrap();
+            let refused = Reader::open(&path).err().unwrap().to_string();
+            assert!(refused.contains(said), "{refused}");
+        }
     }
 
     #[test]
