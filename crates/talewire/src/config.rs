@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use talewire_agents::AgentSettings;
-use talewire_auth::AuthSettings;
+use talewire_auth::{AuthSettings, Secret};
 use talewire_broker::BrokerSettings;
 use talewire_hub::HubSettings;
 use talewire_proto::{Limits, Namespace, Namespaces};
@@ -122,6 +122,13 @@ impl Config {
     pub(crate) fn namespaces(&self) -> Namespaces {
         let unnamed = |name: &String| if name == NO_NAMESPACE { String::new() } else { name.clone() };
         Namespaces::new(self.namespaces.iter().map(|(name, rules)| (unnamed(name), rules.clone())))
+    }
+
+    /// The settings whose secrets are those of our examples.
+    pub(crate) fn secrets_of_examples(&self) -> Vec<&'static str> {
+        let all = [("auth.hs256_secret", &self.auth.hs256_secret), ("http.api_key", &self.http.api_key)];
+        let of_examples = all.into_iter().filter(|(_, secret)| secret.as_ref().is_some_and(Secret::is_of_an_example));
+        of_examples.map(|(setting, _)| setting).collect()
     }
 
     /// What can be exchanged while connections are open.

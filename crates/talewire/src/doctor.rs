@@ -74,8 +74,17 @@ pub(crate) fn examine(typed: &Doctor, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn secrets(config: &Config) -> Vec<Finding> {
+    let known = |setting| {
+        let what = format!("{setting} is one of our examples: whoever has read them can do all that it allows");
+        Finding::wrong(what, "set your own: openssl rand -hex 32")
+    };
+    config.secrets_of_examples().into_iter().map(known).collect()
+}
+
 async fn look(typed: &Doctor, config: &Config) -> Vec<Finding> {
-    let mut findings = system::look(config);
+    let mut findings = secrets(config);
+    findings.extend(system::look(config));
     findings.extend(services::broker(config, PATIENCE).await);
     findings.extend(services::store(config, PATIENCE).await);
     if let Some(url) = &typed.through {

@@ -45,6 +45,12 @@ async fn wire(config: Config, reloader: Reloader, part: Part) -> anyhow::Result<
     if config.process.insecure {
         tracing::warn!("insecure: everything is allowed to everybody in configured namespaces; for development only");
     }
+    for setting in config.secrets_of_examples() {
+        tracing::warn!(
+            setting,
+            "this secret is one of our examples, which everybody knows: set your own (openssl rand -hex 32)"
+        );
+    }
     descriptors::raise(config.http.sockets_max);
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone()));

@@ -61,7 +61,7 @@ fn zeros(config: &Config, findings: &mut Findings) {
 }
 
 fn contradictions(config: &Config, findings: &mut Findings) {
-    let Config { process, http, limits, hub, .. } = config;
+    let Config { process, http, limits, hub, store, .. } = config;
     let mut must = |holds: bool, path: &str, reason: String| {
         if !holds {
             findings.push((path.to_owned(), reason));
@@ -97,6 +97,14 @@ fn contradictions(config: &Config, findings: &mut Findings) {
         http.drain_wait_ms == 0 || http.drain_wait_ms < http.drain_ms,
         "http.drain_wait_ms",
         format!("must be less than http.drain_ms ({}): connections need time too", http.drain_ms),
+    );
+    must(
+        store.orders_every_ms < store.orders_age_ms.unsigned_abs(),
+        "store.orders_every_ms",
+        format!(
+            "must be less than store.orders_age_ms ({}): orders would be gone before anybody looks",
+            store.orders_age_ms
+        ),
     );
     must(
         http.listen.port() == 0 || http.listen != http.admin_listen,

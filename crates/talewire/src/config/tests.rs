@@ -239,6 +239,11 @@ fn contradictions_are_told_where_they_were_said() {
         &[],
         &[("t.toml:2:1", "must be a loopback address")],
     );
+    bad(
+        "[store]\norders_age_ms = 1_000\norders_every_ms = 1_000\n",
+        &[],
+        &[("t.toml:3:1", "less than store.orders_age_ms (1000)")],
+    );
     bad("[namespaces.story]\n", &[], &[("t.toml:1:13", "belongs to the story platform")]);
     bad("[namespaces.'a b']\n", &[], &[("t.toml:1:13", "named with letters")]);
     bad("[namespaces.a]\nkind = 'generation'\n", &[], &[("t.toml:2:1", "belong to the story platform")]);
@@ -291,6 +296,26 @@ fn no_default_shows_a_secret() {
     let mut config = Config::default();
     config.auth.hs256_secret = Some(talewire_auth::Secret::new("hunter2"));
     assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_secrets_of_our_examples_are_known_as_such() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+    let mut seen = 0;
+    let files = std::fs::read_dir(&folder).expect("examples").map(|entry| entry.expect("a file").path());
+    for file in files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
+        let text = std::fs::read_to_string(file).expect("text");
+        let config = load(Layers { folder: folder.clone(), ..layers(&text, &[], &[]) }).expect("good");
+        let table: toml::Table = text.parse().expect("TOML");
+        let set = |section: &str, name: &str| table.get(section).is_some_and(|section| section.get(name).is_some());
+        let all =
+            [("auth", "hs256_secret"), ("http", "api_key")].into_iter().filter(|(section, name)| set(section, name));
+        let all: Vec<String> = all.map(|(section, name)| format!("{section}.{name}")).collect();
+        assert_eq!(config.secrets_of_examples(), all);
+        seen += all.len();
+    }
+    assert!(seen >= 4, "{seen}");
+    assert!(good("[http]\napi_key = 'our own'\n", &[]).secrets_of_examples().is_empty());
 }
 
 #[test]

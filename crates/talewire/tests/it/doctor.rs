@@ -32,6 +32,8 @@ fn the_doctor_looks_at_redis_and_postgresql() {
     check(&mut doctor, 0, &["better", "on disk (appendfsync no)", "appendfsync everysec"]);
     set("appendonly", "no");
     check(&mut doctor, 0, &["better", "keeps nothing when it ends (appendonly no)", "appendonly yes"]);
+    doctor.env("TALEWIRE_HTTP_API_KEY", "change-me-please");
+    check(&mut doctor, 1, &["WRONG   http.api_key is one of our examples", "set your own"]);
     redis.kill();
     postgres.kill();
     check(&mut doctor, 1, &["correct the section [broker]", "correct store.url"]);
