@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use talewire_stand::redis_sentinel::RedisSentinels;
 
@@ -276,10 +275,9 @@ fn underneath(fault: Fault, stage: &mut Stage, world: &World) -> anyhow::Result<
             stage.postgres.as_mut().context("no PostgreSQL")?.restart();
         }
         Fault::PauseStore { ms } => {
-            let id = stage.postgres.as_ref().context("no PostgreSQL")?.process.id();
-            signal_all(id, Signal::STOP);
+            stage.postgres.as_ref().context("no PostgreSQL")?.pause();
             rest(ms, stage, world);
-            signal_all(id, Signal::CONT);
+            stage.postgres.as_ref().context("no PostgreSQL")?.go_on();
         }
         Fault::KillBroker { slot, down_ms } => {
             broker(stage)?.kill_master(slot, Duration::from_millis(down_ms))?;
@@ -406,16 +404,6 @@ fn sentinels(stage: &mut Stage) -> anyhow::Result<&mut RedisSentinels> {
     match broker(stage)? {
         Broker::Sentinels(all) => Ok(all),
         _ => bail!("there are no Sentinels"),
-    }
-}
-
-/// A process of ours and those that it has started: PostgreSQL has one for each connection.
-fn signal_all(id: u32, signal: Signal) {
-    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    let children = children.split_ascii_whitespace().filter_map(|id| id.parse().ok());
-    for id in children.chain(i32::try_from(id)).filter_map(Pid::from_raw) {
-        // It may have ended meanwhile.
-        let _ = kill_process(id, signal);
     }
 }
 

@@ -137,14 +137,9 @@ impl Postgres {
     /// Kills all of it with -9, the first process and those that serve clients, and waits until none is left: as long as one
     /// has the shared memory, the files cannot be used again.
     pub fn kill(&mut self) {
-        let id = self.process.id();
         // Stopped, it starts nobody more while they are counted.
         self.process.pause();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        let children: Vec<i32> = children.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
-        for child in children.iter().filter_map(|id| Pid::from_raw(*id)) {
-            let _ = kill_process(child, Signal::KILL);
-        }
+        let children = self.signal_children(Signal::KILL);
         self.process.kill();
         let began = Instant::now();
         while children.iter().any(|id| has_memory(*id)) && began.elapsed() < Duration::from_secs(30) {
@@ -152,6 +147,30 @@ impl Postgres {
         }
         // None of them is left to write; the file would only make the next start wait.
         let _ = std::fs::remove_file(self.place.outside.join("data/postmaster.pid"));
+    }
+
+    /// `SIGSTOP` to all of it: it stands still, its connections stay open.
+    pub fn pause(&self) {
+        self.process.pause();
+        self.signal_children(Signal::STOP);
+    }
+
+    /// `SIGCONT` to all of it.
+    pub fn go_on(&self) {
+        self.signal_children(Signal::CONT);
+        self.process.go_on();
+    }
+
+    /// Those that the first process has started; there is one for each connection.
+    fn signal_children(&self, signal: Signal) -> Vec<i32> {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let children: Vec<i32> = children.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
+        for child in children.iter().filter_map(|id| Pid::from_raw(*id)) {
+            // It may have ended meanwhile.
+            let _ = kill_process(child, signal);
+        }
+        children
     }
 
     /// Starts it again after its end, on the same port and with the same files.

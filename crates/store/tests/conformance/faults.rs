@@ -1,7 +1,6 @@
 //! PostgreSQL killed, stopped and started again under its nodes.
 
 use std::collections::HashMap;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -103,8 +102,7 @@ pub(crate) async fn a_silent_server_is_told_in_time(server: &mut Server) {
     let story = begin(&patient, "silent").await;
     patient.append(append(&channel("silent:1"), "before")).await.unwrap();
     let node = opened(&StoreSettings { write_queue_operations_max: 4, ..impatient(settings) }).await;
-    let processes = processes(server);
-    signal("-STOP", &processes);
+    server.postgres.pause();
     // Writes that wait are bounded: one too many is told at once.
     let waiting: Vec<_> = (0..4)
         .map(|_| {
@@ -118,7 +116,7 @@ pub(crate) async fn a_silent_server_is_told_in_time(server: &mut Server) {
         assert!(matches!(one.await.unwrap(), Err(StoreError::Unavailable(_))));
     }
     calls_fail(&node, &story).await;
-    signal("-CONT", &processes);
+    server.postgres.go_on();
     comes_back(&node).await;
     assert_eq!(texts(&node, &channel("silent:1")).await[0], "before");
 }
@@ -186,18 +184,6 @@ async fn until(what: &str, is: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-}
-
-/// The server's first process and all that serve its clients.
-fn processes(server: &Server) -> Vec<String> {
-    let id = server.postgres.process.id();
-    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-    children.split_ascii_whitespace().map(str::to_owned).chain([id.to_string()]).collect()
-}
-
-fn signal(which: &str, processes: &[String]) {
-    // One that has just ended is no harm.
-    let _ = Command::new("kill").arg(which).args(processes).stderr(std::process::Stdio::null()).status().unwrap();
 }
 
 /// Nobody writes, and the database would not take it.
