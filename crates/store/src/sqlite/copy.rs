@@ -22,6 +22,8 @@ const ROWS_BYTES: usize = 4 * 1024 * 1024;
 const MOVED: &str = "moved";
 /// The file that says where it may have gone.
 const MOVING: &str = "moving";
+/// A database that is not whole yet.
+const PARTIAL: &str = "talewire.db.partial";
 
 fn failed(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
@@ -42,6 +44,19 @@ fn refuse_moved_but(folder: &Path, place: Option<&str>) -> Result<bool, StoreErr
         Some((_, to)) if place == Some(&to) => Ok(true),
         Some((file, to)) => Err(moving(&to, &format!("delete {}", file.display()))),
     }
+}
+
+/// Refuses a folder in which there is only a copy that was not brought to its end. Who began empty there could not repeat it any more.
+pub(super) fn refuse_partial(folder: &Path) -> Result<(), StoreError> {
+    let partial = folder.join(PARTIAL);
+    if folder.join("talewire.db").exists() || !partial.exists() {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "a move or a restore into {} did not come to its end: begin it again, or, to start without any data, delete {}",
+        folder.display(),
+        partial.display()
+    )))
 }
 
 /// The place that such a file names.
@@ -208,7 +223,7 @@ impl Target {
         if path.exists() {
             return Err(not_empty(&folder.display().to_string()));
         }
-        let partial = folder.join("talewire.db.partial");
+        let partial = folder.join(PARTIAL);
         match std::fs::remove_file(&partial) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&partial, &error)),
             _ => {}

@@ -66,6 +66,7 @@ impl Sqlite {
     pub(crate) fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let folder = folder::take(&settings.path)?;
         copy::refuse_moved(&settings.path)?;
+        copy::refuse_partial(&settings.path)?;
         let path = settings.path.join("talewire.db");
         let mut conn = schema::connect(&path)?;
         schema::migrate(&mut conn)?;

@@ -203,6 +203,8 @@ async fn damaged(file: &Path, folder: &Path) {
         let error = restore(&path, &target.settings, Epochs::Fresh, &mut |_| {}).await.err().unwrap();
         assert!(matches!(error, StoreError::Refused(_)), "{error}");
     }
+    let refused = Store::open(&target.settings).await.err().unwrap().to_string();
+    assert!(refused.contains("did not come to its end"), "nobody begins empty by mistake: {refused}");
     // What was broken off is no obstacle.
     restore(file, &target.settings, Epochs::Fresh, &mut |_| {}).await.unwrap();
 }
