@@ -20,12 +20,18 @@ use crate::node::Node;
 use crate::reactor::Reactor;
 use crate::routes;
 
+/// The settings that say where is listened.
+const LISTEN: &str = "http.listen";
+const ADMIN_LISTEN: &str = "http.admin_listen";
+
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The address cannot be listened on: choose another, or stop who uses it.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address} ({setting}): {error}")]
     Listen {
+        /// The setting that says so.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why not.
@@ -52,7 +58,6 @@ impl Server {
     /// [`ServerError`] when the address is taken or the thread cannot be started.
     pub fn start_admin(node: Arc<Node>) -> Result<Self, ServerError> {
         let stop = CancellationToken::new();
-        refuse_taken(node.settings.admin_listen)?;
         let (admin, address) = listen_for_operators(&node)?;
         let (inboxes, mut inbound) = Inboxes::new(1, node.settings.inbox_max);
         node.open_inboxes(&inboxes);
@@ -68,15 +73,14 @@ impl Server {
     pub fn start(node: Arc<Node>) -> Result<Self, ServerError> {
         let stop = CancellationToken::new();
         let settings = &node.settings;
-        for address in [settings.listen, settings.admin_listen] {
-            refuse_taken(address)?;
-        }
-        let first = listen(settings.listen, settings.backlog)?;
+        let wrong = |error| ServerError::Listen { setting: LISTEN, address: settings.listen, error };
+        refuse_taken(settings.listen).map_err(wrong)?;
+        let first = listen(settings.listen, settings.backlog).map_err(wrong)?;
         // With port 0 the kernel has chosen one now; the other shards listen on the same.
-        let address = first.local_addr().map_err(|error| ServerError::Listen { address: settings.listen, error })?;
+        let address = first.local_addr().map_err(wrong)?;
         let mut listeners = vec![first];
         while listeners.len() < node.hub.shards().len() {
-            listeners.push(listen(address, settings.backlog)?);
+            listeners.push(listen(address, settings.backlog).map_err(wrong)?);
         }
         let (admin, admin_address) = listen_for_operators(&node)?;
         let mut admin = Some(admin);
@@ -123,36 +127,35 @@ impl Server {
 
 /// Sharing an address among our shards would also share it with another server of ours, and the kernel would deal
 /// connections out to both: whoever holds the address already is found by a socket that does not share.
-fn refuse_taken(address: SocketAddr) -> Result<(), ServerError> {
-    let probe = || {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())
-    };
-    if address.port() == 0 { Ok(()) } else { probe().map_err(|error| ServerError::Listen { address, error }) }
+fn refuse_taken(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// A listening socket that shares its address with those of the other shards.
-fn listen(address: SocketAddr, backlog: u32) -> Result<std::net::TcpListener, ServerError> {
-    let open = || {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        Ok(socket.into())
-    };
-    open().map_err(|error| ServerError::Listen { address, error })
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
 }
 
 /// The listener for operators, with its address.
 fn listen_for_operators(node: &Arc<Node>) -> Result<((std::net::TcpListener, Door), SocketAddr), ServerError> {
     let address = node.settings.admin_listen;
-    let listener = listen(address, node.settings.backlog)?;
-    let address = listener.local_addr().map_err(|error| ServerError::Listen { address, error })?;
+    let wrong = |error| ServerError::Listen { setting: ADMIN_LISTEN, address, error };
+    refuse_taken(address).map_err(wrong)?;
+    let listener = listen(address, node.settings.backlog).map_err(wrong)?;
+    let address = listener.local_addr().map_err(wrong)?;
     Ok(((listener, Door { router: routes::admin(node.clone()), transports: false }), address))
 }
 

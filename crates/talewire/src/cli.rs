@@ -112,6 +112,9 @@ impl Check {
     pub(crate) fn print_good(&self, config: &Config) {
         let from = self.file().config.map_or_else(|| "the environment".to_owned(), |file| file.display().to_string());
         println!("{from}: good ({} namespaces, data in {})", config.namespaces.len(), config.store.place());
+        for setting in config.secrets_of_examples() {
+            println!("{setting} is one of our examples, which everybody knows: set your own (openssl rand -hex 32)");
+        }
     }
 }
 

@@ -194,12 +194,16 @@ fn name_of(secret: &[u8; 32]) -> String {
     secret[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Signals that follow so close on the first say the same: a terminal, `npm run` and `timeout` each tell the process and its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
 /// Cancels `stop` on Ctrl-C or SIGTERM; a second signal ends the process at once.
 async fn stop_on_signal(stop: CancellationToken) {
     if let Err(error) = signal().await {
         tracing::error!(%error, "signals cannot be awaited: stopping");
     }
     stop.cancel();
+    tokio::time::sleep(SAME_SIGNAL).await;
     if signal().await.is_ok() {
         tracing::warn!("second signal: ending at once");
         std::process::exit(130);

@@ -95,7 +95,7 @@ async fn an_address_is_one_servers_alone() {
     let http = ServerSettings { listen: first.address, ..base.http };
     let second = Stage::try_with(Settings { http, ..Settings::default() }).await;
     let refused = second.err().expect("the address is taken").to_string();
-    assert!(refused.starts_with(&format!("cannot listen on {}", first.address)), "{refused}");
+    assert!(refused.starts_with(&format!("cannot listen on {} (http.listen)", first.address)), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

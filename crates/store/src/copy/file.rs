@@ -62,7 +62,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn create(path: &Path, schema: u32, rows: BTreeMap<String, u64>) -> Result<Self, StoreError> {
         if path.exists() {
-            return Err(super::not_empty(&path.display().to_string()));
+            return Err(StoreError::Refused(format!("{} is there already: name a new file", path.display())));
         }
         let mut partial = path.as_os_str().to_owned();
         // A name that nobody else has thought of, and never a file or a link that is there.
@@ -73,7 +73,7 @@ impl Writer {
         options.create_new(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&partial).map_err(|error| failed("cannot write", &partial, &error))?;
+        let file = options.open(&partial).map_err(|error| failed("cannot write", path, &error))?;
         let out = BufWriter::new(GzEncoder::new(file, Compression::fast()));
         let head = serde_json::to_vec(&Head { schema, rows }).map_err(|error| StoreError::Broken(error.to_string()))?;
         let mut writer = Self { path: path.to_owned(), partial, out, rows: BTreeMap::new(), table: "" };

@@ -51,6 +51,9 @@ pub async fn move_all(
     progress: &mut (dyn FnMut(CopyProgress) + Send),
 ) -> Result<Copied, StoreError> {
     let place = to.place();
+    if is_same(from, to) {
+        return Err(StoreError::Refused(format!("the data is in {place} already: name another place")));
+    }
     let (mut source, was_leaving) = Source::alone(from, &place).await?;
     if was_leaving && let Some(copied) = arrived(&mut source, to).await? {
         source.leave(&place, Gone::Wholly).await?;
@@ -63,6 +66,16 @@ pub async fn move_all(
     target.finish().await?;
     source.leave(&place, Gone::Wholly).await?;
     Ok(copied)
+}
+
+/// Whether two stores are one.
+fn is_same(one: &StoreSettings, other: &StoreSettings) -> bool {
+    let folder = |settings: &StoreSettings| std::fs::canonicalize(&settings.path).ok();
+    match (one.url.is_empty(), other.url.is_empty()) {
+        (true, true) => one.path == other.path || folder(one).is_some_and(|path| Some(path) == folder(other)),
+        (false, false) => one.url == other.url,
+        _ => false,
+    }
 }
 
 /// What the source of a move says of its data.
@@ -333,6 +346,13 @@ fn rename(row: &mut Row, place: usize) -> Result<(), StoreError> {
 /// The sentence of a target that holds something.
 pub(crate) fn not_empty(what: &str) -> StoreError {
     StoreError::Refused(format!("{what} holds data already, and nothing is ever written over it: name an empty one"))
+}
+
+/// The sentence of a store in which there is nothing but a copy that did not come to its end: who began empty there could not repeat it.
+pub(crate) fn incomplete(what: &str, undo: &str) -> StoreError {
+    StoreError::Refused(format!(
+        "a move or a restore into {what} did not come to its end: begin it again, or, to start without any data, {undo}"
+    ))
 }
 
 /// The sentence of a store whose data may be elsewhere now.

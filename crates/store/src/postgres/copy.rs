@@ -11,7 +11,7 @@ use super::connection::Connection;
 use super::failure::{Failure, Tried};
 use super::pool::{Address, lock_alone};
 use super::{schema, storable};
-use crate::copy::{Column, Gone, Row, TABLES, Table, Type, Value, moved, moving, not_empty};
+use crate::copy::{Column, Gone, Row, TABLES, Table, Type, Value, incomplete, moved, moving, not_empty};
 use crate::{StoreError, StoreSettings};
 
 /// Rows that are read at once.
@@ -24,6 +24,8 @@ const PATIENT: &str = "SET statement_timeout = 0; SET idle_in_transaction_sessio
 const MOVED: &str = "moved to ";
 /// How the place where it may be is.
 const MOVING: &str = "moving to ";
+/// The comment on the schema of a target until everything is in it.
+const INCOMPLETE: &str = "incomplete";
 
 /// Refuses a database whose data was moved elsewhere, or may have been.
 pub(super) async fn refuse_moved(conn: &Connection) -> Tried<()> {
@@ -33,9 +35,10 @@ pub(super) async fn refuse_moved(conn: &Connection) -> Tried<()> {
 /// Refuses a database whose data was moved elsewhere, or may have been moved to another place than this one. Says whether it may have been
 /// moved there.
 async fn refuse_moved_but(conn: &Connection, place: Option<&str>) -> Tried<bool> {
-    let sql = "SELECT obj_description(to_regnamespace('talewire')::oid, 'pg_namespace')";
-    let comment: Option<String> = conn.row(sql, &[]).await?.try_get(0)?;
-    let comment = comment.as_deref().unwrap_or_default();
+    let comment = comment(conn).await?;
+    if comment == INCOMPLETE {
+        return Err(incomplete("this database", "run DROP SCHEMA talewire CASCADE").into());
+    }
     let undo = "COMMENT ON SCHEMA talewire IS NULL";
     match (comment.strip_prefix(MOVED), comment.strip_prefix(MOVING)) {
         (Some(to), _) => Err(moved(to, undo).into()),
@@ -43,6 +46,13 @@ async fn refuse_moved_but(conn: &Connection, place: Option<&str>) -> Tried<bool>
         (None, Some(to)) => Err(moving(to, undo).into()),
         (None, None) => Ok(false),
     }
+}
+
+/// What was written down about the schema, if it is there.
+async fn comment(conn: &Connection) -> Tried<String> {
+    let sql = "SELECT obj_description(to_regnamespace('talewire')::oid, 'pg_namespace')";
+    let comment: Option<String> = conn.row(sql, &[]).await?.try_get(0)?;
+    Ok(comment.unwrap_or_default())
 }
 
 /// A session that has the database without any server.
@@ -178,15 +188,23 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) async fn create(settings: &StoreSettings) -> Result<Self, StoreError> {
         let conn = alone(settings).await?;
+        let begun_again = async {
+            if comment(&conn).await? == INCOMPLETE {
+                conn.plain("COMMENT ON SCHEMA talewire IS NULL").await?;
+            }
+            Tried::Ok(())
+        };
+        begun_again.await.map_err(Failure::into_error)?;
         schema::migrate(&conn).await?;
         let outcome = async {
-            conn.plain("BEGIN").await?;
             for table in TABLES {
                 if count(&conn, table).await? > 0 {
                     return Err(not_empty(&settings.url.to_string()).into());
                 }
             }
-            Tried::Ok(())
+            // Not in one message with the transaction: it would be part of that.
+            conn.plain(&format!("COMMENT ON SCHEMA talewire IS '{INCOMPLETE}'")).await?;
+            conn.plain("BEGIN").await
         };
         outcome.await.map_err(Failure::into_error)?;
         Ok(Self { conn, insert: String::new(), kinds: Vec::new() })
@@ -232,6 +250,7 @@ impl Target {
                 );
                 self.conn.row(&sql, &[]).await?;
             }
+            self.conn.plain("COMMENT ON SCHEMA talewire IS NULL").await?;
             self.conn.commit().await?;
             self.conn.plain("ANALYZE").await
         };

@@ -32,6 +32,8 @@ pub(super) struct Address {
     tls: MakeRustlsConnect,
     connect_time: Duration,
     session: String,
+    /// For people.
+    place: String,
 }
 
 /// Reads an address strictly. No reason repeats it: it may hold a password.
@@ -73,7 +75,7 @@ impl Address {
         config.keepalives_idle(operation_time.max(second)).keepalives_interval((operation_time / 4).max(second));
         config.keepalives_retries(3);
         let tls = tls::connector(&settings.tls_ca)?;
-        Ok(Self { config, tls, connect_time, session: session(settings.operation_ms_max) })
+        Ok(Self { config, tls, connect_time, session: session(settings.operation_ms_max), place: settings.place() })
     }
 
     /// Calls sessions by a name, unless `store.url` calls them otherwise.
@@ -89,7 +91,8 @@ impl Address {
         match timeout(self.connect_time, self.connect_now()).await {
             Ok(connected) => connected,
             Err(_) => Err(StoreError::Unavailable(format!(
-                "PostgreSQL did not let us in within {} ms",
+                "{} did not let us in within {} ms",
+                self.place,
                 self.connect_time.as_millis()
             ))),
         }
@@ -106,7 +109,7 @@ impl Address {
 
     async fn connect_now(&self) -> Result<Connection, StoreError> {
         let not_there = |error: tokio_postgres::Error| {
-            StoreError::Unavailable(format!("PostgreSQL: {}", failure::sentence(&error)))
+            StoreError::Unavailable(format!("{}: {}", self.place, failure::sentence(&error)))
         };
         let (client, driver) = if self.config.get_ssl_mode() == SslMode::Disable {
             let (client, driver) = self.config.connect(NoTls).await.map_err(not_there)?;

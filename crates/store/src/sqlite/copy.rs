@@ -12,7 +12,7 @@ use rusqlite::{Connection, ToSql, params_from_iter};
 use super::folder::{self, Folder};
 use super::schema;
 use crate::StoreError;
-use crate::copy::{Column, Gone, Row, Table, Type, Value, moved, moving, not_empty};
+use crate::copy::{Column, Gone, Row, Table, Type, Value, incomplete, moved, moving, not_empty};
 
 /// Rows that are read at once, and the bytes after which fewer are.
 const ROWS: usize = 500;
@@ -46,17 +46,13 @@ fn refuse_moved_but(folder: &Path, place: Option<&str>) -> Result<bool, StoreErr
     }
 }
 
-/// Refuses a folder in which there is only a copy that was not brought to its end. Who began empty there could not repeat it any more.
+/// Refuses a folder in which there is only a copy that did not come to its end.
 pub(super) fn refuse_partial(folder: &Path) -> Result<(), StoreError> {
     let partial = folder.join(PARTIAL);
     if folder.join("talewire.db").exists() || !partial.exists() {
         return Ok(());
     }
-    Err(StoreError::Refused(format!(
-        "a move or a restore into {} did not come to its end: begin it again, or, to start without any data, delete {}",
-        folder.display(),
-        partial.display()
-    )))
+    Err(incomplete(&folder.display().to_string(), &format!("delete {}", partial.display())))
 }
 
 /// The place that such a file names.
@@ -228,6 +224,7 @@ impl Target {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&partial, &error)),
             _ => {}
         }
+        folder::own(&partial)?;
         let mut conn = Connection::open(&partial)?;
         conn.set_prepared_statement_cache_capacity(32);
         // It is nothing until it has its name, and is synced before that.

@@ -68,6 +68,7 @@ impl Sqlite {
         copy::refuse_moved(&settings.path)?;
         copy::refuse_partial(&settings.path)?;
         let path = settings.path.join("talewire.db");
+        folder::own(&path)?;
         let mut conn = schema::connect(&path)?;
         schema::migrate(&mut conn)?;
         let writes = Arc::new(Queue::new(settings.write_queue_operations_max));

@@ -63,6 +63,33 @@ async fn waiting(db: &Sqlite, writes: u64) {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_kept_is_its_owners_alone_in_a_folder_that_others_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&folder);
+    std::fs::create_dir(&settings.path).unwrap();
+    std::fs::set_permissions(&settings.path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let file = folder.path().join("backup");
+    let rights = |path: &std::path::Path| {
+        let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+        let data = files.filter(|entry| entry.file_name() != "lock");
+        data.map(|entry| (entry.file_name(), entry.metadata().unwrap().permissions().mode() & 0o777))
+            .collect::<Vec<_>>()
+    };
+    let db = Arc::new(Sqlite::open(&settings).unwrap());
+    insert(&db, "kept").await.unwrap().unwrap();
+    let open = rights(&settings.path);
+    assert!(open.len() > 2 && open.iter().all(|(_, rights)| *rights == 0o600), "{open:?}");
+    backup(&settings, &file, &mut |_| {}).await.unwrap();
+    drop(db);
+    let restored = StoreSettings { path: folder.path().to_owned(), ..settings };
+    restore(&file, &restored, Epochs::Kept, &mut |_| {}).await.unwrap();
+    let database = folder.path().join("talewire.db");
+    assert_eq!(database.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
 #[tokio::test]
 async fn a_failing_write_is_undone_alone() {
     let folder = TempDir::new().unwrap();

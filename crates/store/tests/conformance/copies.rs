@@ -1,7 +1,7 @@
 //! Everything copied from one store into another, into a file and back, for every pair of backends.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use talewire_proto::{Channel, Publication, Since, Version};
 use talewire_store::{
@@ -144,7 +144,7 @@ async fn moved(from: &Home, to: &Home) {
     other.open().await.close().await;
 }
 
-async fn saved(from: &Home, to: &Home, folder: &Path) {
+async fn saved(from: &Home, to: &Home, folder: &Path) -> PathBuf {
     let file = folder.join(format!("{}-{}.talewire", from.is_alone, to.is_alone));
     let store = from.open().await;
     fill(&store).await;
@@ -164,7 +164,7 @@ async fn saved(from: &Home, to: &Home, folder: &Path) {
     let copied = backup(&from.settings, &file, &mut |_| {}).await.unwrap();
     assert!(copied.iter().all(|(_, rows)| *rows > 0), "{copied:?}");
     let refused = backup(&from.settings, &file, &mut |_| {}).await.err().unwrap();
-    assert!(refused.to_string().contains("holds data already"), "{refused}");
+    assert!(refused.to_string().contains("is there already"), "{refused}");
     assert_eq!(all(&store, false).await, before, "it goes on");
     store.close().await;
     writer.await.unwrap();
@@ -188,25 +188,27 @@ async fn saved(from: &Home, to: &Home, folder: &Path) {
     let kept = Home::folder();
     restore(&file, &kept.settings, Epochs::Kept, &mut |_| {}).await.unwrap();
     assert_eq!(kept.open().await.top(&channel("copied:long")).await.unwrap().epoch, epoch);
-    damaged(&file, folder).await;
+    file
 }
 
 /// A file that is not whole or not true is refused, and leaves nothing behind.
-async fn damaged(file: &Path, folder: &Path) {
+async fn damaged(file: &Path, folder: &Path, target: &Home) {
     let whole = std::fs::read(file).unwrap();
-    let target = Home::folder();
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 0x10;
     for bytes in [&whole[..whole.len() - 9], &whole[..whole.len() / 2], &whole[..3], &flipped] {
         let path = folder.join("damaged");
         std::fs::write(&path, bytes).unwrap();
         let error = restore(&path, &target.settings, Epochs::Fresh, &mut |_| {}).await.err().unwrap();
-        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+        let is_of_the_file = |why: &str| why.contains("is damaged") || why.contains("is no backup");
+        assert!(matches!(&error, StoreError::Refused(why) if is_of_the_file(why)), "{error}");
     }
     let refused = Store::open(&target.settings).await.err().unwrap().to_string();
     assert!(refused.contains("did not come to its end"), "nobody begins empty by mistake: {refused}");
     // What was broken off is no obstacle.
     restore(file, &target.settings, Epochs::Fresh, &mut |_| {}).await.unwrap();
+    settled(&target.settings).await;
+    target.open().await.close().await;
 }
 
 /// Closes a store, so that nobody uses its home any more.
@@ -235,17 +237,21 @@ pub(crate) async fn stores_move(server: &Server) {
 
 pub(crate) async fn stores_are_saved_and_restored(server: &Server) {
     let folder = tempfile::tempdir().unwrap();
-    saved(&Home::folder(), &Home::database(server).await, folder.path()).await;
-    saved(&Home::database(server).await, &Home::folder(), folder.path()).await;
+    let file = saved(&Home::folder(), &Home::database(server).await, folder.path()).await;
+    damaged(&file, folder.path(), &Home::folder()).await;
+    let file = saved(&Home::database(server).await, &Home::folder(), folder.path()).await;
+    damaged(&file, folder.path(), &Home::database(server).await).await;
 }
 
-/// A move that cannot reach its target leaves the source as it is.
+/// A move that cannot reach its target leaves the source as it is; nor does one that is to go where the data is.
 pub(crate) async fn a_failed_move_harms_nothing() {
     let from = Home::folder();
     from.open().await.close().await;
+    let error = move_all(&from.settings, &from.settings, &mut |_| {}).await.err().unwrap();
+    assert!(error.to_string().contains("name another place"), "{error}");
     let to = StoreSettings { url: StoreUrl::new("postgres://nobody@127.0.0.1:1/none"), ..StoreSettings::default() };
     let error = move_all(&from.settings, &to, &mut |_| {}).await.err().unwrap();
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("nobody@127.0.0.1:1/none")), "{error}");
     from.open().await.close().await;
 }
 

@@ -135,7 +135,7 @@ pub(crate) async fn an_absent_server_is_told_in_time(server: &mut Server) {
     let settings = impatient(server.settings().await);
     server.postgres.kill();
     let error = Store::open(&settings).await.err().unwrap();
-    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("PostgreSQL")), "{error}");
+    assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("postgres://")), "{error}");
 }
 
 /// Whoever comes to an idle connection after a restart notices nothing.

@@ -48,13 +48,7 @@ async fn stream(client: &Client, base: &Url, typed: &Doctor, patience: Duration)
     let mut response = match tokio::time::timeout(patience, request.send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            let why = why(error);
-            let what = if why.contains("certificate") {
-                "name its authority by --ca, or give it a certificate of a public one"
-            } else {
-                "is it up?"
-            };
-            return Finding::wrong(format!("{url} does not answer: {why}"), what);
+            return unanswered(&url, error);
         }
         Err(_) => {
             let what = format!("the head of a stream at {base} did not come within {} s", patience.as_secs());
@@ -85,10 +79,15 @@ async fn stream(client: &Client, base: &Url, typed: &Doctor, patience: Duration)
     }
 }
 
-/// An error with its causes: the first alone says nothing but that there was one.
-fn why(error: reqwest::Error) -> String {
-    let error = anyhow::Error::new(error.without_url());
-    format!("{error:#}")
+fn unanswered(url: &Url, error: reqwest::Error) -> Finding {
+    // With its causes: the first alone says nothing but that there was one.
+    let why = format!("{:#}", anyhow::Error::new(error.without_url()));
+    let change = if why.contains("certificate") {
+        "name its authority by --ca, or give it a certificate of a public one"
+    } else {
+        "is it up?"
+    };
+    Finding::wrong(format!("{url} does not answer: {why}"), change)
 }
 
 const BUFFERING: &str = "switch buffering off for streams: proxy_buffering off (nginx), option http-no-delay (HAProxy), no encode (Caddy); see deploy/";
@@ -142,7 +141,7 @@ async fn websocket(client: &Client, base: &Url, patience: Duration) -> Finding {
             format!("a WebSocket through {base} is answered {}", response.status()),
             "pass Upgrade and Connection on, by HTTP/1.1; and allow the page's origin (auth.allowed_origins)",
         ),
-        Ok(Err(error)) => Finding::wrong(format!("{url} does not answer: {}", why(error)), "is it up?"),
+        Ok(Err(error)) => unanswered(&url, error),
         Err(_) => Finding::wrong(format!("a WebSocket through {base} is not answered"), "is it up?"),
     }
 }

@@ -167,7 +167,7 @@ fn backed_up(from: (&Path, &str), to: (&Path, &str), file: &str) {
     let before = publisher.acknowledged.load(Ordering::Acquire);
     check(&mut about(from.0, from.1, &["backup", file]), 0, &["wrote ", file]);
     let after = publisher.acknowledged.load(Ordering::Acquire) + 1;
-    check(&mut about(from.0, from.1, &["backup", file]), 1, &["holds data already"]);
+    check(&mut about(from.0, from.1, &["backup", file]), 1, &["is there already: name a new file"]);
     publisher.go_on(10);
     let acknowledged = publisher.end();
     let epoch = position(&address).1;
