@@ -117,6 +117,26 @@ fn the_server_says_when_it_is_ready_and_ends_when_told() {
     assert_eq!(running.0.wait().expect("it ends").code(), Some(0));
 }
 
+#[cfg(unix)]
+#[test]
+fn one_wish_to_stop_may_come_as_two_signals_and_a_later_one_is_another() {
+    // As by a program that tells its child and then all of its group; and as by somebody who does not want to wait.
+    for (between, code) in [("0.1", 0), ("0.8", 130)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data");
+        let mut command = talewire(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("UTF-8")]);
+        command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").env("TALEWIRE_HTTP_DRAIN_WAIT_MS", "3_000");
+        let mut running = Running(command.stderr(Stdio::piped()).spawn().expect("the binary starts"));
+        let mut lines =
+            BufReader::new(running.0.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+        assert!(lines.any(|line| line.contains("talewire is ready")));
+        let signals = format!("kill -TERM {0} && sleep {between} && kill -INT {0}", running.0.id());
+        assert!(Command::new("sh").args(["-c", &signals]).status().expect("sh runs").success());
+        assert!(lines.count() > 0, "it says that it stops");
+        assert_eq!(running.0.wait().expect("it ends").code(), Some(code), "{between} s");
+    }
+}
+
 /// One request to the admin listener; status line and body.
 #[cfg(unix)]
 fn ask(address: &str, line: &str) -> String {
