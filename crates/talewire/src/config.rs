@@ -190,6 +190,20 @@ fn put(table: &mut toml::Table, path: &str, value: toml::Value) {
     }
 }
 
+/// Whether a value is one that its setting takes. The reason never shows more of the value than its type needs.
+fn alone(path: &str, value: &toml::Value) -> Result<(), String> {
+    let mut alone = toml::Table::new();
+    put(&mut alone, path, value.clone());
+    let read: Result<Config, toml::de::Error> = toml::Value::Table(alone).try_into();
+    // The first line alone: the others show the value, which may be a secret.
+    read.map(drop).map_err(|error| match error.message().lines().next().unwrap_or_default() {
+        reason @ "invalid socket address syntax" => {
+            format!("{reason}: it is written 127.0.0.1:8000, [::1]:8000, or 0.0.0.0:8000 for all addresses")
+        }
+        reason => reason.to_owned(),
+    })
+}
+
 /// Lays the layers over each other and checks the whole.
 pub(crate) fn load(layers: Layers<'_>) -> Result<Config, Vec<Problem>> {
     let known = Known::new();

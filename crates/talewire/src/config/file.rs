@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use toml::de::{DeTable, DeValue};
 
 use super::known::{ANY, nearest};
-use super::{Config, Known, Problem, Said, put};
+use super::{Known, Problem, Said, alone};
 
 /// Reads a file into `said`. All unknown names and wrong values are told; of what is not TOML the first place.
 pub(super) fn read(name: &str, text: &str, known: &Known, said: &mut Said) -> Vec<Problem> {
@@ -91,7 +91,7 @@ impl Walk<'_> {
                     let inner = self.table(&inside, inner, plain);
                     good.insert(name.to_owned(), toml::Value::Table(inner));
                 }
-                (_, plain) => match alone(&inside, &plain) {
+                (_, plain) => match alone(&inside.general(), &plain) {
                     Ok(()) => drop(good.insert(name.to_owned(), plain)),
                     Err(reason) => {
                         self.problems.push(Problem { place: (self.place)(value.span().start), reason });
@@ -101,12 +101,4 @@ impl Walk<'_> {
         }
         good
     }
-}
-
-/// Whether a value is one that its setting takes. The reason never shows more of the value than its type needs.
-fn alone(path: &Path, value: &toml::Value) -> Result<(), String> {
-    let mut alone = toml::Table::new();
-    put(&mut alone, &path.general(), value.clone());
-    let read: Result<Config, toml::de::Error> = toml::Value::Table(alone).try_into();
-    read.map(drop).map_err(|error| error.message().lines().next().unwrap_or_default().to_owned())
 }

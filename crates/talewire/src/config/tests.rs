@@ -200,7 +200,7 @@ fn wrong_variables_are_named_with_the_reason_and_without_the_value() {
     check("TALEWIRE_LIMITS_PING_INTERVAL_MS", "-5", "invalid value: integer `-5`, expected u64");
     check("TALEWIRE_LIMITS_PING_INTERVAL_MS", "1\n[hub]", "must be a number");
     check("TALEWIRE_AUTH_EXPIRY_REQUIRED", "yes", "must be true or false");
-    check("TALEWIRE_HTTP_LISTEN", "everywhere", "invalid socket address");
+    check("TALEWIRE_HTTP_LISTEN", "everywhere", "it is written 127.0.0.1:8000");
     check("TALEWIRE_NAMESPACES_CHAT_KIND", "hist", "unknown variant `hist`");
     check("TALEWIRE_LIMITS_PING_INTERVAL", "1", "did you mean TALEWIRE_LIMITS_PING_INTERVAL_MS?");
     check("TALEWIRE_ZEBRA", "1", "no setting has this variable");

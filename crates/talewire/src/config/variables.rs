@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::known::nearest;
-use super::{Config, Known, Problem, Said, put};
+use super::{Config, Known, Problem, Said, alone};
 
 const PREFIX: &str = "TALEWIRE_";
 
@@ -57,12 +57,9 @@ fn read(default: &Value, path: &str, text: &str) -> Result<toml::Value, String> 
     };
     let mut reason = String::new();
     for candidate in candidates {
-        let mut alone = toml::Table::new();
-        put(&mut alone, path, candidate.clone());
-        match toml::Value::Table(alone).try_into::<Config>() {
-            Ok(_) => return Ok(candidate),
-            // The message alone: the rest of the error shows the value, which may be a secret.
-            Err(error) => reason = error.message().lines().next().unwrap_or_default().to_owned(),
+        match alone(path, &candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(told) => reason = told,
         }
     }
     Err(reason)
