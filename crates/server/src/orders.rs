@@ -102,7 +102,10 @@ impl Node {
                 }
             }
             place.looked = asked;
-            let read = orders.len();
+            // Long ones come in smaller pages: only an empty one is the end.
+            if orders.is_empty() {
+                break;
+            }
             for order in orders {
                 // One of a newer version is for nodes that know it.
                 if let Some(control) = Control::unpacked(order.body) {
@@ -114,9 +117,6 @@ impl Node {
                 }
                 place.after = order.seq;
             }
-            if read < PAGE as usize {
-                break;
-            }
         }
         Ok(())
     }
@@ -124,6 +124,7 @@ impl Node {
     /// Looks again and again, for ever, and at once when another node has given an order.
     pub async fn follow_orders(self: Arc<Self>, every: Duration) {
         let mut wakeups = self.broker.wakeups();
+        let mut is_told = false;
         let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -138,8 +139,13 @@ impl Node {
             }
             // One look is for all of them.
             while wakeups.try_recv().is_ok() {}
-            if let Err(error) = self.learn_orders().await {
-                tracing::debug!(%error, "orders of other nodes could not be read");
+            match self.learn_orders().await {
+                Ok(()) => is_told = false,
+                Err(error) if !is_told => {
+                    is_told = true;
+                    tracing::warn!(%error, "orders of other nodes cannot be read: they are carried out when they can");
+                }
+                Err(error) => tracing::debug!(%error, "orders of other nodes still cannot be read"),
             }
         }
     }

@@ -14,6 +14,9 @@ pub struct KeptOrder {
     pub body: Bytes,
 }
 
+/// Bytes of the orders of one look, but for the first, which always comes: a look must end in its time behind a slow link too.
+pub(crate) const ORDERS_BYTES_PER_LOOK: usize = 1024 * 1024;
+
 /// Old orders that a new one removes: more than it adds, so that they never pile up.
 pub(crate) const ORDERS_PRUNED_PER_WRITE: i64 = 4;
 
@@ -29,7 +32,7 @@ impl Store {
         }
     }
 
-    /// Orders behind a place, by their places, at most so many.
+    /// Orders behind a place, by their places, at most so many, and fewer if they are long; none only if there are none.
     ///
     /// # Errors
     /// As every read.

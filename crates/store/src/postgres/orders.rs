@@ -8,7 +8,7 @@ use super::Postgres;
 use super::connection::Work;
 use super::failure::Tried;
 use crate::StoreError;
-use crate::orders::{KeptOrder, ORDERS_PRUNED_PER_WRITE};
+use crate::orders::{KeptOrder, ORDERS_BYTES_PER_LOOK, ORDERS_PRUNED_PER_WRITE};
 
 /// Orders take their places one after the other and each commits before the next: whoever has read up to one has read all before it.
 /// One statement, so that nobody who hangs or dies keeps the turn. Old ones that somebody else removes at this moment are left to them.
@@ -18,7 +18,11 @@ const KEEP: &str = "WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock($1::
         (SELECT seq FROM orders WHERE at <= (SELECT now_ms FROM time) - $4::bigint ORDER BY at LIMIT $5::bigint FOR UPDATE SKIP LOCKED))
     INSERT INTO orders (at, body) SELECT now_ms, $3::bytea FROM time RETURNING seq";
 pub(super) const TURN_LOCK: i64 = 0x7461_6c65_6f72_6465;
-const READ: &str = "SELECT seq, body FROM orders WHERE seq > $1 ORDER BY seq LIMIT $2";
+/// As many as are not too long together; sizes are known without reading what is long.
+const READ: &str = "SELECT seq, body FROM (
+      SELECT seq, body, SUM(octet_length(body)) OVER (ORDER BY seq) - octet_length(body) AS before
+      FROM (SELECT seq, body FROM orders WHERE seq > $1 ORDER BY seq LIMIT $2) part
+    ) cut WHERE before < $3 ORDER BY seq";
 /// Rows that somebody else removes at this moment are left to them.
 const PRUNE: &str = "DELETE FROM orders WHERE seq IN
     (SELECT seq FROM orders WHERE at <= $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)";
@@ -38,7 +42,7 @@ impl Postgres {
     pub(crate) async fn orders(&self, after: i64, most: u32) -> Result<Vec<KeptOrder>, StoreError> {
         self.look((after, i64::from(most)), |work, (after, most)| {
             Box::pin(async move {
-                let rows = work.conn.all(READ, &[after, most]).await?;
+                let rows = work.conn.all(READ, &[after, most, &(ORDERS_BYTES_PER_LOOK as i64)]).await?;
                 let order =
                     |row: &Row| Ok(KeptOrder { seq: row.try_get(0)?, body: Bytes::copy_from_slice(row.try_get(1)?) });
                 rows.iter().map(order).collect()

@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::Sqlite;
 use super::writer::Work;
 use crate::StoreError;
-use crate::orders::{KeptOrder, ORDERS_PRUNED_PER_WRITE};
+use crate::orders::{KeptOrder, ORDERS_BYTES_PER_LOOK, ORDERS_PRUNED_PER_WRITE};
 
 impl Sqlite {
     pub(crate) async fn keep_order(&self, body: Bytes) -> Result<i64, StoreError> {
@@ -26,10 +26,16 @@ impl Sqlite {
         self.read(move |conn, _| {
             let mut statement =
                 conn.prepare_cached("SELECT seq, body FROM orders WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
-            let orders = statement.query_map(params![after, most], |row| {
-                Ok(KeptOrder { seq: row.get(0)?, body: row.get::<_, Vec<u8>>(1)?.into() })
-            })?;
-            Ok(orders.collect::<Result<_, _>>()?)
+            let mut rows = statement.query(params![after, most])?;
+            let (mut orders, mut bytes) = (Vec::new(), 0);
+            while bytes < ORDERS_BYTES_PER_LOOK
+                && let Some(row) = rows.next()?
+            {
+                let body: Vec<u8> = row.get(1)?;
+                bytes += body.len();
+                orders.push(KeptOrder { seq: row.get(0)?, body: body.into() });
+            }
+            Ok(orders)
         })
         .await
     }
