@@ -43,6 +43,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether this is an idempotency key, or none (empty). The character zero is in none: not every database keeps it apart from others.
+    #[must_use]
+    pub fn takes_key(&self, key: &str) -> bool {
+        key.chars().count() <= self.key_chars_max && !key.contains('\0')
+    }
+
     /// How many entries of history are given to who asks for so many; negative for as many as there are.
     #[must_use]
     pub fn history_entries(&self, asked: i32) -> i32 {
@@ -71,6 +77,22 @@ impl Default for Limits {
             history_bytes_max: 1_048_576,
             rpc_bytes_max: 65_536,
             key_chars_max: 64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_short_and_the_same_in_every_database() {
+        let limits = Limits { key_chars_max: 3, ..Limits::default() };
+        for good in ["", "k", "\u{1f98a}\u{1f98a}\u{1f98a}", "a b"] {
+            assert!(limits.takes_key(good), "{good}");
+        }
+        for bad in ["four", "\0", "a\0"] {
+            assert!(!limits.takes_key(bad), "{bad:?}");
         }
     }
 }

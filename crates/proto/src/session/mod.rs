@@ -669,7 +669,7 @@ impl Session {
 
     fn publish(&mut self, id: u32, request: Publish) {
         let Publish { channel, data, key } = request;
-        if key.chars().count() > self.limits.key_chars_max {
+        if !self.limits.takes_key(&key) {
             return self.error(id, ErrorCode::BadRequest);
         }
         let Some((rules, verdict)) = self.judge(id, Action::Publish, &channel) else { return };

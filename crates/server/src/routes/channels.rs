@@ -64,8 +64,8 @@ pub(super) async fn publish(
         let grant = grant(&node, &headers).await?;
         let Publish { channel, data, event, tags, key } = read_json(&headers, &body)?;
         let bad = |message: &str| HttpError::new(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message);
-        if key.chars().count() > node.limits().key_chars_max {
-            return Err(bad("the key is too long"));
+        if !node.limits().takes_key(&key) {
+            return Err(bad("the key is too long, or has the character zero"));
         }
         let tags = publication::tags_with(event, tags).ok_or_else(|| bad(BAD_TAGS))?;
         let rules = perform::allowed(&node, &grant, &channel, Action::Publish).await?;

@@ -161,8 +161,8 @@ pub(crate) fn said(
     tags: BTreeMap<String, String>,
     key: String,
 ) -> Result<Words, Refused> {
-    if key.chars().count() > node.limits().key_chars_max {
-        return Err(refused(ErrorCode::LimitExceeded, "the idempotency key is too long"));
+    if !node.limits().takes_key(&key) {
+        return Err(refused(ErrorCode::LimitExceeded, "the idempotency key is too long, or has the character zero"));
     }
     let tags = publication::tags_with(event, tags).ok_or_else(|| refused(ErrorCode::BadRequest, BAD_TAGS))?;
     let key = Some(key).filter(|key| !key.is_empty()).map(|key| Key { user: UserId::default(), key });
