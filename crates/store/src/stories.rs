@@ -32,6 +32,18 @@ pub enum About {
     Invite(InviteCode),
 }
 
+impl About {
+    /// The story, if it is named.
+    pub(crate) fn story(&self) -> Option<&StoryId> {
+        match self {
+            Self::Story(story) | Self::Branch(story, _) | Self::Choice(story, _) | Self::Generation(story, _) => {
+                Some(story)
+            }
+            Self::NewStory | Self::Invite(_) => None,
+        }
+    }
+}
+
 /// What makes a repeated call the same call, beside its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallKey {

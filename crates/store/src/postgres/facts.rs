@@ -23,11 +23,8 @@ const INVITES: &str = "SELECT COUNT(*) FROM invites WHERE story = $1 AND expires
 /// Which story a question is about, looked up without a lock.
 pub(super) async fn story_of(work: &Work<'_>, about: &About) -> Tried<Option<StoryId>> {
     Ok(match about {
-        About::NewStory => None,
-        About::Story(story) | About::Branch(story, _) | About::Choice(story, _) | About::Generation(story, _) => {
-            Some(story.clone())
-        }
         About::Invite(code) => invite(work.conn, code).await?.map(|found| found.story),
+        named => named.story().cloned(),
     })
 }
 

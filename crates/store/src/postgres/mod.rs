@@ -28,6 +28,7 @@ mod stories;
 mod tests;
 mod tls;
 mod told;
+mod turns;
 mod users;
 mod views;
 
@@ -40,13 +41,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, RwLock, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 use tokio::time::{timeout, timeout_at};
 
 use self::appends::Lanes;
 use self::connection::{CLOCK, Connection, Work};
 use self::failure::{Failure, Tried};
 use self::pool::{Address, Lease, Pool};
+use self::turns::{Turn, Turns};
 use crate::{StoreError, StoreFigures, StoreSettings};
 
 /// Tries of one operation against what others do at the same time.
@@ -107,16 +109,13 @@ pub(crate) struct Postgres {
     orders_age_ms: i64,
     logout_turn: Turn,
     order_turn: Turn,
+    turns: Turns,
     /// Commits that had succeeded at the last look.
     probed: AtomicU64,
     closed: AtomicBool,
     /// Every operation that runs holds it for reading.
     running: Arc<RwLock<()>>,
 }
-
-/// Of operations that take turns in the database one of this node is under way there, and the others wait for it here: there, each
-/// would hold a connection.
-type Turn = Arc<Mutex<()>>;
 
 /// An operation's place; given back at its end.
 struct Place {
@@ -149,6 +148,7 @@ impl Postgres {
             orders_age_ms: settings.orders_age_ms,
             logout_turn: Turn::default(),
             order_turn: Turn::default(),
+            turns: Turns::new(writes_max),
             probed: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             running: Arc::default(),
@@ -198,21 +198,18 @@ impl Postgres {
         Ok(Place { _waiting: waiting, _running: running })
     }
 
-    /// Does an operation to its end, in a task of its own, when it has its turn.
-    async fn run<A, T, F>(&self, kind: Kind, turn: Option<&Turn>, args: A, op: F) -> Result<T, StoreError>
+    /// Does an operation to its end, in a task of its own, when it has its turns.
+    async fn run<A, T, F>(&self, kind: Kind, turns: Vec<Turn>, args: A, op: F) -> Result<T, StoreError>
     where
         A: Send + Sync + 'static,
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
         let place = self.place(kind.is_write())?;
-        let (shared, turn) = (self.shared.clone(), turn.cloned());
+        let shared = self.shared.clone();
         let task = self.runtime.spawn(async move {
             let _place = place;
-            let _turn = match &turn {
-                Some(turn) => Some(timeout(shared.patience(), turn.lock()).await.map_err(|_| shared.too_late())?),
-                None => None,
-            };
+            let _turns = timeout(shared.patience(), turns::take(turns)).await.map_err(|_| shared.too_late())?;
             shared.tries(kind, &args, &op).await
         });
         task.await.unwrap_or_else(|lost| {
@@ -230,7 +227,7 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Look, None, args, op).await
+        self.run(Kind::Look, Vec::new(), args, op).await
     }
 
     async fn snapshot<A, T, F>(&self, args: A, op: F) -> Result<T, StoreError>
@@ -239,7 +236,7 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Snapshot, None, args, op).await
+        self.run(Kind::Snapshot, Vec::new(), args, op).await
     }
 
     async fn statement<A, T, F>(&self, args: A, op: F) -> Result<T, StoreError>
@@ -248,7 +245,7 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Statement, None, args, op).await
+        self.run(Kind::Statement, Vec::new(), args, op).await
     }
 
     /// A statement that waits for its turn in the database, and in this node before that.
@@ -258,7 +255,7 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Statement, Some(turn), args, op).await
+        self.run(Kind::Statement, vec![turn.clone()], args, op).await
     }
 
     async fn change<A, T, F>(&self, args: A, op: F) -> Result<T, StoreError>
@@ -267,7 +264,17 @@ impl Postgres {
         T: Send + 'static,
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
-        self.run(Kind::Change, None, args, op).await
+        self.run(Kind::Change, Vec::new(), args, op).await
+    }
+
+    /// A change that waits for its turns in the database in this order, and in this node before that.
+    async fn change_in_turn<A, T, F>(&self, turns: Vec<Turn>, args: A, op: F) -> Result<T, StoreError>
+    where
+        A: Send + Sync + 'static,
+        T: Send + 'static,
+        F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
+    {
+        self.run(Kind::Change, turns, args, op).await
     }
 }
 

@@ -8,6 +8,7 @@ use super::accounts::prune_logouts;
 use super::connection::{CLOCK, Work};
 use super::failure::{Failure, Tried};
 use super::orders::prune_orders;
+use super::turns::Whose;
 use super::{Postgres, apply, facts, storable};
 use crate::StoreError;
 use crate::stories::{Accepted, CallKey, Decided, Decision, Facts, Question, Refusal, Rule};
@@ -53,9 +54,14 @@ fn changed() -> StoreError {
 impl Postgres {
     pub(crate) async fn decide(&self, question: Question, rule: Rule) -> Result<Decided, StoreError> {
         let thought = Mutex::new(Thought { rule: Some(rule), said: None });
-        self.change((question, thought, self.answer_ttl_ms), |work, (question, thought, answer_ttl_ms)| {
-            Box::pin(decide(work, question, thought, *answer_ttl_ms))
-        })
+        // In the order of the locks.
+        let mut turns = vec![self.turns.of(Whose::User(question.user.clone()))];
+        turns.extend(question.about.story().map(|story| self.turns.of(Whose::Story(story.clone()))));
+        self.change_in_turn(
+            turns,
+            (question, thought, self.answer_ttl_ms),
+            |work, (question, thought, answer_ttl_ms)| Box::pin(decide(work, question, thought, *answer_ttl_ms)),
+        )
         .await
     }
 

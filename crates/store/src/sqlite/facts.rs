@@ -16,14 +16,11 @@ pub(super) fn load(work: &Work<'_>, question: &Question) -> Result<Facts, StoreE
     let mut facts =
         Facts { now_ms: work.now_ms, stories_of_user: stories_of(conn, &question.user)?, ..Facts::default() };
     let story = match &question.about {
-        About::NewStory => None,
-        About::Story(story) | About::Branch(story, _) | About::Choice(story, _) | About::Generation(story, _) => {
-            Some(story.clone())
-        }
         About::Invite(code) => {
             facts.invite = invite(conn, code)?;
             facts.invite.as_ref().map(|found| found.story.clone())
         }
+        named => named.story().cloned(),
     };
     let Some(id) = story else { return Ok(facts) };
     let Some(found) = self::story(conn, &id)? else { return Ok(facts) };

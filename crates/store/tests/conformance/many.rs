@@ -400,6 +400,37 @@ pub(crate) async fn a_frozen_node_holds_nobody_for_ever(server: &Server) {
     assert_eq!(texts(&node, &held).await, ["one", "two"]);
 }
 
+/// A story that somebody else holds, and whoever waits for it, leave the connections of a node to all others.
+pub(crate) async fn a_held_story_holds_up_itself_alone(server: &Server) {
+    let settings = StoreSettings { connections_max: 3, ..server.settings().await };
+    let node = Store::open(&settings).await.unwrap();
+    let (held, free) = (begin(&node, "held").await, begin(&node, "free").await);
+    let (client, connection) = tokio_postgres::connect(&database_of(&settings), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; UPDATE talewire.stories SET title = title WHERE id = 'held'").await.unwrap();
+    let asks = |who: String, story: &talewire_proto::StoryId| {
+        let (node, story) = (node.clone(), story.clone());
+        let answer = Decision { story: story.clone(), effects: Vec::new(), answer: Payload::of(&()) };
+        let rule: Rule = Box::new(move |_| Ok(answer));
+        async move { accepted(decide(&node, &who, About::Story(story), None, rule).await) }
+    };
+    // Many, and one of them many times.
+    let waiting: Vec<_> =
+        (0..40).map(|number| tokio::spawn(asks(format!("user-{}", number / 2 * (number % 2)), &held))).collect();
+    let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while ask(&database_of(&settings), sql).await.as_deref() == Some("0") {}
+    for number in 0..20 {
+        asks(format!("other-{number}"), &free).await;
+        node.append(append(&channel("free:1"), "x")).await.unwrap();
+        node.top(&channel("free:1")).await.unwrap();
+    }
+    assert_eq!(ask(&database_of(&settings), sql).await.as_deref(), Some("1"), "one of this node waits there");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    for one in waiting {
+        one.await.unwrap();
+    }
+}
+
 /// Whoever has used a shared database is found there by name, as long as it is open.
 pub(crate) async fn users_are_found_by_name(server: &Server) {
     let settings = server.settings().await;
