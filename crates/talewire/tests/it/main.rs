@@ -121,11 +121,11 @@ fn the_server_says_when_it_is_ready_and_ends_when_told() {
 #[test]
 fn one_wish_to_stop_may_come_as_two_signals_and_a_later_one_is_another() {
     // As by a program that tells its child and then all of its group; and as by somebody who does not want to wait.
-    for (between, code) in [("0.1", 0), ("0.8", 130)] {
+    for (between, drain_wait_ms, code) in [("0.02", "1_000", 0), ("2", "8_000", 130)] {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path().join("data");
         let mut command = talewire(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("UTF-8")]);
-        command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").env("TALEWIRE_HTTP_DRAIN_WAIT_MS", "3_000");
+        command.env("TALEWIRE_HTTP_ADMIN_LISTEN", "127.0.0.1:0").env("TALEWIRE_HTTP_DRAIN_WAIT_MS", drain_wait_ms);
         let mut running = Running(command.stderr(Stdio::piped()).spawn().expect("the binary starts"));
         let mut lines =
             BufReader::new(running.0.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
