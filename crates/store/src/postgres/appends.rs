@@ -3,13 +3,12 @@
 //! Channels are spread over a few lanes; each lane has one commit under way at a time. A group is one transaction in few
 //! round trips: lock the channels' rows (in the order of their ids, so that nodes never wait for each other in a circle),
 //! look for the keys, decide here what is new and where it stands, write all of it and commit. Failures stay separate: a
-//! group that conflicts is tried again; one that the database refuses is taken apart, and each publication tried alone; one that waits
-//! for a channel which somebody else holds goes on without that channel.
+//! group that conflicts is tried again; one that the database refuses is taken apart, and each publication tried alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use talewire_proto::{Channel, Entry, Epoch, Payload, Position, Publication, Version};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +18,7 @@ use super::connection::{CLOCK, Connection, Params, Work};
 use super::failure::{Failure, Tried};
 use super::log::entry;
 use super::rows::count;
-use super::{CONFLICTS_MAX, Kind, LOST_MAX, Place, Postgres, Shared, storable};
+use super::{CONFLICTS_MAX, LOST_MAX, Place, Postgres, Shared, storable};
 use crate::log::{Append, Appended, Key, fresh_epoch, json};
 use crate::{StoreError, StoreSettings};
 
@@ -28,10 +27,6 @@ const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const LOCK: &str = "SELECT id, name, epoch, top, version, version_epoch FROM channels WHERE name = ANY($1)
     ORDER BY id FOR NO KEY UPDATE";
-/// Those that somebody else holds. The others are let go with the statement.
-const HELD: &str =
-    "WITH free AS MATERIALIZED (SELECT id FROM channels WHERE name = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)
-    SELECT name FROM channels WHERE name = ANY($1) AND id NOT IN (SELECT id FROM free)";
 const BEGIN_CHANNELS: &str = "INSERT INTO channels (name, epoch, top)
     SELECT name, epoch, 0 FROM unnest($1::text[], $2::text[]) AS missing (name, epoch) ORDER BY name ON CONFLICT (name) DO NOTHING";
 const ENTRIES_OF_KEYS: &str = r#"SELECT wanted.place, l."offset", l.time_ms, l.data, l.info, l.tags
@@ -44,10 +39,6 @@ const RAISE: &str =
     WHERE channels.id = raised.id";
 const INSERT: &str = r#"INSERT INTO log (channel, "offset", time_ms, data, info, tags, key_user, key)
     SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[], $6::text[], $7::text[], $8::text[])"#;
-
-/// What part of the time of an operation a group waits for a channel: longer than any transaction of a node that runs, and short enough
-/// for the others of its lane.
-const HELD_PART: u32 = 8;
 
 /// A publication and who waits for its answer.
 struct Waiting {
@@ -132,14 +123,13 @@ async fn lane(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Waiting>) {
 async fn answer(shared: &Shared, group: Vec<Waiting>) {
     let appends: Vec<&Append> = group.iter().map(|waiting| &waiting.append).collect();
     let answers = match shared.group(&appends).await {
-        Ok(Some(appended)) => appended.into_iter().map(Ok).collect(),
-        Ok(None) => shared.group_of_free(&appends).await,
+        Ok(appended) => appended.into_iter().map(Ok).collect(),
         // The database did not take the whole: perhaps because of one of them.
         Err(StoreError::Broken(_)) if appends.len() > 1 => {
             let mut answers = Vec::with_capacity(appends.len());
             for append in appends {
                 let alone = shared.group(&[append]).await;
-                answers.push(alone.and_then(|one| one.ok_or_else(held)?.pop().ok_or_else(nothing)));
+                answers.push(alone.and_then(|mut one| one.pop().ok_or_else(nothing)));
             }
             answers
         }
@@ -151,47 +141,13 @@ async fn answer(shared: &Shared, group: Vec<Waiting>) {
     }
 }
 
-fn held() -> StoreError {
-    StoreError::Unavailable("somebody else holds the channel".into())
-}
-
 fn nothing() -> StoreError {
     StoreError::Broken("a group without an answer".into())
 }
 
 impl Shared {
-    /// Appends what goes to channels that nobody else holds.
-    async fn group_of_free(&self, appends: &[&Append]) -> Vec<Result<Appended, StoreError>> {
-        let of_others = match self.held(appends).await {
-            Ok(of_others) => of_others,
-            Err(error) => return vec![Err(error); appends.len()],
-        };
-        let is_free = |append: &&&Append| !of_others.contains(append.channel.as_str());
-        let free: Vec<&Append> = appends.iter().filter(is_free).copied().collect();
-        let appended = if free.is_empty() { Ok(Some(Vec::new())) } else { self.group(&free).await };
-        let mut appended = appended.and_then(|all| all.ok_or_else(held)).map(Vec::into_iter);
-        let answers = appends.iter().map(|append| match &mut appended {
-            _ if !is_free(&append) => Err(held()),
-            Ok(all) => all.next().ok_or_else(nothing),
-            Err(error) => Err(error.clone()),
-        });
-        answers.collect()
-    }
-
-    /// The channels of a group that somebody else holds now.
-    async fn held(&self, appends: &[&Append]) -> Result<HashSet<String>, StoreError> {
-        let names: Vec<String> = appends.iter().map(|append| append.channel.to_string()).collect();
-        self.tries(Kind::Look, &names, &|work, names| {
-            Box::pin(async move {
-                let rows = work.conn.all(HELD, &[names]).await?;
-                rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
-            })
-        })
-        .await
-    }
-
-    /// Appends a group in one transaction, and tries again after conflicts; nothing if a channel of it is held for too long.
-    async fn group(&self, appends: &[&Append]) -> Result<Option<Vec<Appended>>, StoreError> {
+    /// Appends a group in one transaction, and tries again after conflicts.
+    async fn group(&self, appends: &[&Append]) -> Result<Vec<Appended>, StoreError> {
         let (mut conflicts, mut lost) = (0, 0);
         let mut deadline = None;
         loop {
@@ -204,15 +160,12 @@ impl Shared {
             let failure = match tried {
                 Ok(Ok(appended)) => {
                     self.pool.give_back(lease);
-                    return Ok(Some(appended));
+                    return Ok(appended);
                 }
                 Ok(Err(failure)) => failure,
                 Err(_) => return Err(self.too_late()),
             };
-            self.after(&failure, Kind::Change, lease).await;
-            if failure.is_lock_held() {
-                return Ok(None);
-            }
+            self.after(&failure, super::Kind::Change, lease).await;
             let again = if failure.is_conflict() {
                 conflicts += 1;
                 conflicts < CONFLICTS_MAX
@@ -235,7 +188,7 @@ impl Shared {
 
     async fn append_all(&self, work: &Work<'_>, appends: &[&Append]) -> Tried<Vec<Appended>> {
         let conn = work.conn;
-        let mut group = Group::new(lock(work, appends, self.operation_time / HELD_PART).await?);
+        let mut group = Group::new(lock(work, appends).await?);
         let known = entries_of_keys(conn, &group.channels, appends).await?;
         let mut appended = Vec::with_capacity(appends.len());
         for (place, append) in appends.iter().enumerate() {
@@ -262,19 +215,17 @@ struct Locked {
 }
 
 /// Locks the rows of all channels of a group, and makes those that are not there.
-async fn lock(work: &Work<'_>, appends: &[&Append], within: Duration) -> Tried<HashMap<Channel, Locked>> {
+async fn lock(work: &Work<'_>, appends: &[&Append]) -> Tried<HashMap<Channel, Locked>> {
     let conn = work.conn;
     let mut names: Vec<&str> = appends.iter().map(|append| append.channel.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     conn.ready(&[CLOCK, LOCK]).await?;
-    // Zero would be no limit.
-    let begin = format!("BEGIN; SET LOCAL lock_timeout = {}", within.as_millis().max(1));
     loop {
         // One round trip; nothing is written before the answer to BEGIN is there.
         let wanted: Params<'_> = &[&names];
         let (begun, rows, clock) =
-            tokio::join!(biased; conn.plain(&begin), conn.all(LOCK, wanted), conn.row(CLOCK, &[]));
+            tokio::join!(biased; conn.plain("BEGIN"), conn.all(LOCK, wanted), conn.row(CLOCK, &[]));
         begun?;
         let locked: HashMap<Channel, Locked> = rows?.iter().map(locked).collect::<Tried<_>>()?;
         work.set_clock(&clock?)?;

@@ -42,11 +42,6 @@ impl Failure {
         }
     }
 
-    /// Whether somebody else holds what was to be locked, for longer than it was waited.
-    pub(super) fn is_lock_held(&self) -> bool {
-        matches!(self, Self::Database(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
-    }
-
     /// Whether nothing was done, because the connection was gone before.
     pub(super) fn is_lost_connection(&self) -> bool {
         matches!(self, Self::Database(error) if is_connection(error))

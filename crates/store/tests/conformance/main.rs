@@ -98,7 +98,6 @@ async fn postgres_with_many_nodes() {
     many::a_database_from_another_server_tells_its_growth(&server).await;
     many::a_deadlock_is_tried_again(&server).await;
     many::a_frozen_node_holds_nobody_for_ever(&server).await;
-    many::a_held_channel_holds_up_itself_alone(&server).await;
     many::a_held_story_holds_up_itself_alone(&server).await;
     many::users_are_found_by_name(&server).await;
 }

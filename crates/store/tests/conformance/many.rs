@@ -400,40 +400,6 @@ pub(crate) async fn a_frozen_node_holds_nobody_for_ever(server: &Server) {
     assert_eq!(texts(&node, &held).await, ["one", "two"]);
 }
 
-/// A channel that somebody else holds is refused after a while, and those that share its lane go on.
-pub(crate) async fn a_held_channel_holds_up_itself_alone(server: &Server) {
-    // One lane.
-    let settings = StoreSettings { connections_max: 3, ..server.settings().await };
-    let node = Store::open(&settings).await.unwrap();
-    let held = channel("held:1");
-    node.append(append(&held, "one")).await.unwrap();
-    let (client, connection) = tokio_postgres::connect(&database_of(&settings), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.batch_execute("BEGIN; UPDATE talewire.channels SET top = top WHERE name = 'held:1'").await.unwrap();
-    for round in 1..=3 {
-        let refused = {
-            let (node, held) = (node.clone(), held.clone());
-            tokio::spawn(async move { node.append(append(&held, "refused")).await.err() })
-        };
-        // Old ones, and some that are not there yet.
-        let free = (0..20).map(|number| {
-            let (node, free) = (node.clone(), channel(&format!("free:{}", number * round)));
-            tokio::spawn(async move { node.append(append(&free, "x")).await.unwrap() })
-        });
-        for one in free.collect::<Vec<_>>() {
-            one.await.unwrap();
-        }
-        let refused = refused.await.unwrap();
-        assert!(
-            matches!(&refused, Some(StoreError::Unavailable(why)) if why.contains("holds the channel")),
-            "{refused:?}"
-        );
-    }
-    client.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(node.append(append(&held, "two")).await.unwrap().position.offset, 2);
-    assert_eq!(texts(&node, &held).await, ["one", "two"]);
-}
-
 /// A story that somebody else holds, and whoever waits for it, leave the connections of a node to all others.
 pub(crate) async fn a_held_story_holds_up_itself_alone(server: &Server) {
     let settings = StoreSettings { connections_max: 3, ..server.settings().await };
