@@ -112,6 +112,10 @@ impl StoreUrl {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return if self.0.is_empty() { String::new() } else { "REDACTED".into() };
         };
+        if rest.find('?').is_some_and(|query| rest[query..].contains('@')) {
+            // A password with a question mark, or an option with an at sign: where the password ends is not for us to guess.
+            return format!("{scheme}://REDACTED");
+        }
         let (rest, _) = rest.split_once('?').unwrap_or((rest, ""));
         let Some((login, place)) = rest.rsplit_once('@') else { return format!("{scheme}://{rest}") };
         let (user, _) = login.split_once(':').unwrap_or((login, ""));
@@ -147,6 +151,8 @@ mod tests {
             ("", ""),
             ("postgres://ana:hunter2@db:5432/tales", "postgres://ana@db:5432/tales"),
             ("postgres://ana:hun@ter2@db/tales?sslmode=require", "postgres://ana@db/tales"),
+            ("postgres://ana:hun?ter2@db/tales", "postgres://REDACTED"),
+            ("postgres://db/tales?user=ana&password=hunt@er2", "postgres://REDACTED"),
             ("postgresql://db/tales?user=ana&password=hunter2", "postgresql://db/tales"),
             ("host=db password=hunter2", "REDACTED"),
         ] {

@@ -36,7 +36,8 @@ pub(super) async fn refuse_moved(conn: &Connection) -> Tried<()> {
 /// moved there.
 async fn refuse_moved_but(conn: &Connection, place: Option<&str>) -> Tried<bool> {
     let comment = comment(conn).await?;
-    if comment == INCOMPLETE {
+    // An older program does not know that, and may have begun there.
+    if comment == INCOMPLETE && is_empty(conn).await? {
         return Err(incomplete("this database", "run DROP SCHEMA talewire CASCADE").into());
     }
     let undo = "COMMENT ON SCHEMA talewire IS NULL";
@@ -53,6 +54,17 @@ async fn comment(conn: &Connection) -> Tried<String> {
     let sql = "SELECT obj_description(to_regnamespace('talewire')::oid, 'pg_namespace')";
     let comment: Option<String> = conn.row(sql, &[]).await?.try_get(0)?;
     Ok(comment.unwrap_or_default())
+}
+
+/// Whether there is nothing in any of the tables, which are there.
+async fn is_empty(conn: &Connection) -> Tried<bool> {
+    for table in TABLES {
+        let sql = format!("SELECT EXISTS (SELECT FROM talewire.{})", table.name);
+        if conn.row(&sql, &[]).await?.try_get(0)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A session that has the database without any server.
@@ -189,18 +201,14 @@ impl Target {
     pub(crate) async fn create(settings: &StoreSettings) -> Result<Self, StoreError> {
         let conn = alone(settings).await?;
         let begun_again = async {
-            if comment(&conn).await? == INCOMPLETE {
-                conn.plain("COMMENT ON SCHEMA talewire IS NULL").await?;
-            }
-            Tried::Ok(())
+            // Taken away with the commit of everything, and not before.
+            if comment(&conn).await? == INCOMPLETE { Ok(()) } else { refuse_moved(&conn).await }
         };
         begun_again.await.map_err(Failure::into_error)?;
         schema::migrate(&conn).await?;
         let outcome = async {
-            for table in TABLES {
-                if count(&conn, table).await? > 0 {
-                    return Err(not_empty(&settings.url.to_string()).into());
-                }
+            if !is_empty(&conn).await? {
+                return Err(not_empty(&settings.url.to_string()).into());
             }
             // Not in one message with the transaction: it would be part of that.
             conn.plain(&format!("COMMENT ON SCHEMA talewire IS '{INCOMPLETE}'")).await?;

@@ -127,6 +127,7 @@ impl Postgres {
     pub(crate) async fn open(settings: &StoreSettings, name: &str) -> Result<Self, StoreError> {
         let address = Address::new(settings)?.named(name);
         let first = address.connect_shared().await?;
+        copy::refuse_moved(&first).await.map_err(Failure::into_error)?;
         schema::migrate(&first).await?;
         let shared = Arc::new(Shared {
             pool: Pool::new(address, settings.connections_max),
@@ -146,9 +147,9 @@ impl Postgres {
             reads_max,
             answer_ttl_ms: settings.answer_ttl_ms,
             orders_age_ms: settings.orders_age_ms,
-            logout_turn: Turn::default(),
-            order_turn: Turn::default(),
-            turns: Turns::new(writes_max),
+            logout_turn: turns::one_at_once(),
+            order_turn: turns::one_at_once(),
+            turns: Turns::new(writes_max, settings.connections_max),
             probed: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             running: Arc::default(),

@@ -56,7 +56,7 @@ impl Postgres {
         let thought = Mutex::new(Thought { rule: Some(rule), said: None });
         // In the order of the locks.
         let mut turns = vec![self.turns.of(Whose::User(question.user.clone()))];
-        turns.extend(question.about.story().map(|story| self.turns.of(Whose::Story(story.clone()))));
+        turns.extend(Whose::of(&question.about).map(|whose| self.turns.of(whose)));
         self.change_in_turn(
             turns,
             (question, thought, self.answer_ttl_ms),

@@ -209,6 +209,12 @@ async fn damaged(file: &Path, folder: &Path, target: &Home) {
     restore(file, &target.settings, Epochs::Fresh, &mut |_| {}).await.unwrap();
     settled(&target.settings).await;
     target.open().await.close().await;
+    if !target.is_alone {
+        // An older program, which does not know the mark, may begin where it stands: what it keeps is nobody's to remove.
+        let url = target.settings.url.to_string();
+        ask(&url, "COMMENT ON SCHEMA talewire IS 'incomplete'").await;
+        target.open().await.close().await;
+    }
 }
 
 /// Closes a store, so that nobody uses its home any more.
