@@ -49,8 +49,9 @@ fn the_doctor_finds_a_postgresql_that_does_not_sync() {
 /// nginx before a server, with or without holding back what it says.
 fn nginx(folder: &std::path::Path, to: &str, buffering: &str) -> (Process, u16) {
     let port = talewire_stand::free_port();
+    // One process: a worker would outlive the end of a test.
     let config = format!(
-        "daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}
+        "daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log; events {{}}
          http {{ access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
            uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
            server {{ listen 127.0.0.1:{port};
