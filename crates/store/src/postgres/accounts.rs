@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use super::connection::Work;
 use super::failure::Tried;
 use super::rows::parsed;
-use super::{Postgres, storable};
+use super::{Kind, Postgres, storable};
 use crate::accounts::{Account, LOGOUTS_PRUNED_PER_WRITE, Logout};
 use crate::{StoreError, random};
 
@@ -57,8 +57,9 @@ impl Postgres {
     }
 
     pub(crate) async fn log_out(&self, user: UserId, issued_at: i64, expires_at: i64) -> Result<(), StoreError> {
-        self.statement_in_turn(
-            &self.logout_turn,
+        self.run(
+            Kind::Statement,
+            vec![self.logout_turn.clone()],
             (user, issued_at, expires_at),
             |work, (user, issued_at, expires_at)| {
                 Box::pin(async move {

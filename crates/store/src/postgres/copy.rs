@@ -200,13 +200,12 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) async fn create(settings: &StoreSettings) -> Result<Self, StoreError> {
         let conn = alone(settings).await?;
-        let begun_again = async {
-            // Taken away with the commit of everything, and not before.
-            if comment(&conn).await? == INCOMPLETE { Ok(()) } else { refuse_moved(&conn).await }
-        };
-        begun_again.await.map_err(Failure::into_error)?;
-        schema::migrate(&conn).await?;
         let outcome = async {
+            // Of a copy that is begun again it is taken away with the commit of everything, and not before.
+            if comment(&conn).await? != INCOMPLETE {
+                refuse_moved(&conn).await?;
+            }
+            schema::migrate(&conn).await?;
             if !is_empty(&conn).await? {
                 return Err(not_empty(&settings.url.to_string()).into());
             }

@@ -199,7 +199,8 @@ impl Postgres {
         Ok(Place { _waiting: waiting, _running: running })
     }
 
-    /// Does an operation to its end, in a task of its own, when it has its turns.
+    /// Does an operation to its end, in a task of its own, when it has its turns: those that it will wait for in the database, in the order of
+    /// that.
     async fn run<A, T, F>(&self, kind: Kind, turns: Vec<Turn>, args: A, op: F) -> Result<T, StoreError>
     where
         A: Send + Sync + 'static,
@@ -249,16 +250,6 @@ impl Postgres {
         self.run(Kind::Statement, Vec::new(), args, op).await
     }
 
-    /// A statement that waits for its turn in the database, and in this node before that.
-    async fn statement_in_turn<A, T, F>(&self, turn: &Turn, args: A, op: F) -> Result<T, StoreError>
-    where
-        A: Send + Sync + 'static,
-        T: Send + 'static,
-        F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
-    {
-        self.run(Kind::Statement, vec![turn.clone()], args, op).await
-    }
-
     async fn change<A, T, F>(&self, args: A, op: F) -> Result<T, StoreError>
     where
         A: Send + Sync + 'static,
@@ -266,16 +257,6 @@ impl Postgres {
         F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
     {
         self.run(Kind::Change, Vec::new(), args, op).await
-    }
-
-    /// A change that waits for its turns in the database in this order, and in this node before that.
-    async fn change_in_turn<A, T, F>(&self, turns: Vec<Turn>, args: A, op: F) -> Result<T, StoreError>
-    where
-        A: Send + Sync + 'static,
-        T: Send + 'static,
-        F: for<'c> Fn(&'c Work<'c>, &'c A) -> Doing<'c, T> + Send + Sync + 'static,
-    {
-        self.run(Kind::Change, turns, args, op).await
     }
 }
 

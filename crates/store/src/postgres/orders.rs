@@ -4,9 +4,9 @@ use bytes::Bytes;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::Postgres;
 use super::connection::Work;
 use super::failure::Tried;
+use super::{Kind, Postgres};
 use crate::StoreError;
 use crate::orders::{KeptOrder, ORDERS_BYTES_PER_LOOK, ORDERS_PRUNED_PER_WRITE};
 
@@ -29,7 +29,8 @@ const PRUNE: &str = "DELETE FROM orders WHERE seq IN
 
 impl Postgres {
     pub(crate) async fn keep_order(&self, body: Bytes) -> Result<i64, StoreError> {
-        self.statement_in_turn(&self.order_turn, (body, self.orders_age_ms), |work, (body, age_ms)| {
+        let turns = vec![self.order_turn.clone()];
+        self.run(Kind::Statement, turns, (body, self.orders_age_ms), |work, (body, age_ms)| {
             Box::pin(async move {
                 let params: [&(dyn ToSql + Sync); 5] =
                     [&TURN_LOCK, &work.shift_ms(), &body.as_ref(), age_ms, &ORDERS_PRUNED_PER_WRITE];

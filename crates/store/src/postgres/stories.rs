@@ -9,7 +9,7 @@ use super::connection::{CLOCK, Work};
 use super::failure::{Failure, Tried};
 use super::orders::prune_orders;
 use super::turns::Whose;
-use super::{Postgres, apply, facts, storable};
+use super::{Kind, Postgres, apply, facts, storable};
 use crate::StoreError;
 use crate::stories::{Accepted, CallKey, Decided, Decision, Facts, Question, Refusal, Rule};
 
@@ -57,7 +57,8 @@ impl Postgres {
         // In the order of the locks.
         let mut turns = vec![self.turns.of(Whose::User(question.user.clone()))];
         turns.extend(Whose::of(&question.about).map(|whose| self.turns.of(whose)));
-        self.change_in_turn(
+        self.run(
+            Kind::Change,
             turns,
             (question, thought, self.answer_ttl_ms),
             |work, (question, thought, answer_ttl_ms)| Box::pin(decide(work, question, thought, *answer_ttl_ms)),
