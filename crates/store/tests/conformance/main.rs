@@ -55,6 +55,7 @@ async fn suite(home: impl AsyncFn() -> Home) {
     accounts::guests_and_secrets_stay(&home().await).await;
     accounts::logouts_stay_until_their_logins_would_have_ended(&home().await).await;
     orders::orders_stay_for_their_time(&home().await).await;
+    orders::long_orders_come_a_mebibyte_at_a_time(&home().await).await;
     orders::no_order_turns_up_behind_a_reader(&home().await).await;
     stories::a_story_is_rows_and_log_at_once(&home().await).await;
     stories::a_repeated_call_gets_its_answer_again(&home().await).await;
