@@ -38,7 +38,7 @@ const CARGO_TEST: Step = step("test", "cargo", &["test", "--workspace", "--locke
 const SOURCES: &str = "kafka,rabbitmq";
 
 const AFTER_TESTS: &[Step] = &[
-    // And the program with both of them.
+    // Their own crate, and the program with both of them.
     step(
         "lint: sources",
         "cargo",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ToSql, params_from_iter};
 
-use super::folder::{self, Folder};
+use super::folder::{self, DATABASE, Folder};
 use super::schema;
 use crate::StoreError;
 use crate::copy::{Column, Gone, Row, Table, Type, Value, incomplete, moved, moving, not_empty};
@@ -49,7 +49,7 @@ fn refuse_moved_but(folder: &Path, place: Option<&str>) -> Result<bool, StoreErr
 /// Refuses a folder in which there is only a copy that did not come to its end.
 pub(super) fn refuse_partial(folder: &Path) -> Result<(), StoreError> {
     let partial = folder.join(PARTIAL);
-    if folder.join("talewire.db").exists() || !partial.exists() {
+    if folder.join(DATABASE).exists() || !partial.exists() {
         return Ok(());
     }
     Err(incomplete(&folder.display().to_string(), &format!("delete {}", partial.display())))
@@ -89,19 +89,19 @@ impl Source {
     /// For a move: nobody else has the folder.
     pub(crate) fn alone(path: &Path, place: &str) -> Result<(Self, bool), StoreError> {
         let folder = path;
-        if !folder.join("talewire.db").exists() {
+        if !folder.join(DATABASE).exists() {
             return Err(StoreError::Refused(format!("there is no data in {}", folder.display())));
         }
         let alone = folder::take(folder)?;
         let was_leaving = refuse_moved_but(folder, Some(place))?;
-        let mut conn = schema::connect(&folder.join("talewire.db"))?;
+        let mut conn = schema::connect(&folder.join(DATABASE))?;
         schema::migrate(&mut conn)?;
         Ok((Self::of(conn, folder, Some(alone))?, was_leaving))
     }
 
     /// For a backup: a server may go on beside it.
     pub(crate) fn beside(folder: &Path) -> Result<Self, StoreError> {
-        let file = folder.join("talewire.db");
+        let file = folder.join(DATABASE);
         if !file.exists() {
             return Err(StoreError::Refused(format!("there is no data in {}", folder.display())));
         }
@@ -215,7 +215,7 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn create(folder: &Path) -> Result<Self, StoreError> {
         let alone = folder::take(folder)?;
-        let path = folder.join("talewire.db");
+        let path = folder.join(DATABASE);
         if path.exists() {
             return Err(not_empty(&folder.display().to_string()));
         }

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use crate::StoreError;
 
+/// The file with everything.
+pub(super) const DATABASE: &str = "talewire.db";
+
 /// The lock; the operating system takes it back when the last clone is dropped, or when the process dies in any way.
 pub(super) type Folder = Arc<File>;
 

@@ -67,7 +67,7 @@ impl Sqlite {
         let folder = folder::take(&settings.path)?;
         copy::refuse_moved(&settings.path)?;
         copy::refuse_partial(&settings.path)?;
-        let path = settings.path.join("talewire.db");
+        let path = settings.path.join(folder::DATABASE);
         folder::own(&path)?;
         let mut conn = schema::connect(&path)?;
         schema::migrate(&mut conn)?;
